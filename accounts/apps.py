@@ -1,0 +1,13 @@
+from django.apps import AppConfig
+
+
+class AccountsConfig(AppConfig):
+    name = "accounts"
+    verbose_name = "People and keys"
+
+    def ready(self) -> None:
+        from accounts import checks  # noqa: F401  registers the checks
+        from accounts.panel import people_panel
+        from lab_iam import dashboard
+
+        dashboard.register(people_panel, position=10)

@@ -1,0 +1,277 @@
+"""The lab's directory: the only importer of python-ldap and django-auth-ldap.
+
+OpenLDAP (RFC 4511 simple bind, RFC 4530 entryUUID) and Active Directory. Nothing here touches the database.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import ldap
+import ldap.filter
+from django.conf import settings
+from django_auth_ldap.backend import LDAPBackend, ldap_error
+from django_auth_ldap.config import LDAPSearch, LDAPSettings
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+NAMES_PER_SEARCH = 100  # far below any size limit, which would silently cut the answer
+AT_ONCE = 16
+
+# A bind that ends like this was answered: this person may not enter. Anything else is a fault.
+REFUSALS = (
+    ldap.INVALID_CREDENTIALS,
+    ldap.INAPPROPRIATE_AUTH,
+    ldap.UNWILLING_TO_PERFORM,
+    ldap.CONSTRAINT_VIOLATION,
+    ldap.INSUFFICIENT_ACCESS,
+)
+
+
+class DirectoryUnavailable(Exception):
+    """The directory did not answer in time, or not as it should; str() is the line for people."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("Not possible now: directory unavailable. Try again in a few minutes.")
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Person:
+    """What the directory says. `is_staff` is None if no staff group is configured."""
+
+    name: str
+    directory_id: str
+    full_name: str
+    is_staff: bool | None = None
+
+
+def configured() -> bool:
+    return bool(settings.LDAP_URL)
+
+
+def check_password(name: str, password: str) -> Person | None:
+    """The person if the directory accepts name and password, else None.
+
+    One search and one bind, whether the name exists or not. `name` must be clean and `password` not blank:
+    a bind without a password succeeds for everybody (RFC 4513 section 5.1.2).
+    Raises DirectoryUnavailable within LDAP_TIMEOUT seconds.
+    """
+    if not password.strip():
+        raise ValueError("a blank password must be refused before the directory is asked")
+    person: Person | None = _in_time(lambda: _PasswordCheck().authenticate(None, name, password))
+    return person
+
+
+def look_up(names: Iterable[str]) -> dict[str, Person]:
+    """The people with these names, by directory id, read with the portal's own account.
+
+    Names that the directory does not know are absent. Raises DirectoryUnavailable, never gives a part.
+    """
+    found: dict[str, Person] = {}
+    wanted = sorted(names)
+    for first in range(0, len(wanted), NAMES_PER_SEARCH):
+        batch = wanted[first : first + NAMES_PER_SEARCH]
+        people = _in_time(lambda batch=batch: list(_search(batch)))  # type: ignore[misc]
+        found |= {person.directory_id: person for person in people}
+    return found
+
+
+class _PasswordCheck(LDAPBackend):
+    """django-auth-ldap's search and bind; gives a Person where the library would give a database row."""
+
+    def __init__(self) -> None:
+        self.settings = LDAPSettings("LAB_IAM_LDAP_", _library_settings())
+
+    def authenticate_ldap_user(self, ldap_user: Any, password: str) -> Any:
+        if ldap_user.dn is None:
+            _bind_as_nobody(ldap_user.connection)
+            return None
+        return super().authenticate_ldap_user(ldap_user, password)
+
+    def get_or_build_user(self, username: str, ldap_user: Any) -> tuple[_Accepted, bool]:
+        # Not "built" and never updated: the library then saves nothing.
+        return _Accepted(username, ldap_user), False
+
+    def authenticate(
+        self, request: Any, username: str | None = None, password: str | None = None, **kwargs: Any
+    ) -> Any:
+        accepted = super().authenticate(request, username, password, **kwargs)
+        if accepted is None:
+            return None
+        accepted.ldap_user = None  # they hold each other, and the connection would stay open
+        return accepted.person
+
+
+class _Accepted:
+    """Stands where the library expects a user object, and takes the attributes that it sets on one."""
+
+    def __init__(self, name: str, ldap_user: Any) -> None:
+        self.person = _person(name, ldap_user.attrs)
+        if self.person is not None and settings.LDAP_STAFF_GROUP:
+            try:
+                is_staff = _is_staff(ldap_user.connection, ldap_user.dn, name)
+            except ldap.LDAPError as error:  # the password was right: this is no refusal
+                raise DirectoryUnavailable(f"the staff group cannot be read: {_words(error)}") from None
+            self.person = Person(name, self.person.directory_id, self.person.full_name, is_staff)
+
+
+def _library_settings() -> dict[str, Any]:
+    return {
+        "SERVER_URI": settings.LDAP_URL,
+        "START_TLS": settings.LDAP_START_TLS,
+        "CONNECTION_OPTIONS": _options(),
+        "BIND_DN": settings.LDAP_BIND_DN,
+        "BIND_PASSWORD": settings.LDAP_BIND_PASSWORD,
+        "USER_SEARCH": LDAPSearch(
+            settings.LDAP_USER_BASE, ldap.SCOPE_SUBTREE, settings.LDAP_USER_FILTER, _attributes()
+        ),
+        "ALWAYS_UPDATE_USER": False,
+    }
+
+
+def _options() -> dict[int, Any]:
+    options: dict[int, Any] = {
+        ldap.OPT_PROTOCOL_VERSION: ldap.VERSION3,
+        ldap.OPT_REFERRALS: 0,  # AD sends some; following them means an anonymous bind elsewhere
+        ldap.OPT_NETWORK_TIMEOUT: float(settings.LDAP_TIMEOUT),
+        ldap.OPT_TIMEOUT: float(settings.LDAP_TIMEOUT),
+        ldap.OPT_X_TLS_REQUIRE_CERT: ldap.OPT_X_TLS_DEMAND,
+    }
+    if settings.LDAP_CA_FILE:
+        options[ldap.OPT_X_TLS_CACERTFILE] = settings.LDAP_CA_FILE
+    options[ldap.OPT_X_TLS_NEWCTX] = 0  # must be the last: it builds the context from those above
+    return options
+
+
+def _attributes() -> list[str]:
+    return [settings.LDAP_LOGIN_ATTR, settings.LDAP_NAME_ATTR, settings.LDAP_ID_ATTR]
+
+
+def _person(name: str, attributes: Mapping[str, list[Any]]) -> Person | None:
+    """None if the entry is not this person's: directories compare more loosely than Linux (é is e in AD)."""
+    logins = [str(login).lower() for login in attributes.get(settings.LDAP_LOGIN_ATTR, [])]
+    if logins and name not in logins:
+        log.warning("The directory gave another person's entry for %s: refused.", name)
+        return None
+    raw = attributes.get(settings.LDAP_ID_ATTR, [])
+    if not raw:
+        raise DirectoryUnavailable(f"the entry of {name} has no readable {settings.LDAP_ID_ATTR}")
+    full_name = str(next(iter(attributes.get(settings.LDAP_NAME_ATTR, [])), ""))
+    return Person(name, _identity(raw[0]), " ".join(full_name.split())[:200])
+
+
+def _identity(raw: str | bytes) -> str:
+    """The directory id as text. AD's objectGUID is 16 bytes, which by chance may also be good UTF-8."""
+    if settings.LDAP_ID_ATTR.lower() == "objectguid":
+        return str(uuid.UUID(bytes_le=raw.encode() if isinstance(raw, str) else raw))
+    return raw if isinstance(raw, str) else raw.hex()
+
+
+def _is_staff(connection: Any, dn: str, name: str) -> bool:
+    group = settings.LDAP_STAFF_GROUP
+    escape = ldap.filter.escape_filter_chars
+    if settings.LDAP_KIND == "ad":  # nested groups count: LDAP_MATCHING_RULE_IN_CHAIN
+        search = LDAPSearch(dn, ldap.SCOPE_BASE, f"(memberOf:1.2.840.113556.1.4.1941:={escape(group)})", ["cn"])
+    else:
+        members = f"(|(member={escape(dn)})(uniqueMember={escape(dn)})(memberUid={escape(name)}))"
+        search = LDAPSearch(group, ldap.SCOPE_BASE, members, ["cn"])
+    return bool(search.execute(connection))
+
+
+def _bind_as_nobody(connection: Any) -> None:
+    """Cost as much time as a wrong password, so that the time does not tell which names exist."""
+    try:
+        connection.simple_bind_s(f"cn={secrets.token_hex(8)},{settings.LDAP_USER_BASE}", secrets.token_hex(16))
+    except (*REFUSALS, ldap.NO_SUCH_OBJECT):
+        pass
+    except ldap.LDAPError as error:
+        raise DirectoryUnavailable(_words(error)) from None
+
+
+def _search(names: list[str]) -> Iterator[Person]:
+    connection = ldap.initialize(settings.LDAP_URL, bytes_mode=False)
+    for option, value in _options().items():
+        connection.set_option(option, value)
+    try:
+        if settings.LDAP_START_TLS:
+            connection.start_tls_s()
+        connection.simple_bind_s(settings.LDAP_BIND_DN, settings.LDAP_BIND_PASSWORD)
+        each = "".join(settings.LDAP_USER_FILTER % {"user": ldap.filter.escape_filter_chars(n)} for n in names)
+        search = LDAPSearch(settings.LDAP_USER_BASE, ldap.SCOPE_SUBTREE, f"(|{each})", _attributes())
+        for _, attributes in search.execute(connection):
+            logins = {str(login).lower() for login in attributes.get(settings.LDAP_LOGIN_ATTR, [])}
+            for name in logins.intersection(names):
+                person = _person(name, attributes)
+                if person is not None:
+                    yield person
+    finally:
+        connection.unbind_ext_s()
+
+
+def _on_library_error(context: str, exception: ldap.LDAPError, **_: Any) -> None:
+    """django-auth-ldap gives None for a wrong password and for a fault alike: tell them apart."""
+    if not (context == "authenticate" and isinstance(exception, REFUSALS)):
+        raise DirectoryUnavailable(_words(exception))
+
+
+ldap_error.connect(_on_library_error, sender=_PasswordCheck)
+
+
+def _words(error: ldap.LDAPError) -> str:
+    if isinstance(error, ldap.CONNECT_ERROR):  # the library has no better words for it
+        return "CONNECT_ERROR: no TLS; check the certificate, its names and LDAP_CA_FILE"
+    detail = error.args[0] if error.args and isinstance(error.args[0], dict) else {}
+    return " ".join(
+        str(part) for part in (type(error).__name__, detail.get("desc", ""), detail.get("info", "")) if part
+    )
+
+
+_threads = threading.BoundedSemaphore(AT_ONCE)
+
+
+def _in_time(work: Callable[[], T]) -> T:
+    """The result of `work`, or DirectoryUnavailable after LDAP_TIMEOUT seconds in all.
+
+    The library bounds each step by itself; names that do not resolve, several addresses and a peer that
+    answers each step late add up. A thread that comes too late ends by itself, and only AT_ONCE may be late.
+    """
+    result: list[T] = []
+    fault: list[Exception] = []
+
+    def run() -> None:
+        try:
+            result.append(work())
+        except Exception as error:
+            fault.append(error)
+        finally:
+            _threads.release()
+
+    end = time.monotonic() + settings.LDAP_TIMEOUT
+    if not _threads.acquire(timeout=settings.LDAP_TIMEOUT / 2):
+        raise _logged(DirectoryUnavailable("too many questions are waiting for an answer"))
+    thread = threading.Thread(target=run, name="directory", daemon=True)
+    thread.start()
+    thread.join(end - time.monotonic())
+    if result:
+        return result[0]
+    if not fault:
+        raise _logged(DirectoryUnavailable(f"no answer within {settings.LDAP_TIMEOUT} s"))
+    if isinstance(fault[0], ldap.LDAPError):
+        raise _logged(DirectoryUnavailable(_words(fault[0]))) from None
+    if isinstance(fault[0], DirectoryUnavailable):
+        raise _logged(fault[0]) from None
+    raise fault[0]
+
+
+def _logged(error: DirectoryUnavailable) -> DirectoryUnavailable:
+    log.warning("Directory unavailable: %s", error.reason)
+    return error

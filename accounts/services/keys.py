@@ -1,0 +1,131 @@
+"""Every verb that changes SSH keys, and what the servers should hold."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from django.db import transaction
+from django.utils import timezone
+
+from accounts import sshkeys
+from accounts.models import SSHKey, User
+from accounts.services import audit, revision
+from accounts.sshkeys import KeyRefused, PublicKey
+
+TAKEN = "One of these keys is already in use by another account. Make a new key, or ask the staff of the lab."
+
+
+@dataclass(frozen=True)
+class AddedKeys:
+    """What a paste did: keys that are new, and keys that the person already had."""
+
+    added: list[SSHKey] = field(default_factory=list)
+    already: list[SSHKey] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class KeyState:
+    """What every server should hold at this revision; a person without keys is present with an empty list."""
+
+    revision: int
+    users: dict[str, list[PublicKey]]
+
+
+def current_revision() -> int:
+    return revision.current()
+
+
+@transaction.atomic
+def current_state() -> KeyState:
+    """The keys of all active people who have a port, by name, each person's in the order of adding.
+
+    The revision is read first: under PostgreSQL's READ COMMITTED a key added in between is then sent early,
+    with the older number, and once more with its own.
+    """
+    number = revision.current()
+    people = User.objects.filter(is_active=True, port__isnull=False).order_by("username")
+    users: dict[str, list[PublicKey]] = {name: [] for name in people.values_list("username", flat=True)}
+    keys = SSHKey.objects.filter(user__in=people, revoked_revision__isnull=True).order_by("pk")
+    for name, *key in keys.values_list("user__username", "key_type", "blob", "comment"):
+        users.setdefault(name, []).append(PublicKey(*key))
+    return KeyState(number, users)
+
+
+def add_keys(*, actor: str, user: User, pasted: str) -> AddedKeys:
+    """Add all pasted keys or none. Raises KeyRefused, with one reason for each refused line."""
+    keys = sshkeys.parse(pasted)
+    with transaction.atomic():
+        revision.lock()
+        known = _active(keys)
+        taken = [key for key in known.values() if key.user_id != user.pk]
+        if not taken:
+            return _add(actor, user, keys, known)
+    # Outside the transaction that came to nothing: the staff must see the attempt.
+    for key in taken:
+        audit.record(
+            actor=actor,
+            verb="key.refused",
+            object=user.username,
+            detail={"fingerprint": key.fingerprint, "reason": "in use", "owner": key.user.username},
+        )
+    raise KeyRefused(TAKEN)
+
+
+def _active(keys: list[PublicKey]) -> dict[str, SSHKey]:
+    rows = SSHKey.objects.select_related("user").filter(
+        fingerprint__in=[key.fingerprint for key in keys], revoked_revision__isnull=True
+    )
+    return {row.fingerprint: row for row in rows}
+
+
+def _add(actor: str, user: User, keys: list[PublicKey], known: dict[str, SSHKey]) -> AddedKeys:
+    user = User.objects.select_for_update().get(pk=user.pk)
+    if not user.is_active:
+        raise KeyRefused("This account is locked: ask the staff of the lab.")
+    result = AddedKeys(already=list(known.values()))
+    new = [key for key in keys if key.fingerprint not in known]
+    if user.ssh_keys.filter(revoked_revision__isnull=True).count() + len(new) > sshkeys.MAX_KEYS:
+        raise KeyRefused(f"A person may have {sshkeys.MAX_KEYS} keys: remove some that you no longer use first.")
+    if not new:
+        return result
+    number = revision.rise()
+    for key in new:
+        row = SSHKey.objects.create(
+            user=user,
+            key_type=key.type,
+            blob=key.blob,
+            fingerprint=key.fingerprint,
+            comment=key.comment,
+            added_revision=number,
+        )
+        result.added.append(row)
+        audit.record(actor=actor, verb="key.added", object=user.username, detail=_detail(row, number))
+    return result
+
+
+def revoke_key(*, actor: str, key: SSHKey) -> bool:
+    """Remove one key for ever; False if it was already removed."""
+    return revoke_keys(actor=actor, keys=[key]) == 1
+
+
+@transaction.atomic
+def revoke_keys(*, actor: str, keys: Iterable[SSHKey]) -> int:
+    """Remove these keys under one revision; gives how many were still active."""
+    revision.lock()
+    wanted = [key.pk for key in keys]
+    active = list(SSHKey.objects.select_related("user").filter(pk__in=wanted, revoked_revision__isnull=True))
+    if not active:
+        return 0
+    number = revision.rise()
+    SSHKey.objects.filter(pk__in=[key.pk for key in active]).update(revoked_revision=number, revoked_at=timezone.now())
+    for key in active:
+        audit.record(actor=actor, verb="key.removed", object=key.user.username, detail=_detail(key, number))
+    return len(active)
+
+
+def _detail(key: SSHKey, number: int) -> dict[str, str | int]:
+    return {
+        "fingerprint": key.fingerprint,
+        "type": key.key_type,
+        "comment": key.comment,
+        "revision": number,
+    }

@@ -1,0 +1,191 @@
+"""Every verb that changes who a person is."""
+
+import logging
+from dataclasses import dataclass, field
+
+from django.db import transaction
+from django.db.models import ProtectedError
+
+from accounts import directory
+from accounts.models import Port, SSHKey, SubuidRange, User
+from accounts.services import audit, keys, numbers, revision
+
+log = logging.getLogger(__name__)
+
+
+class PersonRefused(Exception):
+    """The password was right, but this person cannot be let in; the message is the line for her."""
+
+
+class PersonInUse(Exception):
+    """The person cannot be deleted yet; the message says what still refers to her."""
+
+
+@dataclass(frozen=True)
+class SyncNames:
+    """Outcome of sync_names: names of people whose full name changed, is unknown there, or stayed."""
+
+    updated: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
+
+
+def admit(person: directory.Person) -> User | None:
+    """The user for a person whose password the directory has just accepted; None if the account is locked.
+
+    The directory id decides who it is. A name that belongs to somebody else is refused until the staff have
+    deleted that account: keys, numbers and containers of the former holder never pass to the new one.
+    """
+    known = User.objects.select_related("port", "subuids").filter(directory_id=person.directory_id)
+    user = known.first()
+    if user is None:
+        return _join(person)
+    if not user.is_active:
+        return None
+    _refresh(user, person)
+    _number(user)
+    return user
+
+
+def signed_in(*, user: User) -> tuple[Port, SubuidRange]:
+    """Give the person a port and a block of subordinate ids if she has none. Raises PersonRefused."""
+    if hasattr(user, "port") and hasattr(user, "subuids"):
+        return user.port, user.subuids
+    try:
+        return numbers.assign(user)
+    except numbers.NumbersExhausted as error:
+        log.error("%s cannot be given numbers: %s", user.username, error)
+        raise PersonRefused(str(error)) from None
+
+
+def _number(user: User) -> None:
+    try:
+        signed_in(user=user)
+    except PersonRefused:
+        if not user.is_staff:  # who could widen the ranges must get in
+            raise
+
+
+def _join(person: directory.Person) -> User | None:
+    """Somebody new, with her numbers, in one transaction; also when she signs in twice at the same moment."""
+    with transaction.atomic():
+        revision.lock()
+        user = User.objects.filter(directory_id=person.directory_id).first()
+        if user is None and not User.objects.filter(username=person.name).exists():
+            user = _create(person)
+        if user is not None:
+            _number(user)
+            return user if user.is_active else None
+    audit.record(
+        actor=person.name,
+        verb="person.refused",
+        object=person.name,
+        detail={"reason": "the name belongs to another account", "directory_id": person.directory_id},
+    )
+    raise PersonRefused(f"The name {person.name} belonged to somebody else here. Ask the staff of the lab to free it.")
+
+
+def _create(person: directory.Person) -> User:
+    user = User.objects.create_user(
+        person.name,
+        directory_id=person.directory_id,
+        display_name=person.full_name,
+        is_staff=bool(person.is_staff),
+        is_superuser=bool(person.is_staff),
+    )
+    audit.record(actor=person.name, verb="person.created", object=person.name)
+    return user
+
+
+@transaction.atomic
+def _refresh(user: User, person: directory.Person) -> None:
+    changed: dict[str, str | bool] = {}
+    if person.full_name and person.full_name != user.display_name:
+        changed["display_name"] = person.full_name
+    if person.is_staff is not None and (user.is_staff, user.is_superuser) != (
+        person.is_staff,
+        person.is_staff,
+    ):
+        changed |= {"is_staff": person.is_staff, "is_superuser": person.is_staff}
+    if not changed:
+        return
+    for name, value in changed.items():
+        setattr(user, name, value)
+    user.save(update_fields=list(changed))
+    if "is_staff" in changed:
+        audit.record(actor="directory", verb="person.staff", object=user.username, detail={"is_staff": user.is_staff})
+
+
+@transaction.atomic
+def set_active(*, actor: str, user: User, active: bool) -> bool:
+    """Let a person in or lock her out, on the portal and (by the next delivery) on every server.
+
+    False if it was already so. Locking out keeps her keys, so that letting in again restores them.
+    """
+    revision.lock()
+    if not User.objects.filter(pk=user.pk, is_active=not active).update(is_active=active):
+        return False
+    user.is_active = active
+    number = revision.rise()
+    audit.record(
+        actor=actor,
+        verb="person.let_in" if active else "person.locked_out",
+        object=user.username,
+        detail={"revision": number},
+    )
+    return True
+
+
+def delete(*, actor: str, user: User) -> None:
+    """Delete a locked-out person. Her numbers stay behind as tombstones, her keys in the audit log."""
+    if user.is_active:
+        raise PersonInUse("Lock this person out first, and wait until the servers have removed the keys.")
+    try:
+        with transaction.atomic():
+            keys.revoke_keys(actor=actor, keys=SSHKey.objects.filter(user=user))
+            SSHKey.objects.filter(user=user).delete()
+            audit.record(
+                actor=actor,
+                verb="person.deleted",
+                object=user.username,
+                detail={"display_name": user.display_name, "directory_id": user.directory_id},
+            )
+            user.delete()
+    except ProtectedError as error:
+        kinds = sorted({str(thing._meta.verbose_name) for thing in error.protected_objects})
+        raise PersonInUse(f"{user.username} still has: {', '.join(kinds)}. Remove them first.") from None
+
+
+def sync_names(*, actor: str, dry_run: bool = False) -> SyncNames:
+    """Read the full names of all active people from the directory and store those that changed.
+
+    Whoever is missing there is only reported: nobody is locked out without a human.
+    Raises directory.DirectoryUnavailable, and then changes nothing. Call it outside of any transaction.
+    """
+    if not directory.configured():
+        return SyncNames()
+    users = list(User.objects.filter(is_active=True, directory_id__isnull=False).order_by("username"))
+    people = directory.look_up(user.username for user in users)
+    result = SyncNames()
+    for user in users:
+        person = people.get(str(user.directory_id))
+        if person is None:
+            result.missing.append(user.username)
+        elif not person.full_name or person.full_name == user.display_name:
+            result.unchanged.append(user.username)
+        else:
+            result.updated.append(user.username)
+            if not dry_run:
+                _rename(actor, user, person.full_name)
+    return result
+
+
+@transaction.atomic
+def _rename(actor: str, user: User, full_name: str) -> None:
+    if User.objects.filter(pk=user.pk, display_name=user.display_name).update(display_name=full_name):
+        audit.record(
+            actor=actor,
+            verb="person.renamed",
+            object=user.username,
+            detail={"from": user.display_name, "to": full_name},
+        )

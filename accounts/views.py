@@ -1,0 +1,122 @@
+from typing import Any
+
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.views import LoginView
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.decorators import method_decorator
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_http_methods
+
+from accounts import names
+from accounts.forms import AddKeyForm, PasteForm, SignInForm
+from accounts.models import SSHKey, User
+from accounts.services import keys
+from accounts.sshkeys import KeyRefused
+
+_page = require_http_methods(["GET", "HEAD", "POST"])
+_secret = sensitive_post_parameters("password", "keys")
+
+
+@never_cache
+@_page
+@_secret
+def home(request: HttpRequest) -> HttpResponse:
+    """Paste keys with name and password; for people without a key on any machine yet."""
+    return _paste(request, fixed_name="")
+
+
+@never_cache
+@_page
+@_secret
+def manage_ssh_key(request: HttpRequest, name: str) -> HttpResponse:
+    """The same for one name. It looks alike for every name, known or not."""
+    try:
+        return _paste(request, fixed_name=names.clean(name))
+    except names.NameRefused:
+        raise Http404("This is not a name.") from None
+
+
+def _paste(request: HttpRequest, fixed_name: str) -> HttpResponse:
+    if request.method != "POST":
+        return _paste_page(request, PasteForm(request, initial={"username": fixed_name}), fixed_name)
+    data = request.POST.copy()
+    if fixed_name:
+        data["username"] = fixed_name
+    form = PasteForm(request, data)
+    if form.is_valid() and form.user is not None:
+        try:
+            done = keys.add_keys(actor=form.user.username, user=form.user, pasted=form.cleaned_data["keys"])
+        except KeyRefused as refused:
+            form.refuse_keys(refused)
+        else:
+            # This browser may now watch the delivery; others may know the session id it had before.
+            request.session.cycle_key()
+            return _saved(request, form.user, done)
+    return _paste_page(request, form, fixed_name)
+
+
+def _paste_page(request: HttpRequest, form: PasteForm, fixed_name: str) -> HttpResponse:
+    context = {"form": form, "fixed_name": fixed_name}
+    return render(request, "accounts/paste.html", context, status=503 if form.unavailable else 200)
+
+
+def _saved(request: HttpRequest, user: User, done: keys.AddedKeys) -> HttpResponse:
+    for key in done.added:
+        messages.success(request, f"Saved: {key.fingerprint} {key.comment}".strip())
+    for key in done.already:
+        messages.info(request, f"Already there: {key.fingerprint} {key.comment}".strip())
+    request.session["pushed_as"] = user.username
+    return redirect("push-log")
+
+
+@method_decorator([never_cache, sensitive_post_parameters("password")], name="dispatch")
+class SignIn(LoginView):
+    template_name = "accounts/sign_in.html"
+    authentication_form = SignInForm  # type: ignore[assignment]
+    redirect_authenticated_user = True
+
+    def form_invalid(self, form: Any) -> HttpResponse:
+        response = super().form_invalid(form)
+        response.status_code = 503 if form.unavailable else 200
+        return response
+
+
+@never_cache
+@login_required
+@_page
+@_secret
+def add_key(request: HttpRequest) -> HttpResponse:
+    user = _signed_in(request)
+    form = AddKeyForm(request.POST if request.method == "POST" else None)
+    if form.is_valid():
+        try:
+            done = keys.add_keys(actor=user.username, user=user, pasted=form.cleaned_data["keys"])
+        except KeyRefused as refused:
+            form.refuse_keys(refused)
+        else:
+            return _saved(request, user, done)
+    return render(request, "accounts/add_key.html", {"add_key_form": form})
+
+
+@never_cache
+@login_required
+@_page
+def remove_key(request: HttpRequest, pk: int) -> HttpResponse:
+    """Ask first (GET), then remove (POST). Somebody else's key is not found."""
+    user = _signed_in(request)
+    key = get_object_or_404(SSHKey, pk=pk, user=user, revoked_revision__isnull=True)
+    if request.method != "POST":
+        others = user.ssh_keys.filter(revoked_revision__isnull=True).exclude(pk=key.pk)
+        return render(request, "accounts/remove_key.html", {"key": key, "is_last": not others.exists()})
+    if keys.revoke_key(actor=user.username, key=key):
+        messages.success(request, f"Removed: {key.fingerprint} {key.comment}".strip())
+    return redirect(settings.LOGIN_REDIRECT_URL)
+
+
+def _signed_in(request: HttpRequest) -> User:
+    assert isinstance(request.user, User)  # login_required  # noqa: S101
+    return request.user

@@ -1,0 +1,20 @@
+#!/bin/bash -p
+# /home/iam/iam-shell.bash: the login shell of `iam`. Three fixed verbs; a framed request on stdin, JSON on stdout.
+set -euf -o pipefail
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
+umask 022
+
+main() {
+  if (($# == 2)) && [[ $1 == -c ]]; then
+    case $2 in
+      status) exec /usr/bin/sudo -n /usr/local/sbin/labhost report ;;
+      set-keys) exec /usr/bin/sudo -n /home/iam/set_authorized_keys.py ;;
+      register) exec /usr/bin/sudo -n /root/new-lxc.bash --json ;;
+    esac
+  fi
+  echo "unknown verb; this account knows status, set-keys and register" >&2
+  echo '{"version":1,"ok":false,"error":{"code":"bad_request","message":"unknown verb; say status, set-keys or register"}}'
+  return 2
+}
+
+main "$@"

@@ -1,0 +1,172 @@
+"""Host accounts of people: made with the system's own tools, under one lock; others are never touched."""
+
+import grp
+import pwd
+import shutil
+import time
+from collections.abc import Sequence
+
+from . import files, locks, network, state, subids, usernet
+from .config import SUBUID_COUNT, Host
+from .errors import Busy, LabhostError, Refused
+from .run import Account, Result, run
+from .state import User
+
+GECOS = "Lab IAM"
+NOLOGIN = "/usr/sbin/nologin"
+PEOPLE = "lab-iam"  # the group whose members may call `labhost user`
+WAIT = 60.0
+
+
+def entry_of(host: Host, user: User) -> pwd.struct_passwd | None:
+    """The account that labhost made for this person; None if it is gone, or is somebody else's now."""
+    try:
+        entry = pwd.getpwnam(user.name)
+    except KeyError:
+        return None
+    mine = user.managed and entry.pw_uid == user.uid and entry.pw_dir == str(state.home_of(host, user.name))
+    return entry if mine else None
+
+
+def identity(host: Host, user: User) -> Account:
+    entry = entry_of(host, user)
+    if entry is None:
+        raise Refused(f"{user.name} has no account here that labhost made")
+    return Account(user.name, entry.pw_uid, entry.pw_gid, entry.pw_dir)
+
+
+def refuse_foreign(host: Host, name: str, user: User | None) -> None:
+    """Refused if `name` is a local account or group that labhost did not make."""
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        entry = None
+    made = user is not None and user.account in ("creating", "made")
+    if entry is not None:
+        ours = made and user is not None and entry.pw_gecos.split(",")[0] == GECOS
+        ours = (
+            ours and entry.pw_dir == str(state.home_of(host, name)) and (user is None or user.uid in (0, entry.pw_uid))
+        )
+        if not ours:
+            raise Refused(f"{name} is a local account of this server; ask the lab's staff")
+    elif _group_exists(name):
+        raise Refused(f"{name} is a local group of this server; ask the lab's staff")
+    elif state.home_of(host, name).exists() and not made:
+        raise Refused(f"{state.home_of(host, name)} exists already; ask the lab's staff to move it away")
+
+
+def settle_numbers(host: Host, user: User) -> None:
+    """Refused if port or ids are somebody else's here; else gives a container address. Accounts lock held."""
+    others = [other for other in state.all_users(host) if other.name != user.name]
+    for other in others:
+        if other.port == user.port:
+            raise Refused(f"port {user.port} belongs to {other.name} here; ask the lab's staff")
+        if other.subuid and abs(other.subuid - user.subuid) < SUBUID_COUNT:
+            raise Refused(f"the subordinate ids from {user.subuid} belong to {other.name} here; ask the lab's staff")
+    for path in (host.paths.subuid, host.paths.subgid):
+        names = {user.name} | ({str(user.uid)} if user.uid else set())
+        clash = subids.conflict(subids.parse(files.read_text(path) or ""), names, user.subuid, SUBUID_COUNT)
+        if clash is not None:
+            raise Refused(f"the ids from {user.subuid} overlap those of {clash.owner} in {path}; ask the lab's staff")
+    for entry in pwd.getpwall():
+        if user.subuid <= entry.pw_uid < user.subuid + SUBUID_COUNT:
+            raise Refused(f"the ids from {user.subuid} include the account {entry.pw_name}; ask the lab's staff")
+    user.address = network.address_for(host, user, others)
+
+
+def create(host: Host, user: User) -> None:
+    """The account with a locked password and no shell. Accounts lock held."""
+    refuse_foreign(host, user.name, user)
+    try:
+        entry = pwd.getpwnam(user.name)
+    except KeyError:
+        user.account = "creating"
+        state.save_user(host, user)
+        words = ["/usr/sbin/useradd", "--home-dir", str(state.home_of(host, user.name)), "--no-create-home"]
+        words += ["--user-group", "--shell", NOLOGIN, "--comment", GECOS, "--password", "*"]
+        _tool(
+            [*words, "-K", "SUB_UID_COUNT=0", "-K", "SUB_GID_COUNT=0", "--", user.name],
+            "the account cannot be made",
+        )
+        entry = pwd.getpwnam(user.name)
+    home = state.home_of(host, user.name)
+    for folder in (home, home / ".ssh", home / ".local", home / ".local/share", home / ".local/share/lxc"):
+        folder.mkdir(mode=0o755, exist_ok=True)
+        folder.chmod(0o755)
+    user.account, user.uid, user.gid = "made", entry.pw_uid, entry.pw_gid
+    state.save_user(host, user)
+
+
+def join_groups(host: Host, user: User) -> None:
+    for group in (*host.config.groups, PEOPLE):
+        try:
+            present = user.name in grp.getgrnam(group).gr_mem
+        except KeyError as error:
+            raise LabhostError(
+                f"the group {group} does not exist here; correct [container] groups in host.conf"
+            ) from error
+        if not present:
+            _tool(["/usr/sbin/usermod", "--append", "--groups", group, "--", user.name], f"cannot join {group}")
+
+
+def add_subids(host: Host, user: User) -> None:
+    block = f"{user.subuid}-{user.subuid + SUBUID_COUNT - 1}"
+    words = []
+    for path, option in ((host.paths.subuid, "--add-subuids"), (host.paths.subgid, "--add-subgids")):
+        own = [item for item in subids.parse(files.read_text(path) or "") if item.owner == user.name]
+        if subids.Block(user.name, user.subuid, SUBUID_COUNT) in own:
+            continue
+        if own:
+            raise Refused(f"{path} gives {user.name} other subordinate ids than the portal; ask the lab's staff")
+        words += [option, block]
+    if words:
+        _tool(["/usr/sbin/usermod", *words, "--", user.name], "the subordinate ids cannot be added")
+
+
+def allow_network(host: Host, user: User) -> None:
+    path = host.paths.usernet
+    path.parent.mkdir(mode=0o755, exist_ok=True)
+    files.write_atomic(path, usernet.grant(files.read_text(path) or "", user.name, host.config.bridge), mode=0o644)
+
+
+def give_shell(host: Host, user: User) -> None:
+    entry = entry_of(host, user)
+    if entry is not None and entry.pw_shell != str(host.paths.login_shell):
+        _tool(
+            ["/usr/sbin/usermod", "--shell", str(host.paths.login_shell), "--", user.name],
+            "the login shell cannot be set",
+        )
+
+
+def remove(host: Host, user: User) -> None:
+    """Takes back an account whose container never started: only root's own folders, nobody's data."""
+    with locks.held(host, locks.ACCOUNTS, seconds=WAIT, doing="accounts are being changed"):
+        text = files.read_text(host.paths.usernet)
+        if text is not None:
+            files.write_atomic(host.paths.usernet, usernet.revoke(text, user.name, host.config.bridge), mode=0o644)
+        if entry_of(host, user) is not None:
+            _tool(["/usr/sbin/userdel", "--", user.name], "the account cannot be removed")
+            shutil.rmtree(state.home_of(host, user.name), ignore_errors=True)
+        state.forget_user(host, user.name)
+
+
+def _group_exists(name: str) -> bool:
+    try:
+        grp.getgrnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def _tool(words: Sequence[str], doing: str) -> Result:
+    """A tool of the shadow package; waits while another process holds its lock files."""
+    deadline = time.monotonic() + WAIT
+    while True:
+        result = run(words, timeout=WAIT)
+        if result.ok:
+            return result
+        if b"lock" not in result.err:
+            raise LabhostError(f"{doing}: {result.complaint}")
+        if time.monotonic() >= deadline:
+            raise Busy(f"{doing}: {result.complaint}")
+        time.sleep(0.5)

@@ -1,0 +1,219 @@
+"""The verbs of labhost. Standard output is the answer, standard error the progress."""
+
+import json
+import os
+import pwd
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from . import __version__, config, container, delivery, frame, log, nvidia, registration, setup, state
+from .config import Host
+from .errors import BadRequest, LabhostError, Refused
+from .names import check_name, printable
+from .progress import Progress
+
+USAGE = """usage: labhost VERB
+  user start|stop|status   the caller's own container (through sudo)
+  register --stdin|--json  a name on one line, or a framed request; labhost register NAME for staff
+  set-keys                 a framed request: writes everybody's public keys
+  report                   a framed request: what this server is and has
+  reconcile                port rules as the running containers need them
+  configure KEY=VALUE ...  writes host.conf (used by setup-gpu-server.bash)
+  check                    is this server fit?
+  version
+"""
+SECONDS = {"user": 900, "register": 1800, "set-keys": 600, "report": 60}
+
+
+def main(words: Sequence[str]) -> int:
+    os.umask(0o022)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that goes away does not stop the work
+    verb = words[0] if words else ""
+    handler = VERBS.get(verb)
+    if handler is None:
+        sys.stderr.write(USAGE)
+        return 0 if verb in ("help", "--help") else 2
+    if os.geteuid() != 0:
+        sys.stderr.write("labhost must run as root\n")
+        return 1
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(SECONDS.get(verb, 600))  # nothing here may live for ever, whatever hangs
+    return handler(list(words[1:]))
+
+
+def _user(words: list[str]) -> int:
+    verbs: dict[str, Callable[[Host, state.User, Progress], None]] = {
+        "start": container.start,
+        "stop": container.stop,
+        "status": container.status,
+    }
+    if len(words) != 1 or words[0] not in verbs:
+        sys.stderr.write(USAGE)
+        return 2
+    say = Progress(sys.stdout)
+
+    def work() -> None:
+        host = config.load()
+        verbs[words[0]](host, container.by_uid(host, _caller()), say)
+
+    return _for_people(work, say)
+
+
+def _caller() -> int:
+    """The uid that sudo vouches for."""
+    text = os.environ.get("SUDO_UID", "")
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise Refused("this verb is for people, through their login shell")
+    return int(text)
+
+
+def _register(words: list[str]) -> int:
+    if words == ["--json"]:
+        return _for_machines(_register_request)
+    if len(words) != 1 or (words[0].startswith("-") and words[0] != "--stdin"):
+        sys.stderr.write(USAGE)
+        return 2
+    say = Progress(sys.stdout)
+
+    def work() -> None:
+        name = check_name(_line() if words[0] == "--stdin" else words[0])
+        host = config.load()
+        done = registration.register(host, name, say)
+        if not done.created:
+            say.line(f"{name} has a container on {host.config.name} already")
+        say.line(f"now: ssh {host.config.name}-manage, and then: ssh {host.config.name}")
+
+    return _for_people(work, say)
+
+
+def _line() -> str:
+    data = os.read(0, 256)
+    return data.decode("ascii", "replace").removesuffix("\n")
+
+
+def _register_request(request: dict[str, Any]) -> dict[str, Any]:
+    if set(request) != {"version", "user"}:
+        raise BadRequest("a register request has version and user, and nothing else")
+    done = registration.register(config.load(), check_name(request["user"]), Progress(sys.stderr))
+    user = done.user
+    return {
+        "version": 1,
+        "ok": True,
+        "user": user.name,
+        "created": done.created,
+        "port": user.port,
+        "address": user.address,
+    }
+
+
+def _set_keys(words: list[str]) -> int:
+    return _for_machines(lambda request: delivery.set_keys(config.load(), request)) if not words else _usage()
+
+
+def _report(words: list[str]) -> int:
+    return _for_machines(lambda _: report(config.load())) if not words else _usage()
+
+
+def report(host: Host) -> dict[str, Any]:
+    """The answer to `status`. The digest is empty while the last push is not completely written."""
+    applied = state.load_applied(host)
+    return {
+        "version": 1,
+        "ok": True,
+        "labhost": __version__,
+        "name": host.config.name,
+        "revision": applied.revision,
+        "digest": applied.digest if applied.complete else "",
+        "driver": nvidia.host_version(host.config),
+        "storage": host.config.storage,
+        "containers": container.inventory(host),
+    }
+
+
+def _reconcile(words: list[str]) -> int:
+    return _usage() if words else _for_people(lambda: container.apply_rules(config.load()), Progress(sys.stdout))
+
+
+def _configure(words: list[str]) -> int:
+    say = Progress(sys.stdout)
+    return _for_people(lambda: setup.configure(words, say), say)
+
+
+def _check(words: list[str]) -> int:
+    say = Progress(sys.stdout)
+    return _usage() if words else _for_people(lambda: setup.check(config.load(), say), say)
+
+
+def _version(words: list[str]) -> int:
+    sys.stdout.write(__version__ + "\n")
+    return 0
+
+
+def _usage() -> int:
+    sys.stderr.write(USAGE)
+    return 2
+
+
+def _for_people(work: Callable[[], None], say: Progress) -> int:
+    try:
+        work()
+    except Exception as error:
+        refusal = expected(error)
+        say.line(str(refusal))
+        return 1
+    return 0
+
+
+def _for_machines(work: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
+    try:
+        answer = work(frame.read_request(0))
+    except Exception as error:
+        refusal = expected(error)
+        answer = {
+            "version": 1,
+            "ok": False,
+            "error": {"code": refusal.code, "message": printable(str(refusal), 400)},
+        }
+    try:
+        sys.stdout.write(json.dumps(answer, separators=(",", ":")) + "\n")
+        sys.stdout.flush()
+    except OSError:
+        return 1
+    return 0 if answer["ok"] else 1
+
+
+def expected(error: Exception) -> LabhostError:
+    """The refusal to show, logged once. What nobody foresaw is logged with its place, and shown without."""
+    if isinstance(error, LabhostError):
+        log.note(f"{_who()}: {error.code}: {error}", warning=True)
+        return error
+    if isinstance(error, OSError):
+        log.note(f"{_who()}: {error}", warning=True)
+        return LabhostError(
+            f"{error.strerror or 'input or output error'}; ask the lab's staff to look at the server's log"
+        )
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    log.note(f"{_who()}: {type(error).__name__} at {place.filename}:{place.lineno}", warning=True)
+    return LabhostError("something unforeseen happened; ask the lab's staff to look at the server's log")
+
+
+def _who() -> str:
+    try:
+        return pwd.getpwuid(int(os.environ.get("SUDO_UID", "0"))).pw_name
+    except (KeyError, ValueError):
+        return "somebody"
+
+
+VERBS: dict[str, Callable[[list[str]], int]] = {
+    "user": _user,
+    "register": _register,
+    "set-keys": _set_keys,
+    "report": _report,
+    "reconcile": _reconcile,
+    "configure": _configure,
+    "check": _check,
+    "version": _version,
+}

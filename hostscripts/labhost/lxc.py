@@ -1,0 +1,175 @@
+"""LXC's own commands: always as the person, never as root; no input, bounded output, each with a deadline."""
+
+import re
+import socket
+import struct
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO
+
+from . import state
+from .config import SUBUID_COUNT, Host
+from .errors import LabhostError
+from .names import printable
+from .run import Account, Result, run
+
+LOG_NAME = "lab-iam-lxc.log"
+
+
+@dataclass(frozen=True)
+class Info:
+    state: str  # RUNNING, STOPPED, STARTING, STOPPING, ... as lxc-info says
+    addresses: tuple[str, ...]
+
+    @property
+    def running(self) -> bool:
+        return self.state == "RUNNING"
+
+
+def folder(host: Host, name: str) -> Path:
+    """What LXC calls the lxcpath: it holds the container's own folder."""
+    return state.home_of(host, name) / ".local/share/lxc"
+
+
+def prepare(host: Host, account: Account) -> None:
+    """A user manager that outlives the session: containers run in a delegated scope below it."""
+    if not Path("/var/lib/systemd/linger", account.name).exists():
+        linger = run(["/usr/bin/loginctl", "enable-linger", account.name], timeout=20)
+        linger.check("the user manager cannot be started")
+    ready = host.paths.run_user / str(account.uid) / "systemd/private"
+    if not ready.exists():
+        started = run(["/usr/bin/systemctl", "start", f"user@{account.uid}.service"], timeout=40)
+        started.check("the user manager cannot be started")
+    deadline = time.monotonic() + 20
+    while not ready.exists():
+        if time.monotonic() >= deadline:
+            raise LabhostError(
+                f"the user manager of {account.name} did not come up; see systemctl status user@{account.uid}"
+            )
+        time.sleep(0.02)
+
+
+def start(host: Host, account: Account) -> None:
+    """Starts the container and returns once its init runs; LabhostError with LXC's own reason."""
+    log = _log(host, account)
+    log.unlink(missing_ok=True)
+    words = [
+        "/usr/bin/lxc-start",
+        *_which(host, account),
+        "--daemon",
+        "--logfile",
+        str(log),
+        "--logpriority",
+        "WARN",
+    ]
+    result = _scoped(host, account, words, timeout=40)
+    if not result.ok:
+        raise LabhostError(f"the container did not start: {diagnosis(host, account) or result.complaint}")
+
+
+def stop(host: Host, account: Account, *, grace: int) -> None:
+    """Asks init to stop, after `grace` seconds kills it."""
+    words = ["/usr/bin/lxc-stop", *_which(host, account), "--timeout", str(grace)]
+    result = run(words, timeout=grace + 20, account=account, env=_session(host, account))
+    if not result.ok and is_running(host, account):
+        raise LabhostError(f"the container did not stop: {result.complaint}")
+
+
+def attach(
+    host: Host,
+    account: Account,
+    words: Sequence[str],
+    *,
+    timeout: float,
+    stdin: int | IO[bytes] | None = None,
+) -> Result:
+    """Runs words as root of the container, inside its namespaces. Its output is the container's word."""
+    attach_words = ["/usr/bin/lxc-attach", *_which(host, account), "--clear-env"]
+    attach_words += [
+        "--set-var",
+        "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+        "--set-var",
+        "LC_ALL=C.UTF-8",
+        "--",
+        *words,
+    ]
+    return _scoped(host, account, attach_words, timeout=timeout, stdin=stdin)
+
+
+def info(host: Host, account: Account) -> Info:
+    words = ["/usr/bin/lxc-info", *_which(host, account), "--state", "--ips"]
+    result = run(words, timeout=15, account=account, env=_session(host, account))
+    return parse_info(result.out.decode("utf-8", "replace"))
+
+
+def parse_info(text: str) -> Info:
+    pairs = [
+        (key.strip(), value.strip())
+        for key, colon, value in (line.partition(":") for line in text.splitlines())
+        if colon
+    ]
+    states = [value for key, value in pairs if key == "State"]
+    return Info(states[0] if states else "UNKNOWN", tuple(value for key, value in pairs if key == "IP"))
+
+
+def is_running(host: Host, account: Account) -> bool:
+    """True if the container's monitor listens on its command socket, and it is a process of this person's."""
+    address = f"\0{folder(host, account.name)}/{account.name}/command"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
+        peer.settimeout(1)
+        try:
+            peer.connect(address)
+            credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        except OSError:
+            return False
+    return bool(struct.unpack("3i", credentials)[1] == account.uid)
+
+
+def in_map(account: Account, subuid: int, words: Sequence[str]) -> list[str]:
+    """Words that run as root of the person's id map, but with the host's files and programs."""
+    maps = ["-m", f"u:0:{subuid}:{SUBUID_COUNT}", "-m", f"g:0:{subuid}:{SUBUID_COUNT}"]
+    return ["/usr/bin/lxc-usernsexec", *maps, "--", *words]
+
+
+def diagnosis(host: Host, account: Account) -> str:
+    """The last error of LXC's log of this start, in one line; read as the person, because the log is hers."""
+    result = run(["/usr/bin/tail", "-c", "16384", "--", str(_log(host, account))], timeout=5, account=account)
+    lines = result.out.decode("utf-8", "replace").splitlines()
+    errors = [match[1] for line in lines if (match := re.search(r" ERROR +\S+ - \S+ - (.*)", line))]
+    return printable(errors[0]) if errors else ""
+
+
+def _log(host: Host, account: Account) -> Path:
+    return host.paths.run_user / str(account.uid) / LOG_NAME
+
+
+def _which(host: Host, account: Account) -> list[str]:
+    return ["--lxcpath", str(folder(host, account.name)), "--name", account.name]
+
+
+def _session(host: Host, account: Account) -> dict[str, str]:
+    return {"XDG_RUNTIME_DIR": str(host.paths.run_user / str(account.uid))}
+
+
+def _scoped(
+    host: Host,
+    account: Account,
+    words: Sequence[str],
+    *,
+    timeout: float,
+    stdin: int | IO[bytes] | None = None,
+) -> Result:
+    scope = [
+        "/usr/bin/systemd-run",
+        "--user",
+        "--scope",
+        "--quiet",
+        "--collect",
+        "--property",
+        "Delegate=yes",
+        "--",
+    ]
+    result = run([*scope, *words], timeout=timeout, account=account, env=_session(host, account), stdin=stdin)
+    return replace(result, words=tuple(words))

@@ -1,0 +1,46 @@
+"""The LXC configuration of one container, see lxc.container.conf(5); root writes it."""
+
+import platform
+from collections.abc import Iterable
+
+from . import network, state
+from .config import SUBUID_COUNT, Host, Mount
+from .state import User
+
+
+def mount_entry(source: str, target: str, *, file: bool = False, read_only: bool = False) -> str:
+    """A bind mount; source and target are absolute paths without spaces, as host.conf's reader makes sure."""
+    options = "bind,optional," + ("create=file" if file else "create=dir") + (",ro" if read_only else "")
+    return f"lxc.mount.entry = {source} {target.lstrip('/')} none {options} 0 0"
+
+
+def render(host: Host, user: User, extra_mounts: Iterable[str]) -> str:
+    config = host.config
+    rootfs = state.home_of(host, user.name) / ".local/share/lxc" / user.name / "rootfs"
+    lines = [
+        "# Written by labhost; changes are lost at the next start.",
+        f"lxc.include = {host.paths.lxc_share}/common.conf",
+        f"lxc.include = {host.paths.lxc_share}/userns.conf",
+        f"lxc.arch = {platform.machine()}",
+        f"lxc.idmap = u 0 {user.subuid} {SUBUID_COUNT}",
+        f"lxc.idmap = g 0 {user.subuid} {SUBUID_COUNT}",
+        f"lxc.rootfs.path = dir:{rootfs}",
+        f"lxc.uts.name = {config.name}",
+        "lxc.tty.max = 0",
+        "lxc.console.path = none",
+        "lxc.net.0.type = veth",
+        f"lxc.net.0.link = {config.bridge}",
+        "lxc.net.0.flags = up",
+        "lxc.net.0.name = eth0",
+        f"lxc.net.0.hwaddr = {network.hardware_address(user.address)}",
+        f"lxc.net.0.ipv4.address = {user.address}/{config.network.prefixlen}",
+        f"lxc.net.0.ipv4.gateway = {config.gateway}",
+    ]
+    if config.apparmor:
+        lines.append(f"lxc.apparmor.profile = {config.apparmor}")
+    lines += [_lab_mount(mount) for mount in config.mounts]
+    return "\n".join([*lines, *extra_mounts]) + "\n"
+
+
+def _lab_mount(mount: Mount) -> str:
+    return mount_entry(mount.source, mount.target, read_only=mount.read_only)

@@ -1,0 +1,89 @@
+"""Addresses of containers, and the rules that lead a person's port to her container and to nothing else."""
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from . import files
+from .config import Config, Host
+from .errors import LabhostError
+from .run import run
+from .state import User
+
+FIRST_HOST = 10  # the addresses below are left to the bridge and to lxc-net's own DHCP
+IPTABLES = "/usr/sbin/iptables"
+JUMPS = (
+    ("nat", "PREROUTING", "LAB-IAM-PRE"),
+    ("nat", "OUTPUT", "LAB-IAM-OUT"),
+    ("nat", "POSTROUTING", "LAB-IAM-POST"),
+    ("filter", "FORWARD", "LAB-IAM-FWD"),
+)
+
+
+@dataclass(frozen=True)
+class Forward:
+    """`port` of the server leads to port 22 of `address`."""
+
+    port: int
+    address: str
+
+
+def address_for(host: Host, user: User, others: Iterable[User]) -> str:
+    """The person's own address if it is still good, else the first that nobody has. Accounts lock held."""
+    net = host.config.network
+    taken = {other.address for other in others} | _leases(host)
+    if belongs(host.config, user.address) and user.address not in taken:
+        return user.address
+    for number in range(int(net.network_address) + FIRST_HOST, int(net.broadcast_address)):
+        address = str(ipaddress.IPv4Address(number))
+        if address not in taken:
+            return address
+    raise LabhostError(f"no address is free in {net}; ask the lab's staff for a larger [container] network")
+
+
+def belongs(config: Config, address: str) -> bool:
+    return bool(address) and ipaddress.IPv4Address(address) in config.network
+
+
+def hardware_address(address: str) -> str:
+    """A MAC address of Xen's block (as LXC uses), unique on the bridge because the address is."""
+    return "00:16:3e:" + ":".join(f"{byte:02x}" for byte in ipaddress.IPv4Address(address).packed[1:])
+
+
+def render_rules(config_address: str, bridge: str, network: str, forwards: Iterable[Forward]) -> str:
+    """Input of `iptables-restore --noflush`: our own chains anew, nobody else's touched."""
+    nat = [f":{chain} - [0:0]" for table, _, chain in JUMPS if table == "nat"]
+    allow = [":LAB-IAM-FWD - [0:0]"]
+    for item in sorted(forwards, key=lambda forward: forward.port):
+        to = f"-j DNAT --to-destination {item.address}:22"
+        nat.append(f"-A LAB-IAM-PRE -d {config_address}/32 -p tcp -m tcp --dport {item.port} {to}")
+        nat.append(f"-A LAB-IAM-OUT -d {config_address}/32 -p tcp -m tcp --dport {item.port} {to}")
+        # A container that calls the server's address must get its answers through the server.
+        nat.append(
+            f"-A LAB-IAM-POST -s {network} -d {item.address}/32 -p tcp -m tcp --dport 22"
+            " -m conntrack --ctstate DNAT -j MASQUERADE"
+        )
+        forwarded = "-m conntrack --ctstate DNAT -j ACCEPT"
+        allow.append(f"-A LAB-IAM-FWD -o {bridge} -d {item.address}/32 -p tcp -m tcp --dport 22 {forwarded}")
+        allow.append(f"-A LAB-IAM-FWD -i {bridge} -s {item.address}/32 -p tcp -m tcp --sport 22 {forwarded}")
+    return "\n".join(["*nat", *nat, "COMMIT", "*filter", *allow, "COMMIT", ""])
+
+
+def apply_rules(host: Host, forwards: Iterable[Forward]) -> None:
+    """Makes the rules exactly these. The rules lock must be held."""
+    config = host.config
+    text = render_rules(config.address, config.bridge, str(config.network), forwards)
+    result = run(["/usr/sbin/iptables-restore", "--noflush", "-w", "10"], timeout=30, stdin=text.encode())
+    result.check("the port rules cannot be set")
+    for table, chain, ours in JUMPS:
+        if not run([IPTABLES, "-w", "10", "-t", table, "-C", chain, "-j", ours], timeout=20).ok:
+            run([IPTABLES, "-w", "10", "-t", table, "-I", chain, "-j", ours], timeout=20).check(
+                "the port rules cannot be set"
+            )
+
+
+def _leases(host: Host) -> set[str]:
+    """Addresses that lxc-net's dnsmasq has given away: the third word of each line of its lease file."""
+    text = files.read_text(host.paths.leases / f"dnsmasq.{host.config.bridge}.leases") or ""
+    return {found[1] for line in text.splitlines() if (found := re.match(r"\S+ \S+ ([0-9.]+) ", line))}

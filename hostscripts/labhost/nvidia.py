@@ -1,0 +1,137 @@
+"""The NVIDIA user-space driver: the container's must be of the same version as the host's.
+
+Versions are read from the name that libcuda.so.1 links to. The host executes nothing of a
+container's, and follows its links only inside its root file system.
+"""
+
+import os
+import platform
+import re
+import stat
+from pathlib import Path
+
+from . import beneath, lxc, storage
+from .config import Config, Host
+from .lxcconfig import mount_entry
+from .progress import Progress
+from .run import Account, finish, spawn
+from .state import User
+
+LIBRARIES = (
+    Path("/usr/lib/x86_64-linux-gnu"),
+    Path("/usr/lib/aarch64-linux-gnu"),
+    Path("/usr/lib64"),
+    Path("/usr/lib"),
+)
+INSTALL_SECONDS = 600
+HOPS = 8  # Debian's packages reach the library through several alternatives
+_LIBCUDA = re.compile(r"libcuda\.so\.([0-9]{1,4}(?:\.[0-9]{1,4}){1,3})", re.ASCII)
+_DEVICE = re.compile(r"nvidia[A-Za-z0-9_-]{0,40}", re.ASCII)
+_LIBRARY = re.compile(r"lib(?:cuda|cudadebugger|nvcuvid|nvoptix|nvidia-[a-z0-9-]+)\.so[0-9.]*", re.ASCII)
+_INSTALL = """
+set -eu
+cd /tmp
+file=$(mktemp /tmp/nvidia-driver.XXXXXX)
+trap 'rm -f "$file"' EXIT
+cat > "$file"
+chmod 700 "$file"
+"$file" --no-kernel-module --silent
+"""
+
+
+def host_version(config: Config) -> str:
+    """For example 535.104.05; empty if this server has no driver."""
+    for folder in config.libraries or LIBRARIES:
+        if match := _LIBCUDA.fullmatch(os.path.basename(os.path.realpath(folder / "libcuda.so.1"))):
+            return match[1]
+    return ""
+
+
+def inside_version(rootfs: Path) -> str:
+    """The same of a container's root file system; empty if it has no driver or hides it."""
+    with beneath.directory(rootfs) as root:
+        for folder in LIBRARIES:
+            if version := _linked_version(root, f"{str(folder).lstrip('/')}/libcuda.so.1"):
+                return version
+    return ""
+
+
+def _linked_version(root: int, path: str) -> str:
+    for _ in range(HOPS):
+        target = beneath.link_target(root, path)
+        if not target:
+            return ""
+        if match := _LIBCUDA.fullmatch(os.path.basename(target)):
+            return match[1]
+        path = target if target.startswith("/") else f"{path.rpartition('/')[0]}/{target}"
+    return ""
+
+
+def mounts(config: Config) -> list[str]:
+    """LXC mount entries: the device nodes, and with `mode = bind` the host's libraries too."""
+    version = host_version(config)
+    entries = [
+        mount_entry(str(path), f"/dev/{path.relative_to(config.devices)}", file=True) for path in _devices(config)
+    ]
+    if version and config.driver == "bind":
+        entries += _bound_libraries(config)
+    return entries
+
+
+def _devices(config: Config) -> list[Path]:
+    try:
+        nodes = sorted(path for path in config.devices.iterdir() if _DEVICE.fullmatch(path.name))
+    except OSError:
+        return []
+    caps = [node for path in nodes if path.is_dir() for node in sorted(path.iterdir()) if _DEVICE.fullmatch(node.name)]
+    return [path for path in (*nodes, *caps) if stat.S_ISCHR(os.lstat(path).st_mode)]
+
+
+def _bound_libraries(config: Config) -> list[str]:
+    folder = next(path for path in config.libraries or LIBRARIES if (path / "libcuda.so.1").is_symlink())
+    inside = f"/usr/lib/{platform.machine()}-linux-gnu"
+    found = sorted(path for path in folder.iterdir() if _LIBRARY.fullmatch(path.name) and path.is_file())
+    entries = [
+        mount_entry(os.path.realpath(path), f"{inside}/{path.name}", file=True, read_only=True) for path in found
+    ]
+    if os.path.isfile("/usr/bin/nvidia-smi"):
+        entries.append(
+            mount_entry(os.path.realpath("/usr/bin/nvidia-smi"), "/usr/bin/nvidia-smi", file=True, read_only=True)
+        )
+    return entries
+
+
+def match_inside(host: Host, user: User, account: Account, say: Progress) -> None:
+    """Installs the host's version in a running container that has another or none. Never stops the start."""
+    wanted = host_version(host.config)
+    if not wanted:
+        say.line("driver: this server has none, skipped")
+        return
+    if host.config.driver == "bind":
+        say.line(f"driver: {wanted}, shared by the server")
+        return
+    rootfs = storage.driver(host).rootfs(user)
+    found = inside_version(rootfs)
+    if found == wanted:
+        say.line(f"driver: {wanted}, the same inside")
+        return
+    installer = host.config.installers / f"NVIDIA-Linux-{platform.machine()}-{wanted}.run"
+    if not installer.is_file():
+        say.line(f"warning: driver {wanted} is not inside, and {installer} is missing; tell the lab's staff")
+        return
+    say.line(f"driver: {found or 'none'} inside, {wanted} on the server; installing, this takes a while")
+    reason = _install(host, account, installer)
+    if not reason and inside_version(rootfs) != wanted:
+        reason = "the installer ended well but left another version"
+    say.line(f"warning: driver not installed: {reason}" if reason else f"driver: {wanted} installed inside")
+
+
+def _install(host: Host, account: Account, installer: Path) -> str:
+    """Why it failed, or nothing. The container gets a pipe, never a descriptor of a file of the host's."""
+    with open(installer, "rb") as program:
+        feeder = spawn(["/bin/cat"], account=account, stdin=program)
+    assert feeder.stdout is not None
+    words = ["/bin/sh", "-c", _INSTALL]
+    result = lxc.attach(host, account, words, timeout=INSTALL_SECONDS, stdin=feeder.stdout)
+    finish(feeder, ["cat"], timeout=5)
+    return "" if result.ok else f"the installer: {result.complaint}"

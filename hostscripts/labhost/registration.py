@@ -1,0 +1,234 @@
+"""Register a container: a journaled sequence of steps, each safe to repeat; the login shell comes last.
+
+A killed run is continued by the next one. A run that fails before the container ever started is taken back.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from . import accounts, container, delivery, faults, locks, log, lxc, portal, state, storage, template
+from .config import Host
+from .errors import LabhostError, PortalUnavailable, Refused
+from .keys import PublicKey, as_entry, check_entries, render_container
+from .names import check_name
+from .progress import Progress
+from .run import Account
+from .state import User
+
+WAIT = 300.0
+INSIDE_SECONDS = 60
+INSIDE_UID = 1000
+STOP_GRACE = 10
+_INSIDE = """
+set -eu
+name=$1 server=$2 nameserver=$3 uid=$4
+rm -f /etc/resolv.conf
+printf 'nameserver %s\\n' "$nameserver" > /etc/resolv.conf
+printf '%s\\n' "$server" > /etc/hostname
+grep -qs '^127.0.1.1' /etc/hosts || printf '127.0.0.1 localhost\\n127.0.1.1 %s\\n' "$server" >> /etc/hosts
+if ! id -u "$name" > /dev/null 2>&1; then
+  useradd --create-home --uid "$uid" --user-group --shell /bin/bash --password '*' -- "$name"
+fi
+usermod --append --groups sudo -- "$name"
+sudoers=/etc/sudoers.d/lab-iam
+[ -e $sudoers ] || (umask 0227; echo '%sudo ALL=(ALL:ALL) NOPASSWD: ALL' > $sudoers)
+ssh-keygen -A > /dev/null
+id -u "$name"
+id -g "$name"
+"""
+
+
+@dataclass(frozen=True)
+class Registered:
+    user: User
+    created: bool
+
+
+@dataclass
+class Run:
+    """One attempt to register one person."""
+
+    host: Host
+    user: User
+    say: Progress
+
+    @property
+    def account(self) -> Account:
+        return accounts.identity(self.host, self.user)
+
+
+def register(host: Host, name: str, say: Progress) -> Registered:
+    """The seed's "Register a Container", steps 5 to 11; LabhostError says what to do."""
+    check_name(name)
+    with locks.held(host, locks.of_user(name), seconds=WAIT, doing=f"{name} is being registered"):
+        user = state.load_user(host, name)
+        accounts.refuse_foreign(host, name, user)
+        if user is not None and _complete(host, user):
+            return Registered(user, created=False)
+        run = Run(host, _continued(host, user or User(name)), say)
+        if "clone" not in run.user.steps:
+            template.check(host)
+        try:
+            _steps(run)
+        except (LabhostError, OSError) as error:
+            _take_back(run)
+            log.note(f"{name}: registration failed: {error}", warning=True)
+            raise
+    log.note(f"{name}: registered")
+    return Registered(run.user, created=True)
+
+
+def _complete(host: Host, user: User) -> bool:
+    return user.registered and accounts.entry_of(host, user) is not None and storage.driver(host).rootfs(user).is_dir()
+
+
+def _continued(host: Host, user: User) -> User:
+    """What is left of an earlier run; steps whose result is gone are forgotten, and so done again."""
+    user.registered = False
+    if accounts.entry_of(host, user) is None:
+        user.steps, user.uid, user.gid = [], 0, 0
+        user.account = "creating" if user.account == "creating" else ""
+    elif not storage.driver(host).rootfs(user).is_dir():
+        user.steps = user.steps[: user.steps.index("clone")] if "clone" in user.steps else user.steps
+    return user
+
+
+def _steps(run: Run) -> None:
+    for number, (name, text, action) in enumerate(STEPS, 1):
+        if _is_done(run.user, name):
+            continue
+        run.say.line(f"[{number}/{len(STEPS)}] {text}")
+        faults.point(f"before:{name}")
+        action(run)
+        faults.point(f"unnoted:{name}")
+        if name not in run.user.steps:
+            run.user.steps.append(name)
+        state.save_user(run.host, run.user)
+        faults.point(name)
+
+
+def _is_done(user: User, name: str) -> bool:
+    """What may have changed meanwhile is redone; a container is started again if it must run for `inside`."""
+    if name in ("fetch", "keys", "config"):
+        return False
+    return ("inside" if name == "start" else name) in user.steps
+
+
+def _take_back(run: Run) -> None:
+    """After a failure nothing stays of a person without a container; later failures keep what there is."""
+    if "clone" in run.user.steps:
+        return
+    if run.user.account == "":
+        state.forget_user(run.host, run.user.name)
+        return
+    if run.user.managed:
+        storage.driver(run.host).remove_leftovers(run.user, run.account)
+    accounts.remove(run.host, run.user)
+
+
+def _fetch(run: Run) -> None:
+    user = run.user
+    with locks.held(run.host, locks.KEYS, seconds=delivery.WAIT, doing="keys are being written"):
+        revision = state.load_applied(run.host).revision
+    try:
+        person = portal.fetch_person(run.host.config, user.name)
+    except PortalUnavailable as error:
+        if not user.subuid:
+            raise
+        run.say.line(f"warning: {error}; going on with what was known")
+        return
+    if user.subuid not in (0, person.subuid):
+        raise Refused(f"the portal now gives {user.name} other subordinate ids than before; ask the lab's staff")
+    user.port, user.subuid, user.ssh_config = person.port, person.subuid, person.ssh_config
+    user.keys, user.keys_revision = [as_entry(key) for key in person.keys], revision
+    user.values_at = time.time()
+
+
+def _account(run: Run) -> None:
+    with locks.held(run.host, locks.ACCOUNTS, seconds=accounts.WAIT, doing="accounts are being changed"):
+        accounts.settle_numbers(run.host, run.user)
+        accounts.create(run.host, run.user)
+
+
+def _under_accounts_lock(action: Callable[[Host, User], None]) -> Callable[[Run], None]:
+    def step(run: Run) -> None:
+        with locks.held(run.host, locks.ACCOUNTS, seconds=accounts.WAIT, doing="accounts are being changed"):
+            action(run.host, run.user)
+
+    return step
+
+
+def _current_keys(run: Run) -> list[PublicKey]:
+    """What was pushed last; the portal's page only if no push came since it was read. Keys lock held."""
+    applied = state.load_applied(run.host)
+    if run.user.name in applied.users:
+        return applied.users[run.user.name]
+    return check_entries(run.user.keys) if applied.revision == run.user.keys_revision else []
+
+
+def _keys(run: Run) -> None:
+    with locks.held(run.host, locks.KEYS, seconds=delivery.WAIT, doing="keys are being written"):
+        delivery.write_host_keys(run.host, run.user, _current_keys(run))
+
+
+def _clone(run: Run) -> None:
+    storage.driver(run.host).create(run.user, run.account)
+
+
+def _config(run: Run) -> None:
+    container.write_config(run.host, run.user)
+
+
+def _start(run: Run) -> None:
+    if not lxc.is_running(run.host, run.account):
+        lxc.prepare(run.host, run.account)
+        lxc.start(run.host, run.account)
+
+
+def _inside(run: Run) -> None:
+    config, user = run.host.config, run.user
+    words = ["/bin/sh", "-c", _INSIDE, "sh", user.name, config.name, config.gateway, str(INSIDE_UID)]
+    result = lxc.attach(run.host, run.account, words, timeout=INSIDE_SECONDS)
+    result.check("the account inside the container cannot be made")
+    user.inside_uid, user.inside_gid = _ids(result.out)
+    with locks.held(run.host, locks.KEYS, seconds=delivery.WAIT, doing="keys are being written"):
+        delivery.write_inside(run.host, user, "config", user.ssh_config)
+        delivery.write_inside(run.host, user, "authorized_keys", render_container(_current_keys(run)))
+
+
+def _ids(out: bytes) -> tuple[int, int]:
+    words = out.split()[-2:]
+    if len(words) == 2 and all(word.isdigit() and len(word) < 6 and 0 < int(word) < 65534 for word in words):
+        return int(words[0]), int(words[1])
+    raise LabhostError("the account inside the container cannot be made: it has no ids")
+
+
+def _stop(run: Run) -> None:
+    if lxc.is_running(run.host, run.account):
+        lxc.stop(run.host, run.account, grace=STOP_GRACE)
+
+
+def _shell(run: Run) -> None:
+    with locks.held(run.host, locks.ACCOUNTS, seconds=accounts.WAIT, doing="accounts are being changed"):
+        accounts.give_shell(run.host, run.user)
+    with locks.held(run.host, locks.KEYS, seconds=delivery.WAIT, doing="keys are being written"):
+        run.user.registered = True
+        delivery.write_container_keys(run.host, run.user, _current_keys(run))
+        state.save_user(run.host, run.user)
+
+
+STEPS: tuple[tuple[str, str, Callable[[Run], None]], ...] = (
+    ("fetch", "asking the portal", _fetch),
+    ("account", "making the account on the server", _account),
+    ("groups", "joining its groups", _under_accounts_lock(accounts.join_groups)),
+    ("subuid", "giving the subordinate ids", _under_accounts_lock(accounts.add_subids)),
+    ("keys", "writing the public keys", _keys),
+    ("usernet", "allowing the container network", _under_accounts_lock(accounts.allow_network)),
+    ("clone", "unpacking the template", _clone),
+    ("config", "writing the container's configuration", _config),
+    ("start", "starting the container", _start),
+    ("inside", "making the account inside", _inside),
+    ("stop", "stopping the container", _stop),
+    ("shell", "setting the login shell", _shell),
+)

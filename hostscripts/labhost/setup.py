@@ -1,0 +1,82 @@
+"""What setup-gpu-server.bash leaves to Python: host.conf, iam's key, and whether this server is fit."""
+
+import grp
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import config, files, keys, nvidia, sudoers
+from .config import Host, Paths
+from .errors import LabhostError, Refused
+from .progress import Progress
+
+# What root executes, or trusts as its own configuration: nobody else may write it or any folder above it.
+TRUSTED = (
+    "/usr/local/sbin/labhost",
+    "/usr/local/lib/lab-iam/labhost",
+    "/public/login.bash",
+    "/home/iam/iam-shell.bash",
+    "/home/iam/set_authorized_keys.py",
+    "/home/register/register.bash",
+    "/root/new-lxc.bash",
+    "/etc/lab-iam/host.conf",
+    "/etc/sudoers.d/lab-iam",
+    "/var/lib/lab-iam",
+)
+
+
+def configure(words: Sequence[str], say: Progress) -> None:
+    """`section.key=value ...`, `token-file=FILE`, `iam-key=LINE`: what is not given stays as it was."""
+    paths = Paths()
+    values = config.values_of(files.read_text(paths.config) or "")
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name == "token-file":
+            values["portal.token"] = (files.read_text(Path(value), 4096) or "").strip()
+        elif name == "iam-key":
+            _write_iam_key(paths, value)
+        elif equals:
+            values[name] = value
+        else:
+            raise LabhostError(f"configure: {word} is not KEY=VALUE")
+    text = config.render(values)
+    config.parse(config.values_of(text))
+    say.line(f"{paths.config} {'written' if files.write_atomic(paths.config, text, mode=0o600) else 'unchanged'}")
+
+
+def _write_iam_key(paths: Paths, line: str) -> None:
+    words = line.split()
+    try:
+        key = keys.check_key(words[0] if words else "", words[1] if len(words) > 1 else "")
+    except keys.BadKey as error:
+        raise LabhostError(f"--iam-key: {error}") from error
+    files.write_atomic(paths.home / "iam/.ssh/authorized_keys", keys.render_iam(key), mode=0o644)
+
+
+def check(host: Host, say: Progress) -> None:
+    """Refused with the first reason why people must not be let onto this server."""
+    for group in host.config.groups:
+        try:
+            grp.getgrnam(group)
+        except KeyError as error:
+            raise Refused(f"the group {group} does not exist here; make it or correct --groups") from error
+    free = sudoers.without_password(sudoers.read(), host.config.groups)
+    if free:
+        raise Refused(f"sudoers lets the group {free[0]} work without a password: remove NOPASSWD, or correct --groups")
+    for path in TRUSTED:
+        if os.path.lexists(path):
+            _check_trusted(Path(path))
+    if not Path("/sys/class/net", host.config.bridge).exists():
+        raise Refused(f"the bridge {host.config.bridge} does not exist; see systemctl status lxc-net")
+    if not host.config.template.is_file():
+        say.line(f"warning: the template {host.config.template} is missing; build it with create-lxc-template.bash")
+    say.line(f"driver: {nvidia.host_version(host.config) or 'none'}, storage: {host.config.storage}")
+
+
+def _check_trusted(path: Path) -> None:
+    for part in (path, *path.parents):
+        status = os.lstat(part)
+        sticky = status.st_mode & stat.S_ISVTX and stat.S_ISDIR(status.st_mode)
+        if status.st_uid != 0 or (status.st_mode & 0o022 and not sticky and not stat.S_ISLNK(status.st_mode)):
+            raise Refused(f"{part} must belong to root, and nobody else may write it (needed for {path})")

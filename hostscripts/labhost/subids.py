@@ -1,0 +1,31 @@
+"""/etc/subuid and /etc/subgid: read, compared, never edited here (usermod does that)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Block:
+    owner: str
+    start: int
+    count: int
+
+    def overlaps(self, start: int, count: int) -> bool:
+        return self.start < start + count and start < self.start + self.count
+
+
+def parse(text: str) -> list[Block]:
+    """The blocks of a subuid file, see subuid(5); lines that are not blocks are skipped."""
+    blocks = []
+    for line in text.splitlines():
+        owner, _, rest = line.partition(":")
+        start, _, count = rest.partition(":")
+        if owner and start.isascii() and start.isdigit() and count.isascii() and count.isdigit():
+            blocks.append(Block(owner, int(start), int(count)))
+    return blocks
+
+
+def conflict(blocks: Iterable[Block], names: Iterable[str], start: int, count: int) -> Block | None:
+    """A block with an id of start..start+count-1 whose owner is not of `names` (a login name, its uid)."""
+    mine = set(names)
+    return next((block for block in blocks if block.owner not in mine and block.overlaps(start, count)), None)

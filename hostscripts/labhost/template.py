@@ -1,0 +1,82 @@
+"""The template: a tar archive, plain or packed by zstd, gzip or xz; judged once, before it is used."""
+
+import json
+import os
+from pathlib import Path
+from typing import IO
+
+from . import beneath, files
+from .config import Host
+from .errors import LabhostError
+from .run import finish, run, spawn
+
+LEAST_FREE = 64 * 1024 * 1024
+READ_SECONDS = 600
+_PACKERS = {
+    b"\x28\xb5\x2f\xfd": ["/usr/bin/zstd", "-dcq"],
+    b"\x1f\x8b": ["/usr/bin/gzip", "-dcq"],
+    b"\xfd7zXZ\x00": ["/usr/bin/xz", "-dcq"],
+}
+
+
+def decompressor(archive: IO[bytes]) -> list[str]:
+    """The command that makes a plain tar stream of this file on stdin. The file stays at its beginning."""
+    head = os.pread(archive.fileno(), 512, 0)
+    for magic, words in _PACKERS.items():
+        if head.startswith(magic):
+            return words
+    if head[257:262] == b"ustar":
+        return ["/bin/cat"]
+    raise LabhostError("the template is not a tar archive; build it again with create-lxc-template.bash")
+
+
+def check(host: Host) -> None:
+    """LabhostError if the template is missing or damaged, or if a clone of it will not fit on the disk."""
+    path = host.config.template
+    try:
+        with open(path, "rb") as archive:
+            size = _unpacked_size(host, archive)
+    except FileNotFoundError as error:
+        raise LabhostError(f"the template {path} is missing; build it with create-lxc-template.bash") from error
+    room = os.statvfs(host.paths.home)
+    if room.f_bavail * room.f_frsize < size + LEAST_FREE:
+        raise LabhostError(
+            f"the disk is low: {(size + LEAST_FREE) >> 20} MB are needed; ask the lab's staff to make room"
+        )
+
+
+def _unpacked_size(host: Host, archive: IO[bytes]) -> int:
+    """Bytes of the unpacked archive. The answer of a full reading is kept until the file changes."""
+    status = os.fstat(archive.fileno())
+    seen = [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns]
+    note = host.paths.state / "template.json"
+    known = json.loads(files.read_text(note) or "{}")
+    if known.get("file") == seen:
+        return int(known["size"])
+    size = _read_through(archive)
+    files.write_atomic(note, json.dumps({"file": seen, "size": size}) + "\n", mode=0o600)
+    return size
+
+
+def _read_through(archive: IO[bytes]) -> int:
+    """Reads the whole archive, as the unpacking will, without writing."""
+    words = ["/usr/bin/tar", "--list", "--verbose", "--numeric-owner", "--quoting-style=escape", "--file=-"]
+    reader = spawn(decompressor(archive), stdin=archive)
+    assert reader.stdout is not None
+    listed = run(words, timeout=READ_SECONDS, stdin=reader.stdout, most=1 << 28)
+    read = finish(reader, ["the decompressor"], timeout=10)
+    if not (read.ok and listed.ok):
+        raise LabhostError("the template is damaged; build it again with create-lxc-template.bash")
+    # The third word of each line is the size in bytes (tar --verbose); devices have "major,minor" there.
+    sizes = (line.split(None, 3)[2] for line in listed.out.splitlines() if line.count(b" ") >= 3)
+    return sum(int(size) for size in sizes if size.isdigit())
+
+
+def check_tree(rootfs: Path) -> None:
+    """LabhostError if what was unpacked could not boot."""
+    with beneath.directory(rootfs) as root:
+        missing = [
+            path for path in ("sbin/init", "usr/sbin/sshd", "usr/sbin/useradd") if not beneath.is_file(root, path)
+        ]
+    if missing:
+        raise LabhostError(f"the template has no /{missing[0]}; build it again with create-lxc-template.bash")

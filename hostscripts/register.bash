@@ -1,0 +1,29 @@
+#!/bin/bash -p
+# /home/register/register.bash: the login shell of `register`. sshd runs it with the forced command of the key that was used:
+#   register.bash -c '/home/register/register.bash NAME', and what the person asked for in SSH_ORIGINAL_COMMAND.
+# The key proves NAME; the request must be that name.
+set -euf -o pipefail
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
+umask 022
+
+refuse() {
+  echo "$1" >&2
+  exit 2
+}
+
+main() {
+  local forced name requested=${SSH_ORIGINAL_COMMAND-}
+  [[ $# == 2 && $1 == -c ]] || refuse "say: ssh register@SERVER YOUR-NAME"
+  forced=$2
+  [[ $forced =~ ^/home/register/register\.bash\ ([a-z_][a-z0-9_-]{0,31})$ ]] || refuse "this account only registers containers"
+  name=${BASH_REMATCH[1]}
+  [[ -n $requested ]] || refuse "say: ssh register@SERVER $name"
+  if [[ $requested != "$name" ]]; then
+    [[ $requested =~ ^[a-z_][a-z0-9_-]{0,31}$ ]] || refuse "that is not a name; say: ssh register@SERVER $name"
+    /usr/bin/logger -p auth.warning -t lab-iam-register "the key of $name asked for $requested: refused" || true
+    refuse "your key belongs to $name; say: ssh register@SERVER $name"
+  fi
+  /usr/bin/sudo -n /root/new-lxc.bash --stdin <<<"$name"
+}
+
+main "$@"

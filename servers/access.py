@@ -1,0 +1,42 @@
+"""Who may read the plain-text pages: servers, configured networks, staff, and a person about herself."""
+
+import hashlib
+import ipaddress
+
+from django.conf import settings
+from django.http import HttpRequest
+
+from lab_iam.network import client_address
+from servers.models import Server
+
+
+def may_read(request: HttpRequest, name: str) -> bool:
+    """Whether this request may read the pages of the person `name`."""
+    return request.user.get_username() == name or may_read_all(request)
+
+
+def may_read_all(request: HttpRequest) -> bool:
+    if request.user.is_authenticated and request.user.is_staff:
+        return True
+    return _is_near(client_address(request)) or _has_token(request.headers.get("Authorization", ""))
+
+
+def _is_near(text: str) -> bool:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    if any(address in network for network in settings.LAB_NETWORKS):
+        return True
+    return Server.objects.filter(enabled=True, address=str(address)).exists()
+
+
+def _has_token(header: str) -> bool:
+    """`Bearer TOKEN` of a server in service. Only digests are stored, so a plain look-up tells no timing."""
+    scheme, _, token = header.partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        return False
+    digest = hashlib.sha256(token.strip().encode()).hexdigest()
+    return Server.objects.filter(enabled=True, token_digest=digest).exists()

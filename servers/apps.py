@@ -1,0 +1,39 @@
+from typing import Any
+
+from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+
+
+class ServersConfig(AppConfig):
+    name = "servers"
+    verbose_name = "Servers and containers"
+
+    def ready(self) -> None:
+        from accounts.signals import keys_changed
+        from lab_iam import dashboard
+        from servers import checks  # noqa: F401  registers the checks
+        from servers.panel import servers_panel
+
+        keys_changed.connect(_wake_worker, dispatch_uid="servers.wake_worker")
+        post_migrate.connect(_plan_reconcile, sender=self, dispatch_uid="servers.plan_reconcile")
+        dashboard.register(servers_panel, position=20)
+
+
+def _wake_worker(**_: Any) -> None:
+    from servers.services import queue
+
+    queue.soon(queue.CONVERGE)
+
+
+def _plan_reconcile(**_: Any) -> None:
+    from django_q.models import Schedule
+
+    Schedule.objects.update_or_create(
+        name="lab-iam reconcile",
+        defaults={
+            "func": "servers.tasks.reconcile",
+            "schedule_type": Schedule.MINUTES,
+            "minutes": 1,
+            "repeats": -1,
+        },
+    )

@@ -1,0 +1,32 @@
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning, register
+
+from servers import iam_key
+
+
+@register
+def iam_key_is_usable(**_: Any) -> list[CheckMessage]:
+    path = settings.IAM_KEY_FILE
+    if not path.exists():
+        return [
+            Warning(
+                f"The portal has no SSH key ({path}): it cannot enter any server.",
+                hint="Run manage.py create_iam_key.",
+                id="servers.W001",
+            )
+        ]
+    if path.stat().st_mode & 0o077:
+        return [
+            Error(
+                f"Others on this machine can read the portal's SSH key {path}.",
+                hint=f"Run chmod 600 {path}; if others use this machine, make a new key.",
+                id="servers.E002",
+            )
+        ]
+    try:
+        iam_key.public_line(path)
+    except iam_key.NoKey as error:
+        return [Error(str(error), id="servers.E003")]
+    return []

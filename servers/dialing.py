@@ -1,0 +1,83 @@
+"""A TCP connection to a server within a bounded time, and the one error of everything that goes over it."""
+
+import contextlib
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from servers import protocol
+
+CONNECT_SECONDS = 5.0  # each of: name, TCP, key exchange, sign-in
+
+
+class RemoteError(Exception):
+    """The server could not be asked. `message` is one line for staff; `permanent`: waiting does not help.
+
+    Codes: unreachable, timeout, host_key_changed, host_key_unknown, auth_refused, bad_answer, no_key.
+    `offered` is the host key that was shown instead of the pinned one, as `type blob`.
+    """
+
+    def __init__(self, code: str, message: str, *, permanent: bool = False, offered: str = "") -> None:
+        super().__init__(message)
+        self.code, self.message, self.permanent, self.offered = code, message, permanent, offered
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a server is, and the `type blob` that it must show; `name` is for messages."""
+
+    name: str
+    address: str
+    port: int
+    host_key: str
+
+
+def dial(there: Endpoint, seconds: float) -> socket.socket:
+    """A connected socket, within CONNECT_SECONDS for the name and as much for all its addresses together."""
+    seconds = max(min(seconds, CONNECT_SECONDS), 0.1)
+    end = time.monotonic() + seconds
+    fault: OSError = OSError("it has no address")
+    for family, kind, number, _, address in _resolve(there, seconds):
+        line = socket.socket(family, kind, number)
+        line.settimeout(max(end - time.monotonic(), 0.1))
+        try:
+            line.connect(address)
+        except OSError as error:
+            line.close()
+            fault = error
+            continue
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return line
+    if isinstance(fault, TimeoutError):
+        raise RemoteError("timeout", f"{there.name}: no answer from {there.address} port {there.port}.")
+    raise RemoteError("unreachable", f"{there.name}: {there.address} port {there.port}: {words(fault)}.")
+
+
+def _resolve(there: Endpoint, seconds: float) -> list[Any]:
+    """getaddrinfo knows no timeout: it is left behind in a thread when the resolver is silent."""
+    found: list[Any] = []
+
+    def look_up() -> None:
+        with contextlib.suppress(OSError, UnicodeError):
+            found.extend(socket.getaddrinfo(there.address, there.port, type=socket.SOCK_STREAM))
+
+    thread = threading.Thread(target=look_up, name="resolve", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not found:
+        raise RemoteError("unreachable", f"{there.name}: the name {there.address} leads to no address.")
+    return found
+
+
+def hang_up(line: socket.socket | None) -> None:
+    if line is not None:
+        with contextlib.suppress(OSError):
+            line.shutdown(socket.SHUT_RDWR)
+        line.close()
+
+
+def words(error: BaseException) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return protocol.clean(text or type(error).__name__, 120)

@@ -1,0 +1,222 @@
+"""The host protocol, version 1: requests are built and framed here, and answers are judged as an enemy's.
+
+Whatever a host says may come from somebody who took it over: sizes are bounded, types are checked, and every
+text is cut and made printable before it is stored or shown.
+"""
+
+import hashlib
+import ipaddress
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from accounts import names
+
+VERSION = 1
+MAX_REQUEST = 64 * 1024 * 1024
+MAX_ANSWER = 32 * 1024 * 1024
+MAX_TEXT = 300
+STATUS, SET_KEYS, REGISTER = "status", "set-keys", "register"
+CODES = frozenset(
+    {"bad_frame", "bad_request", "stale_revision", "busy", "partial", "not_registered", "refused"}
+    | {"portal_unavailable", "failed"}
+)
+OUTCOMES = frozenset({"written", "unchanged", "absent", "failed"})
+CONTAINER_STATES = frozenset({"running", "stopped", "registering", "broken", "unknown"})
+
+
+class BadAnswer(ValueError):
+    """The host's answer is not one of this protocol; the message says why in one line."""
+
+
+class Key(Protocol):
+    @property
+    def type(self) -> str: ...
+    @property
+    def blob(self) -> str: ...
+    @property
+    def comment(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class UserResult:
+    """What a push did for one person: each of `host` and `container` is one of OUTCOMES."""
+
+    host: str
+    container: str
+    error: str = ""
+
+    @property
+    def failed(self) -> bool:
+        return "failed" in (self.host, self.container)
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """She has neither account nor container there."""
+        return self.host == self.container == "absent" and not self.error
+
+    def as_json(self) -> dict[str, str]:
+        return {"host": self.host, "container": self.container, "error": self.error}
+
+
+@dataclass(frozen=True)
+class ContainerFact:
+    """`address` is "" while it is not known; `port` is 0 then."""
+
+    state: str
+    address: str = ""
+    port: int = 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A judged answer. What the verb does not give keeps its default; `code` is "" if all was done."""
+
+    ok: bool
+    code: str = ""
+    message: str = ""
+    revision: int = 0
+    digest: str = ""
+    users: Mapping[str, UserResult] = field(default_factory=dict)
+    containers: Mapping[str, ContainerFact] = field(default_factory=dict)
+    register: str = ""
+    name: str = ""
+    labhost: str = ""
+    driver: str = ""
+
+
+def frame(request: Mapping[str, Any]) -> bytes:
+    """Header line `lab-iam 1 LENGTH SHA256HEX` and the JSON of the request; ValueError if it is too long."""
+    body = json.dumps(request, separators=(",", ":")).encode()
+    if len(body) > MAX_REQUEST:
+        raise ValueError(f"a request of {len(body)} bytes is longer than {MAX_REQUEST}")
+    return f"lab-iam {VERSION} {len(body)} {hashlib.sha256(body).hexdigest()}\n".encode() + body
+
+
+def digest(users: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical JSON of a users map; the host computes the same."""
+    text = json.dumps(users, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def build_set_keys(revision: int, users: Mapping[str, Sequence[Key]]) -> dict[str, Any]:
+    plain = {
+        name: [{"type": key.type, "blob": key.blob, "comment": key.comment} for key in keys]
+        for name, keys in users.items()
+    }
+    return {"version": VERSION, "revision": revision, "digest": digest(plain), "users": plain}
+
+
+def build_register(user: str) -> dict[str, Any]:
+    return {"version": VERSION, "user": user}
+
+
+def build_status() -> dict[str, Any]:
+    return {"version": VERSION}
+
+
+def clean(text: object, limit: int = MAX_TEXT) -> str:
+    """One printable line of at most `limit` characters; "" for anything that is no text."""
+    if not isinstance(text, str):
+        return ""
+    short = text if len(text) <= limit else text[: limit - 1] + "…"
+    return "".join(character if character.isprintable() else "?" for character in short)
+
+
+def parse_answer(data: bytes) -> Answer:
+    """The Answer in what a host wrote to standard output. Raises BadAnswer."""
+    value = _object(data)
+    if value.get("version") != VERSION or isinstance(value["version"], bool):
+        raise BadAnswer(f"it does not speak version {VERSION} of the protocol: deploy it again")
+    ok = value.get("ok")
+    if not isinstance(ok, bool):
+        raise BadAnswer("it does not say whether it is done")
+    code, message = _refusal(value.get("error")) if not ok else ("", "")
+    return Answer(
+        ok=ok,
+        code=code,
+        message=message,
+        revision=_number(value.get("revision", 0), 2**53, "revision"),
+        digest=_digest(value.get("digest", "")),
+        users={name: _user(item) for name, item in _people(value.get("users", {}), "users")},
+        containers={name: _container(item) for name, item in _people(value.get("containers", {}), "containers")},
+        register=_outcome(value.get("register")) if isinstance(value.get("register"), str) else "",
+        name=clean(value.get("name"), 63),
+        labhost=clean(value.get("labhost"), 40),
+        driver=clean(value.get("driver"), 40),
+    )
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    if len(data) > MAX_ANSWER:
+        raise BadAnswer("its answer is too long")
+    if not data.strip():
+        raise BadAnswer("it gave no answer")
+    try:
+        value = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError):
+        raise BadAnswer("its answer is not JSON") from None
+    if not isinstance(value, dict):
+        raise BadAnswer("its answer is not a JSON object")
+    return value
+
+
+def _refusal(error: object) -> tuple[str, str]:
+    if not isinstance(error, dict):
+        raise BadAnswer("it refuses without a reason")
+    code = error.get("code")
+    return (code if isinstance(code, str) and code in CODES else "failed"), clean(error.get("message"))
+
+
+def _people(value: object, what: str) -> list[tuple[str, dict[str, Any]]]:
+    if not isinstance(value, dict):
+        raise BadAnswer(f"{what} is not an object")
+    if not all(isinstance(item, dict) for item in value.values()):
+        raise BadAnswer(f"{what} holds something else than objects")
+    return [(name, item) for name, item in value.items() if _is_name(name)]
+
+
+def _is_name(text: str) -> bool:
+    try:
+        return names.clean(text) == text
+    except names.NameRefused:
+        return False
+
+
+def _user(item: dict[str, Any]) -> UserResult:
+    return UserResult(_outcome(item.get("host")), _outcome(item.get("container")), clean(item.get("error")))
+
+
+def _outcome(value: object) -> str:
+    if not isinstance(value, str) or value not in OUTCOMES:
+        raise BadAnswer("it tells an outcome that the protocol does not have")
+    return value
+
+
+def _container(item: dict[str, Any]) -> ContainerFact:
+    state = item.get("state")
+    try:
+        address = str(ipaddress.ip_address(str(item.get("address") or "")))
+    except ValueError:
+        address = ""
+    port = item.get("port")
+    if not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 65536:
+        port = 0
+    return ContainerFact(
+        state if isinstance(state, str) and state in CONTAINER_STATES else "unknown",
+        address,
+        port,
+    )
+
+
+def _number(value: object, most: int, what: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+        raise BadAnswer(f"{what} is not a number")
+    return value
+
+
+def _digest(value: object) -> str:
+    if not isinstance(value, str) or (value and (len(value) != 64 or set(value) - set("0123456789abcdef"))):
+        raise BadAnswer("digest is not a SHA-256")
+    return value

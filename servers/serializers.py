@@ -1,0 +1,75 @@
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from accounts.models import User
+from servers.models import Container, Server, Sync
+
+
+class PersonSerializer(serializers.ModelSerializer):
+    """A person, her numbers (null before the first sign-in) and the fingerprints of her active keys."""
+
+    name = serializers.CharField(source="username")
+    full_name = serializers.CharField(source="get_full_name")
+    port = serializers.IntegerField(source="port.number", default=None, allow_null=True)
+    subuid = serializers.IntegerField(source="subuids.start", default=None, allow_null=True)
+    keys = serializers.SerializerMethodField()
+
+    class Meta:
+        model = User
+        fields = ["name", "full_name", "is_active", "is_staff", "port", "subuid", "keys"]
+        read_only_fields = fields
+
+    def get_keys(self, user: User) -> list[str]:
+        return [key.fingerprint for key in user.ssh_keys.all() if key.is_active]
+
+
+class ServerSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = Server
+        fields = [
+            "name",
+            "address",
+            "ssh_port",
+            "fingerprint",
+            "enabled",
+            "applied_revision",
+            "behind_since",
+            "next_attempt",
+            "last_contact",
+            "driver_version",
+        ]
+        read_only_fields = fields
+
+
+class ContainerSerializer(serializers.ModelSerializer):
+    server = serializers.CharField(source="server.name")
+    user = serializers.CharField(source="user.username")
+
+    class Meta:
+        model = Container
+        fields = ["server", "user", "state", "address", "last_seen"]
+        read_only_fields = fields
+
+
+class UserResultSerializer(serializers.Serializer):
+    host = serializers.CharField()
+    container = serializers.CharField()
+    error = serializers.CharField()
+
+
+class SyncSerializer(serializers.ModelSerializer):
+    """A push. `results` holds only the caller's own row, by name; staff get everybody's."""
+
+    server = serializers.CharField(source="server.name")
+    results = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Sync
+        fields = ["id", "server", "state", "revision", "started_at", "finished_at", "error", "results"]
+        read_only_fields = fields
+
+    @extend_schema_field(serializers.DictField(child=UserResultSerializer()))
+    def get_results(self, sync: Sync) -> dict[str, dict[str, str]]:
+        user: User = self.context["request"].user
+        results: dict[str, dict[str, str]] = sync.results
+        return {name: row for name, row in results.items() if user.is_staff or name == user.username}

@@ -1,0 +1,34 @@
+"""From a Server row to an open connection as `iam`."""
+
+from django.conf import settings
+
+from servers import iam_key, protocol
+from servers.dialing import Endpoint, RemoteError
+from servers.models import Server
+from servers.remote import Host, Login, ask
+
+ACCOUNT = "iam"
+STATUS_SECONDS = 20.0
+
+
+def endpoint(server: Server) -> Endpoint:
+    return Endpoint(server.name, server.address, server.ssh_port, server.host_key)
+
+
+def connect(server: Server, *, seconds: float) -> Host:
+    """A connection to be entered with `with`. Raises RemoteError if the portal has no key."""
+    try:
+        iam_key.public_line(settings.IAM_KEY_FILE)
+    except iam_key.NoKey as error:
+        raise RemoteError("no_key", str(error), permanent=True) from None
+    hint = f"run manage.py deploy_server {server.name}"
+    return Host(endpoint(server), Login(ACCOUNT, settings.IAM_KEY_FILE, hint=hint), seconds=seconds)
+
+
+def status(server: Server, *, seconds: float = STATUS_SECONDS) -> protocol.Answer:
+    """What the server says about itself, within `seconds`. Raises RemoteError, also when it refuses."""
+    with connect(server, seconds=seconds) as host:
+        answer = ask(host, protocol.STATUS, protocol.frame(protocol.build_status()))
+    if not answer.ok:
+        raise RemoteError("refused", f"{server.name}: {answer.message or answer.code}.")
+    return answer

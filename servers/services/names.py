@@ -1,0 +1,44 @@
+"""The first step of each push: full names from the directory, whose failure stops nothing."""
+
+import logging
+import threading
+
+from django.db import connections
+
+from accounts.directory import DirectoryUnavailable
+from accounts.services import keys, people
+from servers.models import Worker
+
+log = logging.getLogger(__name__)
+
+
+def refresh(*, actor: str) -> bool:
+    """Update the full names of all people, once for each revision; False if nothing was done."""
+    revision = keys.current_revision()
+    Worker.objects.get_or_create(pk=1)
+    if not Worker.objects.filter(pk=1, names_revision__lt=revision).update(names_revision=revision):
+        return False
+    try:
+        result = people.sync_names(actor=actor)
+    except DirectoryUnavailable as error:
+        log.warning("Full names were not updated: %s", error)
+        return False
+    if result.missing:
+        log.warning("%d people are not in the directory; nobody was locked out.", len(result.missing))
+    return True
+
+
+def start_refresh(*, actor: str) -> threading.Thread:
+    """The same in a thread of its own: a slow directory does not keep the keys waiting."""
+
+    def work() -> None:
+        try:
+            refresh(actor=actor)
+        except Exception:
+            log.exception("Full names were not updated.")
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=work, name="names", daemon=True)
+    thread.start()
+    return thread

@@ -1,0 +1,37 @@
+"""Is a server there, is it the right one, and do its programs answer? Bounded, so that a page may ask."""
+
+from django.utils import timezone
+
+from servers import hostkeys
+from servers.dialing import RemoteError
+from servers.models import Server
+from servers.remote import scan_host_key
+from servers.services import hosts, inventory, recording
+
+SECONDS = 10.0
+
+
+def test(*, actor: str, server: Server) -> str:
+    """One line about the server, which also brings its row up to date. Raises RemoteError.
+
+    A host key that is not the pinned one is kept on the row, for the staff to judge.
+    """
+    if not server.host_key:
+        offered = scan_host_key(server.address, server.ssh_port)
+        inventory.note_offered_key(actor=actor, server=server, offered=offered)
+        shown = hostkeys.fingerprint(offered)
+        words = f"{server.name}: no host key is pinned; it shows {shown}. Compare it, then accept it."
+        raise RemoteError("host_key_unknown", words, permanent=True, offered=offered)
+    try:
+        answer = hosts.status(server, seconds=SECONDS)
+    except RemoteError as error:
+        inventory.note_offered_key(actor=actor, server=server, offered=error.offered)
+        raise
+    Server.objects.filter(pk=server.pk).update(
+        labhost_version=answer.labhost, driver_version=answer.driver, last_contact=timezone.now()
+    )
+    recording.note_containers(server, answer.containers)
+    return (
+        f"{server.name}: answers as {answer.name or 'nobody'}, host programs {answer.labhost or '?'}, "
+        f"revision {answer.revision}, {len(answer.containers)} containers."
+    )

@@ -1,0 +1,12 @@
+"""Wake the worker. The order itself stands in a row already: what the broker loses, reconcile finds."""
+
+from django.db import transaction
+from django_q.tasks import async_task
+
+CONVERGE, REGISTER = "servers.tasks.converge", "servers.tasks.register"
+
+
+def soon(task: str) -> None:
+    """Have the worker run one of the tasks as soon as this transaction is committed."""
+    # robust: a broker that is down must not undo or hide what was just saved
+    transaction.on_commit(lambda: async_task(task), robust=True)

@@ -1,0 +1,19 @@
+"""The worker's sign of life."""
+
+from datetime import timedelta
+
+from django.utils import timezone
+
+from servers.models import Worker
+
+SILENT_AFTER = timedelta(minutes=3)  # it says something each minute, or between two long tasks
+
+
+def alive() -> None:
+    Worker.objects.update_or_create(pk=1, defaults={"seen_at": timezone.now()})
+
+
+def silence() -> timedelta | None:
+    """How long ago the worker was seen; None if never."""
+    seen = Worker.objects.filter(pk=1).values_list("seen_at", flat=True).first()
+    return None if seen is None else timezone.now() - seen

@@ -1,0 +1,38 @@
+"""What the worker runs. Each task may be lost, repeated or killed: the work stands in rows."""
+
+from servers.models import Server
+from servers.services import delivery, names, queue, recording, registration, worker
+
+ACTOR = "worker"
+NAMES_SECONDS = 60.0
+
+
+def converge() -> None:
+    """Update full names from the directory, and push the keys to every server that is due."""
+    worker.alive()
+    refresh = names.start_refresh(actor=ACTOR)
+    delivery.converge(actor=ACTOR)
+    refresh.join(NAMES_SECONDS)
+    worker.alive()
+
+
+def sync_names() -> None:
+    names.refresh(actor=ACTOR)
+
+
+def register() -> None:
+    worker.alive()
+    registration.run()
+    worker.alive()
+
+
+def reconcile() -> None:
+    """Each minute: find work that was lost with a worker or a broker, and have it done."""
+    worker.alive()
+    delivery.recover()
+    if delivery.has_due():
+        queue.soon(queue.CONVERGE)
+    if registration.recover():
+        queue.soon(queue.REGISTER)
+    for server in Server.objects.all():
+        recording.prune(server)

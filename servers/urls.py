@@ -1,0 +1,26 @@
+from django.urls import include, path
+from rest_framework.routers import SimpleRouter
+
+from servers import api, text, views
+
+router = SimpleRouter(trailing_slash=False)
+router.register("servers", api.Servers)
+router.register("containers", api.Containers)
+router.register("syncs", api.Syncs)
+router.register("users", api.Users)
+
+urlpatterns = [
+    path("me/", views.me, name="me"),
+    path("me/tokens/add", views.add_token, name="add-token"),
+    path("me/tokens/<slug:token_key>/remove", views.remove_token, name="remove-token"),
+    path("log/push-keys", views.push_log, name="push-log"),
+    path("healthz", views.healthz, name="healthz"),
+    path("user/<str:name>/port", text.port, name="text-port"),
+    path("user/<str:name>/subuid", text.subuid, name="text-subuid"),
+    path("user/<str:name>/name", text.full_name, name="text-name"),
+    path("user/<str:name>/.ssh/authorized_keys", text.authorized_keys, name="text-keys"),
+    path("user/<str:name>/.ssh/config", text.ssh_config, name="text-ssh-config"),
+    path("users", text.users, name="text-users"),
+    path("api/v1/me", api.Me.as_view(), name="api-me"),
+    path("api/v1/", include(router.urls)),
+]

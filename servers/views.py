@@ -1,0 +1,117 @@
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.db import DatabaseError
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_variables
+from django.views.decorators.http import require_POST, require_safe
+from knox.models import AuthToken
+
+from accounts.forms import AddKeyForm
+from accounts.models import User
+from accounts.numbers import SUBUID_COUNT
+from accounts.services import keys
+from servers.services import delivery, overview, tokens, worker
+
+
+@never_cache
+@login_required
+@require_safe
+def me(request: HttpRequest) -> HttpResponse:
+    return _my_page(request, _signed_in(request))
+
+
+@never_cache
+@login_required
+@require_POST
+@sensitive_variables("token")
+def add_token(request: HttpRequest) -> HttpResponse:
+    user = _signed_in(request)
+    try:
+        token = tokens.create(actor=user.username, user=user)
+    except tokens.TokenRefused as refused:
+        messages.error(request, str(refused))
+        return redirect("me")
+    return _my_page(request, user, token)  # not a redirect: it is shown in this one answer only
+
+
+@never_cache
+@login_required
+@require_POST
+def remove_token(request: HttpRequest, token_key: str) -> HttpResponse:
+    user = _signed_in(request)
+    if not tokens.revoke(actor=user.username, user=user, token_key=token_key):
+        raise Http404("You have no such token.")
+    messages.success(request, f"The token {token_key}… is removed.")
+    return redirect("me")
+
+
+@never_cache
+@require_safe
+def push_log(request: HttpRequest) -> HttpResponse:
+    """For the signed-in, and for the browser that has just pasted a key."""
+    user = _watcher(request)
+    if user is None:
+        return redirect("login")
+    context = {
+        "watcher": user,
+        "revision": keys.current_revision(),
+        "servers": overview.servers_for(user),
+        "is_active": delivery.is_active(),
+    }
+    is_fragment = getattr(request, "htmx", False)
+    return render(request, "servers/_push_log.html" if is_fragment else "servers/push_log.html", context)
+
+
+@never_cache
+@require_safe
+def healthz(request: HttpRequest) -> JsonResponse:
+    """200 while the database answers and the worker was seen lately, else 503; for machines that watch."""
+    try:
+        silence = worker.silence()
+    except DatabaseError:
+        return JsonResponse({"ok": False, "database": "unavailable", "worker": "unknown"}, status=503)
+    seconds = None if silence is None else int(silence.total_seconds())
+    is_well = silence is not None and silence <= worker.SILENT_AFTER
+    body = {
+        "ok": is_well,
+        "database": "ok",
+        "worker": "ok" if is_well else "silent",
+        "worker_seen_seconds_ago": seconds,
+    }
+    return JsonResponse(body, status=200 if is_well else 503)
+
+
+def _my_page(request: HttpRequest, user: User, new_token: str = "") -> HttpResponse:
+    port = getattr(user, "port", None)
+    block = getattr(user, "subuids", None)
+    config = overview.ssh_config_of(user, port.number) if port else ""
+    context = {
+        "port": port,
+        "subuids": block,  # not "block": templates use that word themselves
+        "last_subuid": block.start + SUBUID_COUNT - 1 if block else 0,
+        "keys": overview.active_keys(user),
+        "add_key_form": AddKeyForm(),
+        "ssh_config": config,
+        "servers": overview.servers_for(user),
+        "tokens": AuthToken.objects.filter(user=user).order_by("created"),
+        "new_token": new_token,
+    }
+    return render(request, "servers/me.html", context)
+
+
+def _watcher(request: HttpRequest) -> User | None:
+    if isinstance(request.user, User):
+        return request.user
+    # Whoever pasted a key showed the password, but is no member of staff on this page.
+    name = request.session.get("pushed_as", "")
+    user = User.objects.filter(username=name, is_active=True).first()
+    if user is not None:
+        user.is_staff = False
+    return user
+
+
+def _signed_in(request: HttpRequest) -> User:
+    assert isinstance(request.user, User)  # noqa: S101 - login_required
+    return request.user

@@ -1,0 +1,84 @@
+"""A saved key is live in seconds, a removed one is dead, and a person's port is the same everywhere."""
+
+import re
+import time
+
+from tests.lab.lab import PEOPLE, Lab
+from tests.lab.people import browser, is_known, join, paste, register
+from tests.lab.walk import eventually
+
+SECONDS = 10
+
+
+def test_a_saved_key_opens_a_new_session_seconds_later(lab: Lab) -> None:
+    alice = register(lab, "alice")
+    alice.ssh("gpu17-manage")
+    line = alice.make_key("new_laptop")
+    assert alice.ssh("gpu17", "true", key="new_laptop", check=False).returncode == 255
+    began = time.monotonic()
+    paste(lab, "alice", line)
+    eventually(lambda: alice.ssh("gpu17", "true", key="new_laptop", check=False).returncode == 0, "a session", SECONDS)
+    assert time.monotonic() - began < SECONDS
+    assert alice.ssh("gpu17-manage", "status", key="new_laptop").returncode == 0
+
+
+def test_a_removed_key_is_refused_at_every_place(lab: Lab) -> None:
+    alice = register(lab, "alice")
+    alice.ssh("gpu17-manage")
+    line = alice.make_key("lost_laptop")
+    page = paste(lab, "alice", line)
+    eventually(lambda: alice.ssh("gpu17", "true", key="lost_laptop", check=False).returncode == 0, "a session", SECONDS)
+    page.sign_in("alice", PEOPLE["alice"][1])
+    _remove_key(lab, page, line)
+    eventually(
+        lambda: alice.ssh("gpu17", "true", key="lost_laptop", check=False).returncode == 255, "a refusal", SECONDS
+    )
+    for host in ("gpu17-manage", "register@gpu17-manage"):
+        refused = alice.ssh(host, key="lost_laptop", check=False)
+        assert refused.returncode == 255 and "Permission denied" in refused.stderr, host
+    assert not is_known(lab.servers["gpu18"], line)
+    assert alice.ssh("gpu17", "true").returncode == 0, "the other key went too"
+
+
+def _remove_key(lab: Lab, page: object, line: str) -> None:
+    blob = line.split()[1]
+    import sqlite3
+
+    database = sqlite3.connect(f"file:{lab.portal.folder}/data/lab-iam.sqlite3?mode=ro", uri=True)
+    number = database.execute("SELECT id FROM accounts_sshkey WHERE blob = ?", (blob,)).fetchone()[0]
+    database.close()
+    answer = page.submit(f"/me/keys/{number}/remove")  # type: ignore[attr-defined]
+    assert answer.status_code == 200, answer.text
+
+
+def test_the_same_port_works_on_the_second_server(lab: Lab) -> None:
+    bob = register(lab, "bob")
+    register(lab, "bob", "gpu18")
+    ports = set(re.findall(r"Port (\d+)", bob.config.read_text()))
+    assert len(ports) == 1
+    for server in ("gpu17", "gpu18"):
+        bob.ssh(f"{server}-manage")
+        seen = bob.ssh(server, "hostname; id -un; sudo -n id -u").stdout.split()
+        assert seen == [server, "bob", "0"]
+
+
+def test_two_people_have_two_ports_two_blocks_and_two_machines(lab: Lab) -> None:
+    """R8 as well: containers never share SSH host keys or a machine-id."""
+    seen = []
+    for name in ("alice", "bob"):
+        person = register(lab, name)
+        person.ssh("gpu17-manage")
+        command = "cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub; head -1 /proc/self/uid_map"
+        seen.append(person.ssh("gpu17", command).stdout.splitlines())
+    for of_alice, of_bob in zip(*seen, strict=True):
+        assert of_alice != of_bob
+
+
+def test_somebody_who_never_joined_gets_in_nowhere(lab: Lab) -> None:
+    join(lab, "bob")
+    charlie = lab.people["charlie"]
+    charlie.config.write_text(lab.people["bob"].config.read_text())
+    for host in ("gpu17-manage", "register@gpu17-manage", "charlie@gpu17-manage", "iam@gpu17-manage"):
+        assert charlie.ssh(host, check=False).returncode == 255, host
+    charlie.config.write_text("")
+    assert browser(lab).get("/user/bob/port").status_code == 403

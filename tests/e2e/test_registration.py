@@ -1,0 +1,172 @@
+"""Cases R1-R6: what reaches the `register` account."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.lab.lab import PEOPLE, Lab
+from tests.lab.people import Iam, join, paste, register
+from tests.lab.walk import Walk
+
+HOSTILE = ["; id", "$(id)", "`id`", "alice\nid", "alice; id", "alice bob", "../alice", "-rf", "", "*", "x" * 100_000]
+NAMES = ["root", "iam", "register", "daemon", "lab-iam", "-rf", "..", "a" * 33, "Alice", "alice/bob", "al ice"]
+STEPS = [
+    "fetch",
+    "account",
+    "groups",
+    "subuid",
+    "keys",
+    "usernet",
+    "clone",
+    "config",
+    "start",
+    "inside",
+    "stop",
+    "shell",
+]
+
+
+@pytest.mark.parametrize("words", HOSTILE, ids=lambda words: repr(words[:12]))
+def test_r1_nothing_is_executed_and_the_words_are_clear(lab: Lab, words: str) -> None:
+    alice = register(lab, "alice")
+    before = len(Walk(lab).commands_by("register"))
+    done = alice.ssh("register@gpu17-manage", "--", words, check=False)
+    assert done.returncode != 0
+    assert "uid=" not in done.stdout + done.stderr
+    said = [line for line in (done.stdout + done.stderr).splitlines() if line]
+    assert len(words) > 1000 or (len(said) <= 3 and "ssh register@" in " ".join(said)), said
+    assert len(Walk(lab).commands_by("register")) == before, "root was asked"
+
+
+def test_r2_a_key_registers_its_own_person_only(lab: Lab) -> None:
+    alice = register(lab, "alice")
+    done = alice.ssh("register@gpu17-manage", "bob", check=False)
+    assert done.returncode not in (0, 255)
+    assert "alice" in done.stdout + done.stderr
+
+
+FORWARDS = {
+    "tcp": ("-W", "127.0.0.1:22"),
+    "remote": ("-o", "ExitOnForwardFailure=yes", "-N", "-R", "127.0.0.1:2298:127.0.0.1:22"),
+    "sftp": ("-s",),
+}
+
+
+@pytest.mark.parametrize("kind", ["tcp", "remote", "sftp"])
+@pytest.mark.parametrize("account", ["register", "alice"])
+def test_r3_forwarding_and_sftp_are_refused(lab: Lab, account: str, kind: str) -> None:
+    alice = register(lab, "alice")
+    target = f"{account}@gpu17-manage"
+    command = ("sftp",) if kind == "sftp" else ()
+    # A forwarding that worked would stay open: that ends as CommandFailed, by the time limit.
+    done = alice.ssh(*FORWARDS[kind], target, *command, check=False, timeout=20)
+    assert done.returncode != 0
+    assert "SSH-2.0" not in done.stdout
+
+
+@pytest.mark.parametrize("kind", ["tcp", "remote", "sftp"])
+def test_r3_the_portals_own_account_forwards_nothing(lab: Lab, kind: str) -> None:
+    iam = Iam(lab, lab.servers["gpu17"])
+    done = iam.ssh("sftp" if kind == "sftp" else "", "", *FORWARDS[kind])
+    assert done.returncode != 0 and "SSH-2.0" not in done.stdout
+
+
+def test_r3_scp_agent_and_x11_are_refused(lab: Lab) -> None:
+    alice = register(lab, "alice")
+    for account in ("register", "alice"):
+        done = alice.ssh(f"{account}@gpu17-manage", "scp -t /tmp/x", check=False)
+        assert done.returncode != 0
+    done = alice.ssh("-A", "-X", "gpu17-manage", "env", check=False)
+    assert "SSH_AUTH_SOCK" not in done.stdout and "DISPLAY" not in done.stdout
+
+
+def test_r3_register_and_iam_get_no_terminal(lab: Lab) -> None:
+    alice = register(lab, "alice")
+    done = alice.ssh("-tt", "register@gpu17-manage", "alice", check=False)
+    assert "PTY allocation request failed" in done.stdout + done.stderr or done.returncode == 255
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_r4_killed_at_any_step_there_is_no_real_shell_and_a_second_run_completes(lab: Lab, step: str) -> None:
+    join(lab, "charlie") if not lab.people["charlie"].config.read_text() else None
+    machine = lab.servers["gpu18"]
+    _forget(lab, "charlie")
+    for when in (f"before:{step}", step):
+        killed = machine.run(f"LABHOST_FAULT={when} /root/new-lxc.bash charlie", check=False)
+        assert killed.returncode == 137 or "Killed" in killed.stderr, killed.stdout + killed.stderr
+        entry = machine.run("getent passwd charlie", check=False).stdout.strip()
+        last = step == "shell" and when == step
+        assert last or not entry or entry.endswith("/nologin"), entry
+        # A group alone gives nothing: without a password and without a rule of her own sudo refuses.
+        sudo = machine.run("id charlie >/dev/null 2>&1 && runuser -u charlie -- sudo -n id -u", check=False)
+        assert sudo.stdout.strip() != "0"
+    machine.run("/root/new-lxc.bash charlie")
+    charlie = lab.people["charlie"]
+    charlie.ssh("gpu18-manage")
+    assert charlie.ssh("gpu18", "sudo -n id -u").stdout.strip() == "0"
+    charlie.ssh("gpu18-manage", "stop")
+
+
+def _forget(lab: Lab, name: str) -> None:
+    """A server that has never seen `name`: what an administrator removes by hand today."""
+    machine = lab.servers["gpu18"]
+    (lab.people[name].folder / ".ssh/known_hosts").unlink(missing_ok=True)
+    machine.run(
+        f"uid=$(id -u {name} 2>/dev/null) || exit 0; loginctl terminate-user {name}; loginctl disable-linger {name};"
+        f" pkill -9 -U $uid; sleep 0.3; pkill -9 -U $uid; userdel -f {name};"
+        f" sed -i '/^{name} /d' /etc/lxc/lxc-usernet; sed -i '/^{name}:/d' /etc/subuid /etc/subgid;"
+        f" rm -rf /home/{name} /var/lib/lab-iam/users/{name}.json",
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_r5_names_that_belong_to_the_host_are_refused(lab: Lab, name: str) -> None:
+    machine = lab.servers["gpu17"]
+    before = machine.run("md5sum /etc/passwd /etc/shadow /etc/group /etc/subuid").stdout
+    answer = Iam(lab, machine).call("register", {"user": name})
+    assert answer.code == 1 and answer.refusal in ("bad_request", "refused"), answer.body
+    assert machine.run("md5sum /etc/passwd /etc/shadow /etc/group /etc/subuid").stdout == before
+
+
+def test_r5_an_account_of_the_hosts_own_is_never_taken_over(lab: Lab) -> None:
+    machine = lab.servers["gpu17"]
+    machine.run("useradd -m -s /bin/bash boss")
+    try:
+        paste(lab, "boss", lab.people["boss"].public_key)
+        before = machine.run("getent passwd boss; find /home/boss | sort").stdout
+        answer = Iam(lab, machine).call("register", {"user": "boss"})
+        assert answer.refusal == "refused", answer.body
+        assert machine.run("getent passwd boss; find /home/boss | sort").stdout == before
+    finally:
+        machine.run("userdel -r boss")
+
+
+def test_r6_two_registrations_of_one_person_at_once(lab: Lab) -> None:
+    charlie = join(lab, "charlie")
+    with ThreadPoolExecutor() as pool:
+        runs = list(pool.map(lambda _: charlie.ssh("register@gpu17-manage", "charlie", check=False), range(2)))
+    assert 0 in [done.returncode for done in runs]
+    assert all(done.returncode == 0 or "busy" in done.stdout + done.stderr for done in runs), runs
+    machine = lab.servers["gpu17"]
+    for file in ("/etc/subuid", "/etc/subgid"):
+        assert machine.run(f"grep -c ^charlie: {file}").stdout.strip() == "1"
+    assert machine.run("grep -c '^charlie ' /etc/lxc/lxc-usernet").stdout.strip() == "1"
+
+
+def test_r6_several_people_at_once(lab: Lab) -> None:
+    names = [name for name in PEOPLE if name != "boss"]
+    for name in names:
+        if not lab.people[name].config.read_text():
+            join(lab, name)
+    machine = lab.servers["gpu18"]
+    machine.run("printf '# kept\\njimbob veth lxcbr0 3\\n' >> /etc/lxc/lxc-usernet")
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda name: register(lab, name, "gpu18"), names))
+    blocks = machine.run("cat /etc/subuid").stdout.split()
+    assert len({line.split(":")[1] for line in blocks}) == len(blocks)
+    assert {line.split(":")[0] for line in blocks} >= set(names)
+    usernet = machine.file("/etc/lxc/lxc-usernet")
+    assert "# kept\njimbob veth lxcbr0 3\n" in usernet, "C5: a line of somebody else was changed"
+    addresses = {entry["address"] for entry in Iam(lab, machine).status()["containers"].values()}
+    assert len(addresses) == len(names)

@@ -1,0 +1,29 @@
+"""A server that exists in one folder: configuration and paths of its own, no accounts."""
+
+from pathlib import Path
+
+from labhost import config
+from labhost.config import Host, Paths
+
+VALUES = {
+    "portal.url": "http://iam.mylab.com",
+    "portal.token": "0123456789abcdef",
+    "server.name": "gpu17",
+    "server.address": "172.16.2.17",
+}
+
+
+def make(folder: Path, **values: str) -> Host:
+    """Values as `section__key`; state, homes and the shared files of /etc lie below `folder`."""
+    (folder / "state").mkdir()
+    (folder / "home/register/.ssh").mkdir(parents=True)
+    paths = Paths(
+        config=folder / "host.conf",
+        state=folder / "state",
+        home=folder / "home",
+        subuid=folder / "subuid",
+        subgid=folder / "subgid",
+        usernet=folder / "lxc-usernet",
+        leases=folder,
+    )
+    return Host(config.parse(VALUES | {key.replace("__", "."): text for key, text in values.items()}), paths)

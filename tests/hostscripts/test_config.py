@@ -1,0 +1,71 @@
+"""host.conf: what setup writes is what labhost reads, and a wrong value is named."""
+
+import pytest
+from labhost import config
+from labhost.config import Mount, Range
+from labhost.errors import LabhostError
+
+from tests.hostscripts.hosts import VALUES
+
+
+def test_defaults_are_those_of_the_documents() -> None:
+    read = config.parse(VALUES)
+    assert (read.ports, read.subuids) == (Range(22000, 29999), Range(1000000000, 2147483647))
+    assert (read.groups, read.storage, read.driver, read.gateway) == (("sudo",), "dir", "install", "10.0.3.1")
+
+
+def test_what_is_written_is_read_again() -> None:
+    values = VALUES | {"container.mounts": "/data:/data:ro\n/scratch:/scratch", "driver.mode": "bind"}
+    text = config.render(values)
+    assert config.parse(config.values_of(text)) == config.parse(values)
+    assert config.render(config.values_of(text)) == text
+    assert config.parse(values).mounts == (Mount("/data", "/data", True), Mount("/scratch", "/scratch", False))
+
+
+def test_x1_the_token_is_not_shown() -> None:
+    assert VALUES["portal.token"] not in repr(config.parse(VALUES))
+
+
+WRONG = {
+    "portal.url": ["ftp://x", "http://x/ y", "http://x;id", "http://x/?a=b", "-o/tmp/x", "http://u:p@x/"],
+    "portal.token": ["short", "with space in it....", "a" * 600, "0123456789abcde\n-x"],
+    "server.name": ["", "GPU17", "gpu 17", "-gpu", "a.b", "gpu17\nlxc.hook.start = /x"],
+    "server.address": ["gpu17", "::1", "1.2.3.4/24", "1.2.3.4 -j ACCEPT", "01.2.3.4"],
+    "server.ports": ["22000", "9-5", "80-90", "22000-70000", "a-b", "22000 - 29999"],
+    "server.subuids": ["1-70000", "1000000000-4294967295", "5-4"],
+    "container.network": ["10.0.3.1/24", "10.0.3.0", "::/64", "10.0.3.0/30"],
+    "container.bridge": ["lxcbr0 -j", "a" * 16, "", "br/0"],
+    "container.groups": ["sudo;id", "-G", "Sudo"],
+    "container.mounts": ["relative:/x", "/a:relative", "/a b:/c", "/a:/../b", "/a:/b:rx", "/a"],
+    "container.storage": ["zfs"],
+    "container.apparmor": ["a b", "-x"],
+    "container.template": ["template.tar", "/a/../b"],
+    "driver.mode": ["", "none"],
+    "driver.libraries": ["lib"],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
+def test_a_wrong_value_is_refused_and_named(name: str, value: str) -> None:
+    with pytest.raises(LabhostError, match=name.split(".")[1]):
+        config.parse(VALUES | {name: value})
+
+
+@pytest.mark.parametrize("name", sorted(VALUES))
+def test_a_missing_value_is_named(name: str) -> None:
+    with pytest.raises(LabhostError, match="missing"):
+        config.parse({key: value for key, value in VALUES.items() if key != name})
+
+
+@pytest.mark.parametrize(
+    "text", ["[portal]\nurll = x\n", "[other]\na = b\n", "url = x\n", "[portal]\nurl = a\nurl = b\n"]
+)
+def test_what_the_file_may_not_hold_is_refused(text: str) -> None:
+    with pytest.raises(LabhostError, match="host.conf"):
+        config.values_of(text)
+
+
+def test_c4_a_range_holds_whole_blocks_only() -> None:
+    block = Range(1_000_000, 1_000_000 + 65_535)
+    assert block.holds(1_000_000, 65_536)
+    assert not block.holds(1_000_001, 65_536) and not block.holds(999_999, 65_536)

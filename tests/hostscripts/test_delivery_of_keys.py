@@ -1,0 +1,256 @@
+"""set-keys against a server in a folder: cases Y3, Y4, Y6, Y8, Y10 and P3 on the host's side."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from labhost import beneath, delivery, registration, state
+from labhost.errors import BadRequest, StaleRevision
+from labhost.frame import digest_of, parse_object
+from labhost.keys import as_entry
+from labhost.progress import Progress
+from labhost.state import User
+
+from tests.hostscripts import hosts
+from tests.hostscripts.conftest import SCRIPTS
+from tests.hostscripts.public_keys import ed25519
+
+
+def request(revision: int, users: dict[str, Any]) -> dict[str, Any]:
+    return {"version": 1, "revision": revision, "digest": digest_of(users), "users": users}
+
+
+def register_file(folder: Path) -> Path:
+    return folder / "home/register/.ssh/authorized_keys"
+
+
+def test_the_register_file_holds_everybodys_keys(tmp_path: Path) -> None:
+    host = hosts.make(tmp_path)
+    answer = delivery.set_keys(host, request(12, {"bob": [ed25519(2)], "alice": [ed25519(1)], "carol": []}))
+    assert answer["ok"] and answer["revision"] == 12 and answer["register"] == "written"
+    assert answer["users"]["alice"] == {"host": "absent", "container": "absent", "error": ""}
+    lines = register_file(tmp_path).read_text().splitlines()
+    assert [line.split('"')[1].split()[1] for line in lines] == ["alice", "bob"]
+    assert all(line.startswith("restrict,command=") for line in lines)
+
+
+def test_y10_the_same_push_again_writes_nothing(tmp_path: Path) -> None:
+    host = hosts.make(tmp_path)
+    push = request(12, {"alice": [ed25519()]})
+    delivery.set_keys(host, push)
+    before = {
+        path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file() and path.parent.name != "locks"
+    }
+    answer = delivery.set_keys(host, push)
+    assert answer["ok"] and answer["register"] == "unchanged"
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_y4_an_older_revision_is_refused_and_writes_nothing(tmp_path: Path) -> None:
+    host = hosts.make(tmp_path)
+    delivery.set_keys(host, request(12, {"alice": [ed25519(1)]}))
+    text = register_file(tmp_path).read_text()
+    with pytest.raises(StaleRevision):
+        delivery.set_keys(host, request(11, {"alice": [ed25519(2)]}))
+    assert register_file(tmp_path).read_text() == text and state.load_applied(host).revision == 12
+
+
+BAD = {
+    "too short": [{"type": "ssh-ed25519", "blob": "AAAA", "comment": ""}],
+    "not a list": {"type": "ssh-ed25519"},
+    "too many": [ed25519(seed) for seed in range(1000)],
+    "a line break": [ed25519() | {"comment": "x\nssh-ed25519 AAAA"}],
+}
+
+
+@pytest.mark.parametrize("entry", BAD.values(), ids=BAD)
+def test_y8_one_bad_entry_fails_alone_and_keeps_its_last_keys(tmp_path: Path, entry: object) -> None:
+    host = hosts.make(tmp_path)
+    delivery.set_keys(host, request(1, {"alice": [ed25519(1)], "bob": [ed25519(2)]}))
+    answer = delivery.set_keys(host, request(2, {"alice": entry, "bob": [ed25519(3)]}))
+    assert not answer["ok"] and answer["error"]["code"] == "partial"
+    assert answer["users"]["alice"]["host"] == "failed" and answer["users"]["alice"]["error"]
+    text = register_file(tmp_path).read_text()
+    assert ed25519(1)["blob"] in text and ed25519(3)["blob"] in text and ed25519(2)["blob"] not in text
+    assert state.load_applied(host).revision == 2
+
+
+@pytest.mark.parametrize("name", ["root", "iam", "register", "-rf", "../x", 'a" ssh-ed25519', "A", "a\n"])
+def test_r5_a_name_that_nobody_has_gets_no_line(tmp_path: Path, name: str) -> None:
+    answer = delivery.set_keys(hosts.make(tmp_path), request(1, {name: [ed25519(1)], "bob": [ed25519(2)]}))
+    assert answer["users"][name]["host"] == "failed"
+    assert len(register_file(tmp_path).read_text().splitlines()) == 1
+
+
+def test_k10_a_key_that_stands_for_two_people_fails_for_both(tmp_path: Path) -> None:
+    host = hosts.make(tmp_path)
+    answer = delivery.set_keys(
+        host, request(1, {"alice": [ed25519(1)], "bob": [ed25519(1), ed25519(2)], "carol": [ed25519(3)]})
+    )
+    assert [name for name, outcome in answer["users"].items() if outcome["host"] == "failed"] == ["alice", "bob"]
+    assert len(register_file(tmp_path).read_text().splitlines()) == 1
+
+
+def test_k10_a_failed_person_does_not_keep_a_key_that_is_anothers_now(tmp_path: Path) -> None:
+    host = hosts.make(tmp_path)
+    delivery.set_keys(host, request(1, {"alice": [ed25519(1)]}))
+    delivery.set_keys(host, request(2, {"alice": "nonsense", "bob": [ed25519(1)]}))
+    [line] = register_file(tmp_path).read_text().splitlines()
+    assert "register.bash bob" in line
+
+
+WRONG = [
+    {"revision": -1},
+    {"revision": True},
+    {"revision": "1"},
+    {"revision": 2**60},
+    {"digest": "0" * 64},
+    {"digest": None},
+    {"users": []},
+    {"users": None},
+]
+
+
+@pytest.mark.parametrize("change", WRONG, ids=str)
+def test_a_request_that_makes_no_sense_writes_nothing(tmp_path: Path, change: dict[str, Any]) -> None:
+    host = hosts.make(tmp_path)
+    with pytest.raises(BadRequest):
+        delivery.set_keys(host, request(1, {"alice": [ed25519()]}) | change)
+    assert not register_file(tmp_path).exists() and not (host.paths.state / "keys.json").exists()
+
+
+KILLED = """
+import json, sys
+sys.path[:0] = sys.argv[1:3]
+from pathlib import Path
+from labhost import config, delivery
+from labhost.config import Host, Paths
+folder, push = Path(sys.argv[3]), json.loads(sys.argv[4])
+values = config.values_of((folder / "host.conf").read_text())
+delivery.set_keys(Host(config.parse(values), Paths(state=folder / "state", home=folder / "home")), push)
+"""
+
+
+@pytest.mark.parametrize("moment", ["keys-noted", "keys-written"])
+def test_y3_y4_killed_in_a_push_an_older_one_is_refused_and_the_same_completes(tmp_path: Path, moment: str) -> None:
+    from labhost import config
+
+    host = hosts.make(tmp_path)
+    (tmp_path / "host.conf").write_text(config.render(hosts.VALUES))
+    push = request(7, {"alice": [ed25519()]})
+    words = [sys.executable, "-c", KILLED, str(SCRIPTS), "", str(tmp_path), json.dumps(push)]
+    env = {key: value for key, value in os.environ.items() if key != "SUDO_UID"} | {"LABHOST_FAULT": moment}
+    assert subprocess.run(words, env=env, timeout=30).returncode == -signal.SIGKILL
+    assert not state.load_applied(host).complete
+    with pytest.raises(StaleRevision):
+        delivery.set_keys(host, request(6, {}))
+    assert delivery.set_keys(host, push)["ok"]
+    assert state.load_applied(host).complete and "alice" in register_file(tmp_path).read_text()
+
+
+def run_of(host: Any, **values: Any) -> registration.Run:
+    return registration.Run(host, User("alice", **values), Progress(sys.stderr))
+
+
+def test_y3_a_registration_that_ends_after_a_push_leaves_the_pushed_keys(tmp_path: Path) -> None:
+    host = hosts.make(tmp_path)
+    run = run_of(host, keys=[ed25519(1)], keys_revision=0)
+    assert [as_entry(key) for key in registration._current_keys(run)] == [ed25519(1)]
+    delivery.set_keys(host, request(5, {"alice": [ed25519(2)]}))
+    assert [as_entry(key) for key in registration._current_keys(run)] == [ed25519(2)]
+
+
+def test_y3_keys_removed_while_a_registration_ran_do_not_come_back(tmp_path: Path) -> None:
+    host = hosts.make(tmp_path)
+    run = run_of(host, keys=[ed25519(1)], keys_revision=0)
+    delivery.set_keys(host, request(5, {"bob": [ed25519(2)]}))
+    assert registration._current_keys(run) == []
+
+
+@pytest.mark.root
+def test_y6_with_the_disk_full_the_old_file_is_intact(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", disk], check=True)
+    try:
+        with beneath.directory(disk) as folder:
+            beneath.replace_file(folder, "authorized_keys", "old\n", owner=(0, 0), mode=0o600)
+            with pytest.raises(OSError, match="No space left"):
+                beneath.replace_file(folder, "authorized_keys", "new\n" * 10_000, owner=(0, 0), mode=0o600)
+        assert [path.name for path in disk.iterdir()] == ["authorized_keys"]
+        assert (disk / "authorized_keys").read_text() == "old\n"
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_p3_no_payload_is_more_than_a_refusal() -> None:
+    """100,000 requests, each damaged at random: parsed, or refused with a word, and never anything else."""
+    dice = random.Random(20261124)
+    users: dict[str, Any] = {"alice": [ed25519(1)], "bob": [ed25519(2), ed25519(3)]}
+    whole = json.dumps(request(3, users)).encode()
+    pieces = [
+        b"null",
+        b"{}",
+        b"[]",
+        b'"',
+        b"\\ud800",
+        b"1e999",
+        b"-0",
+        b"\xff",
+        b"9" * 5000,
+        b"true",
+        b",",
+        b":",
+        b"A" * 9,
+    ]
+    accepted = refused = 0
+    for _ in range(100_000):
+        body = bytearray(whole)
+        for _ in range(dice.randint(1, 3)):
+            start = dice.randrange(len(body))
+            body[start : start + dice.choice((0, 1, 1, 4, 30))] = (
+                dice.choice(pieces) if dice.random() < 0.5 else b"%c" % dice.randrange(256)
+            )
+        try:
+            delivery.parse(parse_object(bytes(body)))
+            accepted += 1
+        except BadRequest:
+            refused += 1
+    assert refused > 90_000 and accepted + refused == 100_000
+
+
+def test_p3_no_users_map_is_more_than_a_failed_person() -> None:
+    """The same, with the digest of what was damaged: a hostile portal rather than a bad line."""
+    dice = random.Random(17)
+    atoms: list[Any] = [
+        None,
+        True,
+        -1,
+        1.5,
+        "",
+        "x",
+        "\ud800",
+        "a" * 40,
+        [],
+        {},
+        ed25519(1),
+        [ed25519(1)],
+        "ssh-rsa",
+        "AAAA",
+    ]
+    for _ in range(20_000):
+        entry: Any = dice.choice(atoms)
+        for _ in range(dice.randint(0, 3)):
+            entry = dice.choice(
+                [[entry], {"type": entry, "blob": dice.choice(atoms), "comment": dice.choice(atoms)}, [entry, entry]]
+            )
+        users = {dice.choice(["alice", "root", "", "A", "\ud800", "x\n"]): entry, "bob": [ed25519(9)]}
+        push = delivery.parse(request(1, users))
+        assert "bob" in push.users or "bob" in push.errors
+        assert set(push.users) | set(push.errors) == set(users)

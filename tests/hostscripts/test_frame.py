@@ -1,0 +1,120 @@
+"""The framing of the host protocol: a cut, changed or late request is refused whole."""
+
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from labhost import frame
+from labhost.errors import BadFrame, BadRequest
+
+
+@contextmanager
+def arriving(data: bytes, *, closed: bool = True) -> Iterator[int]:
+    reader, writer = os.pipe()
+    sender = threading.Thread(target=lambda: (os.write(writer, data), os.close(writer) if closed else None))
+    sender.start()
+    try:
+        yield reader
+    finally:
+        sender.join()
+        os.close(reader)
+        if not closed:
+            os.close(writer)
+
+
+def read(data: bytes) -> dict[str, Any]:
+    with arriving(data) as fd:
+        return frame.read_request(fd, seconds=5)
+
+
+def framed(body: bytes) -> bytes:
+    return f"lab-iam 1 {len(body)} {hashlib.sha256(body).hexdigest()}\n".encode() + body
+
+
+WHOLE = frame.build({"version": 1, "user": "lqchen"})
+
+
+def test_what_was_built_is_read() -> None:
+    assert read(WHOLE) == {"version": 1, "user": "lqchen"}
+
+
+@pytest.mark.parametrize("cut", range(1, len(WHOLE), 7))
+def test_y2_a_transfer_that_was_cut_applies_nothing(cut: int) -> None:
+    with pytest.raises(BadFrame):
+        read(WHOLE[:-cut])
+
+
+@pytest.mark.parametrize("place", range(0, len(WHOLE), 5))
+def test_a_changed_byte_is_noticed(place: int) -> None:
+    changed = bytearray(WHOLE)
+    changed[place] ^= 1
+    with pytest.raises((BadFrame, BadRequest)):
+        read(bytes(changed))
+
+
+def test_bytes_after_the_end_are_refused() -> None:
+    with pytest.raises(BadFrame):
+        read(WHOLE + b"x")
+
+
+HEADERS = [
+    b"lab-iam 2 2 ",
+    b"lab-iam 1 -2 ",
+    b"lab-iam 1 02 ",
+    b"lab-iam 1 67108865 ",
+    b"lab-iam 1 2\t",
+    b"LAB-IAM 1 2 ",
+    b"",
+]
+
+
+@pytest.mark.parametrize("start", HEADERS)
+def test_another_header_is_refused(start: bytes) -> None:
+    with pytest.raises(BadFrame):
+        read(start + hashlib.sha256(b"{}").hexdigest().encode() + b"\n{}")
+
+
+def test_a_header_without_an_end_is_refused_before_it_fills_the_memory() -> None:
+    with pytest.raises(BadFrame):
+        read(b"lab-iam 1 " + b"9" * 20_000)
+
+
+def test_y2_a_sender_that_falls_silent_is_given_up() -> None:
+    began = time.monotonic()
+    with arriving(WHOLE[:-3], closed=False) as fd, pytest.raises(BadFrame, match="in time"):
+        frame.read_request(fd, seconds=0.3)
+    assert time.monotonic() - began < 2
+
+
+BODIES = [
+    b"",
+    b"[]",
+    b"{",
+    b"\xff",
+    b'{"version":1,"version":1}',
+    b'{"version":NaN}',
+    b"[" * 100_000,
+    b'{"version":true}',
+    b'{"version":2}',
+    b'{"version":"1"}',
+    b"{}",
+]
+
+
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: repr(body[:20]))
+def test_a_body_that_is_not_one_object_of_version_1_is_refused(body: bytes) -> None:
+    with pytest.raises(BadRequest):
+        read(framed(body))
+
+
+def test_the_digest_is_that_of_canonical_json() -> None:
+    users = {"b": [], "a": [{"type": "t", "comment": "é"}]}
+    text = '{"a":[{"comment":"\\u00e9","type":"t"}],"b":[]}'
+    assert frame.digest_of(users) == hashlib.sha256(text.encode()).hexdigest()
+    assert frame.digest_of(json.loads(json.dumps(users))) == frame.digest_of(users)

@@ -1,0 +1,32 @@
+"""Case R5: what is a name, and strangers' words made fit for a terminal."""
+
+import pytest
+from labhost import names
+from labhost.errors import Refused
+
+
+@pytest.mark.parametrize("name", ["alice", "_x", "a", "a" * 32, "a-b_c9", "roots"])
+def test_r5_names_of_people(name: str) -> None:
+    assert names.is_name(name) and names.check_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", [*sorted(names.RESERVED), "9a", "a/b", "a.b", "a\0", "\na", "a\u0661", "\uff41", "$(id)", "a" * 100_000]
+)
+def test_r5_refused_in_one_short_line(name: str) -> None:
+    assert not names.is_name(name)
+    with pytest.raises(Refused) as caught:
+        names.check_name(name)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("value", [None, 1, True, b"alice", ["alice"]])
+def test_r5_only_text_is_a_name(value: object) -> None:
+    assert not names.is_name(value)
+    with pytest.raises(Refused):
+        names.check_name(value)
+
+
+def test_r5_foreign_words_are_one_line() -> None:
+    assert names.printable("a\x1b[2J\nb\u202e") == "a?[2J?b?"
+    assert len(names.printable("x" * 10_000)) == 203

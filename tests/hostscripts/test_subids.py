@@ -1,0 +1,24 @@
+"""Case C4: blocks of sub-ids beside those that are in /etc/subuid already."""
+
+import pytest
+from labhost import subids
+from labhost.subids import Block
+
+
+@pytest.mark.parametrize("line", ["", "bob", "bob:1", "bob:-1:5", "bob:1:", ":1:5", "bob:0x10:5", "bob:\u0661:5", "#x"])
+def test_c4_lines_that_are_not_blocks_are_skipped(line: str) -> None:
+    assert subids.parse(f"{line}\nalice:10:5\n") == [Block("alice", 10, 5)]
+
+
+@pytest.mark.parametrize(
+    ("start", "count", "expected"),
+    [(0, 10, False), (0, 11, True), (14, 1, True), (15, 1, False), (11, 2, True), (0, 100, True)],
+)
+def test_c4_blocks_touch_without_overlapping(start: int, count: int, expected: bool) -> None:
+    assert Block("bob", 10, 5).overlaps(start, count) is expected
+
+
+def test_c4_ones_own_block_is_no_conflict_by_name_or_uid() -> None:
+    blocks = [Block("alice", 100_000, 65_536), Block("1001", 100_000, 65_536)]
+    assert subids.conflict(blocks, ["alice", "1001"], 100_000, 65_536) is None
+    assert subids.conflict(blocks, ["alice"], 100_000, 65_536) == blocks[1]

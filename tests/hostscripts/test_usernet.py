@@ -1,0 +1,44 @@
+"""Case C5: /etc/lxc/lxc-usernet belongs to others as well."""
+
+import pytest
+from labhost import usernet
+
+
+@pytest.mark.parametrize("other", ["jimbob", "bob2", "bo", "BOB", "bob-x", "@bob", "#bob"])
+def test_c5_bob_is_nobody_else(other: str) -> None:
+    text = f"{other} veth lxcbr0 1\n"
+    assert usernet.revoke(text, "bob", "lxcbr0") == text
+    assert usernet.grant(text, "bob", "lxcbr0") == text + "bob veth lxcbr0 1\n"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "  x\tveth  br0 1  ",
+        "x veth br0 1\r",
+        "caf\udce9 veth br0 1",
+        "",
+        "# bob veth lxcbr0 1",
+        "\x0c",
+        "x\x0b\x1c\u2028y",
+    ],
+)
+def test_c5_other_lines_stay_byte_for_byte(other: str) -> None:
+    text = f"{other}\nbob veth lxcbr0 1\n{other}\n"
+    assert usernet.revoke(text, "bob", "lxcbr0") == f"{other}\n{other}\n"
+    assert usernet.grant(text, "bob", "lxcbr0") == text
+
+
+def test_c5_a_form_feed_does_not_end_a_line() -> None:
+    text = "x\x0cbob veth lxcbr0 1\ncarol veth lxcbr0 1\n"
+    assert usernet.revoke(text, "bob", "lxcbr0") == text
+
+
+@pytest.mark.parametrize("stale", ["bob veth lxcbr0 9\n", "bob veth lxcbr0 1\n" * 2, "bob\tveth lxcbr0\n"])
+def test_c5_ones_own_stale_lines_become_one(stale: str) -> None:
+    assert usernet.grant(stale + "x veth br0 1\n", "bob", "lxcbr0") == "x veth br0 1\nbob veth lxcbr0 1\n"
+
+
+def test_c5_an_empty_file() -> None:
+    assert usernet.grant("", "bob", "lxcbr0") == "bob veth lxcbr0 1\n"
+    assert usernet.revoke("", "bob", "lxcbr0") == ""

@@ -1,0 +1,86 @@
+"""What `./lab` does once Python is there: `python -m tests.lab COMMAND`."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.lab.images import REPOSITORY
+
+# The only addresses besides loopback that a test may reach: those of the lab, in a namespace of its own.
+LAB_NETWORK = "172.16.2.0/24"
+
+
+def main(command: str, arguments: list[str]) -> int:
+    match command:
+        case "test-unit":
+            return _unit(arguments)
+        case "test":
+            return _all(arguments)
+        case "run":
+            from tests.lab.alone import serve
+
+            return serve()
+        case "demo" | "down" | "ssh":
+            return _lab(command, arguments)
+    raise SystemExit(f"lab: unknown command {command}")
+
+
+def _lab(command: str, arguments: list[str]) -> int:
+    from tests.lab.demo import demo
+    from tests.lab.lab import ROOT, Lab, only_one
+    from tests.lab.shell import CommandFailed
+
+    try:
+        if command == "ssh":
+            lab = Lab("demo")
+            if not lab.exists:
+                raise SystemExit("lab: no demo is running. Start one with './lab demo'.")
+            lab.enter()
+            return lab.people["lqchen"].terminal(*arguments)
+        if command == "demo":
+            with only_one("demo"):
+                return demo(Lab("demo"))
+        for folder in sorted(Path(ROOT).glob("*.lock")):
+            with only_one(folder.stem):
+                _remove(folder.stem)
+        return 0
+    except BlockingIOError:
+        raise SystemExit("lab: another ./lab is busy with it right now. Wait for it, or end it.") from None
+    except CommandFailed as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return 1
+
+
+def _remove(name: str) -> None:
+    """In a process of its own: removing means entering the lab's namespace, and there is no way back."""
+    code = f"from tests.lab.lab import Lab; lab = Lab({name!r}); lab.exists and (lab.remove(), print('removed {name}'))"
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
+
+
+def _pytest(*arguments: str) -> int:
+    env = {**os.environ, "LAB_IAM_TEST_NETWORKS": LAB_NETWORK}
+    return subprocess.call([sys.executable, "-m", "pytest", *arguments], cwd=REPOSITORY, env=env)
+
+
+def _unit(arguments: list[str]) -> int:
+    return _pytest("-n", "2", "-m", "not root and not lab", "--ignore=tests/e2e", "--ignore=tests/browser", *arguments)
+
+
+def _all(arguments: list[str]) -> int:
+    """The tests that need no lab, two at a time; then those on the booted lab, one after the other."""
+    started = time.monotonic()
+    parts = {
+        "without a lab": _pytest("-n", "2", "-rs", "--ignore=tests/e2e", "--ignore=tests/browser", *arguments),
+        "on the booted lab": _pytest("-rs", "tests/e2e", "tests/browser", *arguments),
+    }
+    for part, code in parts.items():
+        print(f"{part}: {'passed' if code == 0 else f'FAILED (pytest ended with {code})'}")
+    print(f"all tests in {time.monotonic() - started:.0f} s; pytest's own counts stand above, one line for each part")
+    return max(parts.values())
+
+
+if __name__ == "__main__":
+    os.umask(0o022)
+    raise SystemExit(main(sys.argv[1], sys.argv[2:]))

@@ -1,0 +1,51 @@
+"""pytest's side of the lab (a plugin, named in pyproject.toml): one booted lab for tests/e2e and tests/browser."""
+
+import os
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.lab import Lab, only_one
+from tests.lab.walk import Walk
+
+TESTS = Path(__file__).resolve().parents[1]
+WITH_LAB = (TESTS / "e2e", TESTS / "browser")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark whatever needs the booted lab; the six flows come first."""
+    for item in items:
+        if any(folder in item.path.parents for folder in WITH_LAB):
+            item.add_marker(pytest.mark.lab)
+    items.sort(key=lambda item: "test_flows" not in item.path.name)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI a skipped test is a failed one: nothing may hide there."""
+    report = yield
+    if os.environ.get("CI") == "true" and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """The lab `test`, made anew and removed at the end; this process lives in its network from here on."""
+    with only_one("test"):
+        lab = Lab("test")
+        if lab.exists:
+            lab.remove()
+        try:
+            lab.make()
+            yield lab
+        finally:
+            lab.remove()
+
+
+@pytest.fixture(scope="session")
+def walk(lab: Lab) -> Walk:
+    return Walk(lab)

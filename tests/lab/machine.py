@@ -1,0 +1,122 @@
+"""One GPU server: Debian with systemd, sshd, lxc and iptables, booted as a privileged LXC container."""
+
+import shutil
+import time
+from pathlib import Path
+
+from tests.lab.namespace import BRIDGE
+from tests.lab.shell import CommandFailed, Completed, run
+
+# Recipe: a container that can itself run unprivileged containers. The two mounts below dev/.lxc are what lets
+# the kernel allow proc and sysfs inside the inner container's user namespace.
+CONFIG = """
+lxc.uts.name = {name}
+lxc.rootfs.path = overlay:{image}:{folder}/upper
+lxc.apparmor.profile = unconfined
+lxc.cap.drop =
+lxc.mount.auto = proc:rw sys:rw
+lxc.init.cmd = /sbin/init systemd.unified_cgroup_hierarchy=1
+lxc.environment = container=lxc
+lxc.tty.max = 0
+lxc.pty.max = 1024
+lxc.net.0.type = veth
+lxc.net.0.script.up = {folder}/join-bridge
+lxc.net.0.flags = up
+lxc.net.0.hwaddr = {mac}
+lxc.net.0.ipv4.address = {address}/24
+lxc.net.0.ipv4.gateway = {gateway}
+lxc.mount.entry = proc dev/.lxc/proc proc create=dir,optional 0 0
+lxc.mount.entry = sys dev/.lxc/sys sysfs create=dir,optional 0 0
+lxc.mount.entry = {folder}/home home none bind,create=dir 0 0
+lxc.mount.entry = {folder}/state var/lib/lab-iam none bind,create=dir 0 0
+"""
+
+
+class Machine:
+    """`folder` holds all that differs from the image; the overlay cannot itself lie on an overlay."""
+
+    def __init__(self, name: str, address: str, folder: Path) -> None:
+        self.name, self.address, self.folder = name, address, folder
+
+    def _lxc(self, tool: str, *arguments: str) -> list[str]:
+        """LXC's tools talk over an abstract socket: they find each other only within one network namespace."""
+        return [tool, "-P", str(self.folder.parent), "-n", self.name, *arguments]
+
+    @property
+    def root(self) -> Path:
+        """The overlay's upper layer: files put here before the boot are seen by the server."""
+        return self.folder / "upper"
+
+    @property
+    def mac(self) -> str:
+        """The same after each reboot, as a real card's: neighbours remember it."""
+        return "02:16:" + ":".join(f"{int(part):02x}" for part in self.address.split("."))
+
+    def create(self, image: Path, *, gateway: str, hosts: dict[str, str], root_key: str) -> None:
+        """Lay out a fresh server that the key `root_key` may enter as root."""
+        for part in ("upper/etc/ssh", "upper/root/.ssh", "home", "state"):
+            (self.folder / part).mkdir(parents=True)
+        (self.folder / "state").chmod(0o700)
+        (self.root / "root/.ssh").chmod(0o700)
+        (self.root / "root").chmod(0o700)
+        keys = self.root / "root/.ssh/authorized_keys"
+        keys.write_text(root_key)
+        keys.chmod(0o600)
+        (self.root / "etc/hostname").write_text(f"{self.name}\n")
+        # Without its own name in the file every sudo would wait ten seconds for a resolver.
+        lines = [f"127.0.0.1 localhost {self.name}"] + [f"{ip} {name}" for name, ip in hosts.items()]
+        (self.root / "etc/hosts").write_text("\n".join(lines) + "\n")
+        run(["ssh-keygen", "-q", "-A", "-f", str(self.root)])
+        # `lxc.net.0.link` would look for the bridge in /sys, which shows another network namespace than ours.
+        join = self.folder / "join-bridge"
+        join.write_text(f'#!/bin/sh\nexec ip link set "$5" master {BRIDGE} up\n')
+        join.chmod(0o755)
+        settings = {"name": self.name, "image": image, "folder": self.folder}
+        (self.folder / "config").write_text(
+            CONFIG.format(**settings, mac=self.mac, address=self.address, gateway=gateway)
+        )
+
+    def boot(self, timeout: float = 60) -> None:
+        """Start it and wait until systemd says that it is up."""
+        log = self.folder / "lxc.log"
+        try:
+            run(self._lxc("lxc-start", "-d", "-o", str(log), "-l", "WARN"), timeout=timeout)
+        except CommandFailed as error:
+            tail = log.read_text()[-2000:] if log.exists() else ""
+            raise CommandFailed(error.argv, error.code, error.output + tail) from error
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            state = self.run("systemctl is-system-running; systemctl is-active ssh", check=False).stdout.split()
+            if state[:1] in (["running"], ["degraded"]) and state[-1:] == ["active"]:
+                return
+            time.sleep(0.1)
+        raise CommandFailed(["boot", self.name], "none", f"systemd says {state} after {timeout} s")
+
+    def run(self, command: str, *, stdin: str = "", check: bool = True, timeout: float = 120) -> Completed:
+        """A bash command line as the server's root. Not a door of the product: tests look and break things with it."""
+        argv = self._lxc("lxc-attach", "--clear-env", "--set-var", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "--")
+        return run([*argv, "bash", "-c", command], stdin=stdin, check=check, timeout=timeout)
+
+    def file(self, path: str) -> str:
+        return self.run(f"cat -- '{path}'").stdout
+
+    def status(self, path: str) -> str:
+        """Owner, group and mode of a file, as `root root 644`."""
+        return self.run(f"stat -c '%U %G %a' -- '{path}'").stdout.strip()
+
+    @property
+    def running(self) -> bool:
+        return run(self._lxc("lxc-info", "-sH"), check=False).stdout.strip() == "RUNNING"
+
+    def stop(self) -> None:
+        """Power off at once, as a machine does that loses its current."""
+        if self.running:
+            run(self._lxc("lxc-stop", "-k"), timeout=60)
+
+    def reboot(self) -> None:
+        self.stop()
+        self.boot()
+
+    def delete(self) -> None:
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)

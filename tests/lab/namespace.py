@@ -1,0 +1,48 @@
+"""A network of the lab's own: one network namespace with one bridge in it, seen by nobody outside."""
+
+import ctypes
+import os
+from pathlib import Path
+
+from tests.lab.shell import run
+
+BRIDGE = "lab0"
+CLONE_NEWNET = 0x40000000
+
+
+class Namespace:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.path = Path("/run/netns") / name
+
+    @property
+    def exists(self) -> bool:
+        return self.path.exists()
+
+    def create(self, addresses: list[str]) -> None:
+        """Make it with a bridge that has `addresses` (with their prefix length)."""
+        run(["ip", "netns", "add", self.name])
+        for arguments in (
+            ["link", "set", "lo", "up"],
+            ["link", "add", BRIDGE, "type", "bridge", "forward_delay", "0"],
+            *(["address", "add", address, "dev", BRIDGE] for address in addresses),
+            ["link", "set", BRIDGE, "up"],
+        ):
+            run(["ip", "-n", self.name, *arguments])
+
+    def delete(self) -> None:
+        if self.exists:
+            run(["ip", "netns", "delete", self.name])
+
+    def enter(self) -> None:
+        """Move this process (and what it starts from now on) into the namespace.
+
+        Not `ip netns exec`: that hides /sys/fs/cgroup, without which LXC cannot start.
+        """
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            libc = ctypes.CDLL(None, use_errno=True)
+            if libc.setns(descriptor, CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), f"cannot enter {self.path}")
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,38 @@
+"""A stand-in for a GPU and its driver: no machine of ours has one.
+
+It has the names, the version numbers, the device nodes and the installer's command line of the real thing, and
+nothing behind them. What the host scripts do with them is real.
+"""
+
+from tests.lab.machine import Machine
+
+VERSION = "535.104.05"
+LIBRARIES = "usr/lib/x86_64-linux-gnu"
+DEVICES = {"nvidia0": (195, 0), "nvidiactl": (195, 255), "nvidia-uvm": (511, 0)}
+INSTALLER = f"""#!/bin/sh
+# Stand-in for the NVIDIA installer: the same command line, only the libraries' names.
+set -eu
+[ "$*" = "--no-kernel-module --silent" ] || {{ echo "unexpected arguments: $*" >&2; exit 1; }}
+rm -f /{LIBRARIES}/libcuda.so.*
+echo "stand-in {VERSION}" > /{LIBRARIES}/libcuda.so.{VERSION}
+ln -sf libcuda.so.{VERSION} /{LIBRARIES}/libcuda.so.1
+# Says in which user namespace and with which id it ran, so that a test can see that it was the container's.
+cat /proc/self/uid_map > /var/log/nvidia-installer.log
+"""
+
+
+def prepare(machine: Machine) -> None:
+    """The host's driver libraries and the folder of installers, before the boot."""
+    libraries = machine.root / LIBRARIES
+    libraries.mkdir(parents=True)
+    (libraries / f"libcuda.so.{VERSION}").write_text(f"stand-in {VERSION}\n")
+    (libraries / "libcuda.so.1").symlink_to(f"libcuda.so.{VERSION}")
+    installers = machine.root / "public/nvidia"
+    installers.mkdir(parents=True)
+    (installers / f"NVIDIA-Linux-x86_64-{VERSION}.run").write_text(INSTALLER)
+
+
+def make_devices(machine: Machine) -> None:
+    """Device nodes with NVIDIA's numbers. /dev is made anew at each boot, so this comes after it."""
+    for name, (major, minor) in DEVICES.items():
+        machine.run(f"[ -e /dev/{name} ] || mknod -m 666 /dev/{name} c {major} {minor}")

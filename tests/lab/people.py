@@ -1,0 +1,109 @@
+"""What people and the portal do again and again in tests: join with a key, register, call a host's verbs."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from tests.lab.browser import Browser
+from tests.lab.lab import PEOPLE, Lab
+from tests.lab.machine import Machine
+from tests.lab.person import Person
+from tests.lab.shell import Completed, run
+from tests.lab.walk import body, eventually
+
+
+def browser(lab: Lab) -> Browser:
+    return Browser(f"http://{lab.portal.address}", "iam.mylab.com")
+
+
+def paste(lab: Lab, name: str, line: str) -> Browser:
+    """Paste a public key on the portal's page, as the person `name` with her right password."""
+    page = browser(lab)
+    saved = page.submit(f"/manage/ssh-key/{name}", keys=line, password=PEOPLE[name][1])
+    assert saved.url.endswith("/log/push-keys"), saved.text
+    return page
+
+
+def join(lab: Lab, name: str) -> Person:
+    """`name` has a key on every server and the portal's ~/.ssh/config."""
+    person = lab.people[name]
+    page = paste(lab, name, person.public_key)
+    page.sign_in(name, PEOPLE[name][1])
+    person.config.write_text(page.get(f"/user/{name}/.ssh/config").text)
+    machines = lab.servers.values()
+    eventually(lambda: all(is_known(machine, person.public_key) for machine in machines), f"{name}'s key on both")
+    return person
+
+
+def is_known(machine: Machine, line: str) -> bool:
+    """Whether `register` on the server accepts this key."""
+    return body(line) in machine.run("cat /home/register/.ssh/authorized_keys", check=False).stdout
+
+
+def register(lab: Lab, name: str, server: str = "gpu17") -> Person:
+    """`name` has joined and has a container on `server`; nothing is done twice."""
+    person = lab.people[name]
+    if not person.config.read_text():
+        join(lab, name)
+    person.ssh(f"register@{server}-manage", name, timeout=120)
+    return person
+
+
+@dataclass
+class Answer:
+    code: int
+    body: dict[str, Any]
+    progress: str
+
+    @property
+    def refusal(self) -> str:
+        """The error's code, "" when all was done."""
+        return str(self.body.get("error", {}).get("code", ""))
+
+
+def frame(request: bytes, length: int | None = None, digest: str | None = None) -> bytes:
+    """A framed request, written down here a second time so that it checks the portal's own."""
+    size = len(request) if length is None else length
+    return f"lab-iam 1 {size} {digest or hashlib.sha256(request).hexdigest()}\n".encode() + request
+
+
+class Iam:
+    """Speaks to a server with the portal's own key, so that tests can say what a hostile portal would."""
+
+    def __init__(self, lab: Lab, machine: Machine) -> None:
+        self.key = lab.portal.folder / "data/iam_ed25519"
+        self.machine = machine
+
+    def ssh(self, command: str, stdin: str = "", *options: str) -> Completed:
+        flags = ["-F", "none", "-i", str(self.key), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes"]
+        flags += ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
+        return run(["ssh", *flags, *options, f"iam@{self.machine.address}", command], stdin=stdin, check=False)
+
+    def call(self, verb: str, request: dict[str, Any]) -> Answer:
+        return self.send(verb, frame(json.dumps({"version": 1, **request}).encode()))
+
+    def send(self, verb: str, framed: bytes) -> Answer:
+        done = self.ssh(verb, framed.decode())
+        return Answer(done.returncode, json.loads(done.stdout), done.stderr)
+
+    def status(self) -> dict[str, Any]:
+        return self.call("status", {}).body
+
+    def set_keys(self, users: dict[str, list[str]], revision: int | None = None) -> Answer:
+        """Push public key lines of `users`, as revision of the server's own last one if none is given."""
+        state = {name: [_parsed(line) for line in lines] for name, lines in users.items()}
+        text = json.dumps(state, sort_keys=True, separators=(",", ":"))
+        number = self.status()["revision"] if revision is None else revision
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return self.call("set-keys", {"revision": number, "digest": digest, "users": state})
+
+
+def _parsed(line: str) -> dict[str, str]:
+    key_type, blob, *comment = line.split()
+    return {"type": key_type, "blob": blob, "comment": " ".join(comment)}
+
+
+def restore(lab: Lab) -> None:
+    """Bring the servers back to what the portal says, after a test pushed something else."""
+    lab.portal.manage("sync_keys", "--force", "--wait", check=False)

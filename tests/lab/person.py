@@ -1,0 +1,59 @@
+"""A person with a home of her own and a real OpenSSH client."""
+
+import subprocess
+from pathlib import Path
+
+from tests.lab.shell import Completed, run
+
+
+class Person:
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name, self.folder = name, folder
+
+    @property
+    def config(self) -> Path:
+        return self.folder / ".ssh/config"
+
+    def create(self) -> None:
+        (self.folder / ".ssh").mkdir(parents=True, mode=0o700)
+        self.config.touch()
+        self.make_key("id_ed25519")
+
+    def make_key(self, name: str, kind: str = "ed25519") -> str:
+        """A new key pair ~/.ssh/NAME; returns the public line."""
+        path = self.folder / ".ssh" / name
+        run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", f"{self.name}@laptop", "-f", str(path)])
+        return Path(f"{path}.pub").read_text()
+
+    @property
+    def public_key(self) -> str:
+        return (self.folder / ".ssh/id_ed25519.pub").read_text()
+
+    def argv(self, *arguments: str, key: str = "id_ed25519") -> list[str]:
+        """The command that her terminal would run. New host keys are learnt, changed ones refused."""
+        options = {
+            "IdentityFile": str(self.folder / ".ssh" / key),
+            "IdentitiesOnly": "yes",
+            "UserKnownHostsFile": str(self.folder / ".ssh/known_hosts"),
+            "StrictHostKeyChecking": "accept-new",
+            "ConnectTimeout": "10",
+            "LogLevel": "ERROR",
+        }
+        flags = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
+        return ["ssh", "-F", str(self.config), *flags, *arguments]
+
+    def ssh(
+        self,
+        *arguments: str,
+        key: str = "id_ed25519",
+        check: bool = True,
+        stdin: str = "",
+        timeout: float = 60,
+    ) -> Completed:
+        """Run ssh without a terminal."""
+        argv = self.argv("-o", "BatchMode=yes", *arguments, key=key)
+        return run(argv, check=check, stdin=stdin, timeout=timeout)
+
+    def terminal(self, *arguments: str) -> int:
+        """Run ssh on this terminal, for a person who tries the demo."""
+        return subprocess.call(self.argv(*arguments))

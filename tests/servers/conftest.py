@@ -1,0 +1,105 @@
+import shutil
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.db import connections
+from django.test import Client
+from pytest_django.fixtures import Settings
+
+from accounts.models import User
+from servers.models import Server
+from servers.services import delivery, hosts, recording
+from tests.servers.farm import ADDRESSES, Farm
+
+# Several threads write at once here. In memory they would share one cache, where a writer does not wait for
+# another but fails: a file behaves as in production. Set before any test makes the database.
+_folder = tempfile.TemporaryDirectory(prefix="lab-iam-test-")  # removed when the interpreter ends
+if connections["default"].vendor == "sqlite":
+    connections["default"].settings_dict["TEST"]["NAME"] = f"{_folder.name}/test.sqlite3"
+
+
+@pytest.fixture(scope="session")
+def _farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    if shutil.which("sshd", path="/usr/sbin:/usr/bin") is None:
+        pytest.skip("openssh-server is not installed")
+    farm = Farm(tmp_path_factory.mktemp("farm"))
+    farm.start()
+    try:
+        yield farm
+    finally:
+        farm.stop()
+
+
+@pytest.fixture
+def farm(_farm: Farm, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Farm:
+    """The running hosts, fresh; the portal enters them as the account that runs the tests."""
+    _farm.reset()
+    settings.IAM_KEY_FILE = _farm.iam_key
+    monkeypatch.setattr(hosts, "ACCOUNT", _farm.user)
+    return _farm
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pause between pushes and no second try in a pass, for tests that are not about these."""
+    monkeypatch.setattr(delivery, "SPACING", delivery.SPACING * 0)
+    monkeypatch.setattr(recording, "BACKOFF_FIRST", 60.0)
+
+
+def make_server(farm: Farm, number: int = 0, name: str = "", **fields: object) -> Server:
+    values = {
+        "name": name or f"gpu{17 + number}",
+        "address": ADDRESSES[number],
+        "ssh_port": farm.port,
+        "host_key": farm.host_key,
+    }
+    return Server.objects.create(**values | fields)
+
+
+@pytest.fixture
+def server(db: None) -> Server:
+    """A server that is only a row: for pages, not for SSH."""
+    return Server.objects.create(name="gpu17", address="172.16.2.17", host_key=PINNED)
+
+
+PINNED = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKMdoyDVJwgdHmHPSJj0Pz8jr1KeVhDdVkQqkkhKGlCb"
+OTHER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHS6DZCY2pPqPwtNXcpzJGM1cIEK5Y8ZZJfZK1jY3jXN"
+
+
+@pytest.fixture
+def black_hole() -> Iterator[tuple[str, int]]:
+    """Accepts connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as listener:
+        kept: list[socket.socket] = []
+
+        def accept() -> None:
+            while True:
+                try:
+                    kept.append(listener.accept()[0])
+                except OSError:
+                    return
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield listener.getsockname()
+        listener.shutdown(socket.SHUT_RDWR)
+        for line in kept:
+            line.close()
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    return tmp_path / "iam_ed25519"
+
+
+BACKEND = "accounts.backends.DirectoryBackend"
+
+
+def signed_in(user: User) -> Client:
+    """A browser of this person's."""
+    client = Client()
+    client.force_login(user, backend=BACKEND)
+    return client

@@ -1,0 +1,131 @@
+"""A real sshd on many loopback addresses, each of them one GPU server of the tests."""
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from servers import hostkeys, iam_key
+from servers.dialing import Endpoint
+
+PROGRAM = Path(__file__).with_name("host_program.py")
+ADDRESSES = [f"127.0.0.{number}" for number in range(2, 22)]
+
+
+def free_port() -> int:
+    with socket.socket() as line:
+        line.bind(("", 0))
+        port: int = line.getsockname()[1]
+        return port
+
+
+class Farm:
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        self.user = getpass.getuser()
+        self.iam_key = folder / "iam_ed25519"
+        public = iam_key.create(self.iam_key)
+        (folder / "authorized_keys").write_text(f"restrict {public}\n")
+        self.host_key = self._make_key("ed25519")
+        self.rsa_host_key = self._make_key("rsa")
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def _make_key(self, kind: str) -> str:
+        path = self.folder / f"host_{kind}"
+        subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", str(path)], check=True)
+        return hostkeys.canonical(path.with_suffix(".pub").read_text())
+
+    def start(self) -> None:
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd insists on it
+        # one sshd listens on at most 16 addresses
+        self._processes = [self._sshd(ADDRESSES[:10]), self._sshd(ADDRESSES[10:])]
+        for address, process in zip((ADDRESSES[0], ADDRESSES[-1]), self._processes, strict=True):
+            self._wait_for(address, process)
+
+    def _sshd(self, addresses: list[str]) -> subprocess.Popen[bytes]:
+        lines = [
+            *(f"ListenAddress {address}:{self.port}" for address in addresses),
+            f"HostKey {self.folder}/host_ed25519",
+            f"HostKey {self.folder}/host_rsa",
+            f"AuthorizedKeysFile {self.folder}/authorized_keys",
+            f"ForceCommand {sys.executable} {PROGRAM} {self.folder}",
+            "PidFile none",
+            "UsePAM no",
+            "StrictModes no",
+            "PasswordAuthentication no",
+            "PermitRootLogin yes",
+            "MaxStartups 100",
+        ]
+        config = self.folder / f"sshd_config_{addresses[0]}"
+        config.write_text("".join(f"{line}\n" for line in lines))
+        log = (self.folder / "sshd.log").open("ab")
+        words = [shutil.which("sshd", path="/usr/sbin:/usr/bin") or "sshd", "-D", "-e", "-f", str(config)]
+        return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def _wait_for(self, address: str, process: subprocess.Popen[bytes]) -> None:
+        end = time.monotonic() + 10
+        while time.monotonic() < end and process.poll() is None:
+            with socket.socket() as line:
+                if line.connect_ex((address, self.port)) == 0:
+                    return
+            time.sleep(0.02)
+        raise AssertionError(self.log())
+
+    def log(self) -> str:
+        return (self.folder / "sshd.log").read_text()
+
+    def stop(self) -> None:
+        for process in self._processes:
+            process.terminate()
+            process.wait(10)
+
+    def reset(self) -> None:
+        """All hosts are fresh and honest again."""
+        for address in ADDRESSES:
+            shutil.rmtree(self.folder / address, ignore_errors=True)
+            for name in ("state", "home/register/.ssh"):
+                (self.folder / address / name).mkdir(parents=True)
+            self.behave(address, "labhost")
+
+    def behave(self, address: str, behaviour: str) -> None:
+        (self.folder / address / "behaviour").write_text(behaviour)
+
+    def endpoint(self, address: str = ADDRESSES[0], host_key: str | None = None) -> Endpoint:
+        return Endpoint("gpu17", address, self.port, self.host_key if host_key is None else host_key)
+
+    def commands(self, address: str = ADDRESSES[0]) -> list[str]:
+        """The commands that arrived there, in their order."""
+        return [line.split(" ", 2)[2].rstrip("\n") for line in self._log(address)]
+
+    def pids(self, address: str = ADDRESSES[0]) -> list[int]:
+        return [int(line.split()[0]) for line in self._log(address)]
+
+    def register_file(self, address: str = ADDRESSES[0]) -> str:
+        """The authorized_keys of `register` that labhost wrote there."""
+        path = self.folder / address / "home/register/.ssh/authorized_keys"
+        return path.read_text() if path.exists() else ""
+
+    def _log(self, address: str) -> list[str]:
+        path = self.folder / address / "commands"
+        return path.read_text().splitlines(keepends=True) if path.exists() else []
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def gone_within(pid: int, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if not is_alive(pid):
+            return True
+        time.sleep(0.05)
+    return False

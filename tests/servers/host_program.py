@@ -1,0 +1,82 @@
+"""What the test sshd runs for every command: the real labhost on folders of its own, or a host that misbehaves.
+
+argv: the farm's folder. One folder in it for each address that was connected to; its file `behaviour` says how.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def labhost(folder: Path, verb: str) -> int:
+    sys.path.insert(0, str(REPOSITORY / "hostscripts"))
+    from labhost import cli, config, delivery
+
+    values = {
+        "portal.url": "http://127.0.0.1",
+        "portal.token": "t" * 32,
+        "server.name": "gpu17",
+        "server.address": folder.name,
+    }
+    paths = config.Paths(state=folder / "state", home=folder / "home")
+    host = config.Host(config.parse(values), paths)
+    verbs = {
+        "set-keys": lambda request: delivery.set_keys(host, request),
+        "status": lambda _: cli.report(host),
+        "register": lambda request: register(folder, request["user"]),
+    }
+    return int(cli._for_machines(verbs[verb]))
+
+
+def register(folder: Path, user: str) -> dict[str, object]:
+    """Stands in for the eleven steps, which need root and a booted host: tests/e2e runs the real ones."""
+    if not (folder / "may_register").exists():
+        return {"version": 1, "ok": False, "error": {"code": "refused", "message": "the template is missing"}}
+    for number, step in enumerate(["fetch", "account", "clone"], start=1):
+        print(f"[{number}/3] {step}\x1b[31m", file=sys.stderr, flush=True)
+    (folder / "state/users").mkdir(exist_ok=True)
+    state = {"name": user, "account": "made", "uid": 12345, "port": 22001, "address": "10.0.3.160"}
+    (folder / f"state/users/{user}.json").write_text(json.dumps(state))
+    return {"version": 1, "ok": True, "user": user, "created": True, "port": 22001, "address": "10.0.3.160"}
+
+
+def main() -> int:
+    signal.alarm(20)  # like labhost: nothing lives for ever, whoever has gone away
+    address = os.environ["SSH_CONNECTION"].split()[2]
+    folder = Path(sys.argv[1]) / address
+    command = os.environ.get("SSH_ORIGINAL_COMMAND", "")
+    with (folder / "commands").open("a") as stream:
+        stream.write(f"{os.getpid()} {time.time()} {command}\n")
+    behaviour = (folder / "behaviour").read_text()
+    if behaviour == "shell":
+        os.execv("/bin/sh", ["sh", "-c", command])
+    if behaviour == "deaf":  # reads nothing, says nothing
+        time.sleep(300)
+    if behaviour == "mute":  # reads everything, says nothing
+        sys.stdin.buffer.read()
+        time.sleep(300)
+    if behaviour == "garbage":
+        sys.stdin.buffer.read()
+        print("<html>\x1b[2Jnot JSON", flush=True)
+        print("sudo: \x1b[31ma password is required", file=sys.stderr)
+        return 1
+    if behaviour == "flood":
+        while True:
+            sys.stdout.buffer.write(b"x" * 65536)
+    if behaviour == "liar":  # reports success for another revision
+        sys.stdin.buffer.read()
+        print(json.dumps({"version": 1, "ok": True, "revision": 999, "digest": "0" * 64, "users": {}}))
+        return 0
+    if behaviour == "fails-all":
+        sys.stdin.buffer.read()
+        print(json.dumps({"version": 1, "ok": False, "error": {"code": "failed", "message": "the disk is full"}}))
+        return 1
+    return labhost(folder, command)
+
+
+sys.exit(main())

@@ -1,0 +1,174 @@
+from html import unescape
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from accounts.models import AuditEvent, User
+from accounts.services.keys import add_keys
+from servers import hostkeys
+from servers.models import Container, Registration, Server, Sync
+from tests.accounts.keys import line
+from tests.servers.conftest import OTHER, PINNED, make_server, signed_in
+from tests.servers.farm import Farm
+
+pytestmark = pytest.mark.django_db
+LIST = "/admin/servers/server/"
+
+
+@pytest.fixture
+def boss(staff: User) -> Client:
+    return signed_in(staff)
+
+
+def act(client: Client, action: str, *servers: Server, **fields: Any) -> str:
+    """The page after choosing these servers and an action."""
+    data = {"action": action, "_selected_action": [server.pk for server in servers], **fields}
+    return unescape(client.post(LIST, data, follow=True).content.decode())
+
+
+@pytest.mark.parametrize("page", ["server", "container", "sync", "registration"])
+def test_people_who_are_not_staff_see_none_of_it(alice: User, page: str) -> None:
+    answer = signed_in(alice).get(f"/admin/servers/{page}/", follow=True)
+    assert answer.status_code == 403
+
+
+def test_the_list_says_what_is_behind_and_why(boss: Client, server: Server, alice: User) -> None:
+    add_keys(actor="alice", user=alice, pasted=line())
+    Container.objects.create(server=server, user=alice)
+    Server.objects.update(behind_since=timezone.now(), last_error="gpu17: it did not finish in time.")
+    page = unescape(boss.get(LIST).content.decode())
+    for wanted in ("0 of 1", ">behind<", "did not finish in time", "revision 1"):
+        assert wanted in page
+    assert "gpu17" in boss.get(f"{LIST}?keys=behind").content.decode()
+    assert "0 servers" in boss.get(f"{LIST}?keys=current").content.decode()
+
+
+def test_the_list_costs_the_same_for_many_servers(boss: Client, django_assert_max_num_queries: Any) -> None:
+    for number in range(10):
+        Server.objects.create(name=f"gpu{number}", address=f"172.16.2.{number}", host_key=PINNED)
+    with django_assert_max_num_queries(40):
+        boss.get(LIST)
+    few = _queries(boss)
+    for number in range(10, 30):
+        Server.objects.create(name=f"gpu{number}", address=f"172.16.2.{number}", host_key=PINNED)
+    assert _queries(boss) == few
+
+
+def _queries(client: Client) -> int:
+    from django.db import connection
+    from django.test.utils import CaptureQueriesContext
+
+    with CaptureQueriesContext(connection) as seen:
+        client.get(LIST)
+    return len(seen)
+
+
+@pytest.mark.parametrize("page", ["container", "sync", "registration"])
+def test_machine_made_rows_are_read_only(boss: Client, server: Server, alice: User, page: str) -> None:
+    rows = {
+        "container": Container.objects.create(server=server, user=alice),
+        "sync": Sync.objects.create(server=server, state="queued"),
+        "registration": Registration.objects.create(server=server, user=alice, log="[1/11] fetch"),
+    }
+    path = f"/admin/servers/{page}/"
+    assert boss.get(path).status_code == 200
+    assert boss.get(f"{path}add/").status_code == 403
+    shown = boss.get(f"{path}{rows[page].pk}/change/")
+    assert shown.status_code == 200 and b'name="_save"' not in shown.content
+    assert boss.post(f"{path}{rows[page].pk}/delete/", {"post": "yes"}).status_code == 403
+
+
+def test_push_now_orders_and_does_not_wait(boss: Client, server: Server) -> None:
+    off = Server.objects.create(name="gpu18", address="172.16.2.18", enabled=False)
+    page = act(boss, "push_now", server, off)
+    assert "1 pushes ordered" in page and "disabled were left out" in page
+    assert Sync.objects.get().trigger == "warden"
+
+
+def test_the_connection_test_says_what_answers(boss: Client, farm: Farm) -> None:
+    assert "answers as gpu17" in act(boss, "test_connection", make_server(farm))
+
+
+def test_the_connection_test_says_what_is_wrong(boss: Client, farm: Farm) -> None:
+    page = act(boss, "test_connection", make_server(farm, address="127.0.0.99"))
+    assert "Connection refused" in page
+
+
+def test_y5_a_new_host_key_is_accepted_after_both_fingerprints_were_shown(boss: Client, server: Server) -> None:
+    Server.objects.update(offered_host_key=OTHER)
+    pinned, offered = hostkeys.fingerprint(PINNED), hostkeys.fingerprint(OTHER)
+    page = act(boss, "accept_host_key", server)
+    assert pinned in page and offered in page
+    server.refresh_from_db()
+    assert server.host_key == PINNED, "not before the second page"
+    act(boss, "accept_host_key", server, confirmed="yes", **{f"fingerprint-{server.pk}": offered})
+    server.refresh_from_db()
+    assert (server.host_key, server.offered_host_key) == (OTHER, "")
+
+
+def test_y5_a_key_that_changed_again_in_between_is_not_accepted(boss: Client, server: Server) -> None:
+    Server.objects.update(offered_host_key=OTHER)
+    shown = hostkeys.fingerprint(PINNED)
+    page = act(boss, "accept_host_key", server, confirmed="yes", **{f"fingerprint-{server.pk}": shown})
+    server.refresh_from_db()
+    assert "another key now" in page and server.host_key == PINNED
+
+
+def test_register_asks_for_the_person_then_orders(boss: Client, server: Server, alice: User) -> None:
+    page = act(boss, "register_container", server)
+    assert "Whose container?" in page and Registration.objects.count() == 0
+    assert "no active person" in act(boss, "register_container", server, confirmed="yes", name="nobody")
+    page = act(boss, "register_container", server, confirmed="yes", name="Alice")
+    order = Registration.objects.get()
+    assert (order.user, order.server, order.requested_by, order.state) == (alice, server, "warden", "queued")
+    assert "on gpu17: ordered" in page
+
+
+def test_register_says_why_not(boss: Client, server: Server, staff: User) -> None:
+    assert "sign in once" in act(boss, "register_container", server, confirmed="yes", name="warden")
+
+
+def test_out_of_service_and_back(boss: Client, server: Server) -> None:
+    assert "1 now out of service" in act(boss, "disable", server)
+    assert "1 now in service" in act(boss, "enable", server)
+    assert AuditEvent.objects.filter(actor="warden", verb__in=["server.disabled", "server.enabled"]).count() == 2
+
+
+def test_a_server_is_added_without_a_key_and_says_what_is_next(boss: Client) -> None:
+    fields = {"name": "gpu18", "address": "172.16.2.18", "ssh_port": "22"}
+    page = unescape(boss.post(f"{LIST}add/", fields, follow=True).content.decode())
+    assert "test the connection" in page and "no host key" in page
+    assert AuditEvent.objects.get(verb="server.added").actor == "warden"
+
+
+def test_a_taken_address_is_said_beside_the_field(boss: Client, server: Server) -> None:
+    fields = {"name": "gpu18", "address": server.address, "ssh_port": "22"}
+    page = unescape(boss.post(f"{LIST}add/", fields).content.decode())
+    assert "Another server has this address" in page and Server.objects.count() == 1
+
+
+def test_only_the_address_can_be_edited(boss: Client, server: Server) -> None:
+    fields = {"name": "evil", "address": "172.16.2.99", "ssh_port": "2222", "host_key": OTHER, "applied_revision": "99"}
+    boss.post(f"{LIST}{server.pk}/change/", fields)
+    server.refresh_from_db()
+    assert (server.name, server.address, server.ssh_port) == ("gpu17", "172.16.2.99", 2222)
+    assert server.host_key == PINNED and server.applied_revision == 0
+    assert AuditEvent.objects.get(verb="server.moved").detail["before"] == "172.16.2.17 port 22"
+
+
+def test_removing_a_server_is_noted(boss: Client, server: Server) -> None:
+    boss.post(f"{LIST}{server.pk}/delete/", {"post": "yes"})
+    assert not Server.objects.exists() and AuditEvent.objects.get(verb="server.removed").actor == "warden"
+
+
+def test_x1_no_page_shows_the_digest_of_a_token(boss: Client, server: Server) -> None:
+    Server.objects.update(token_digest="cafe" * 16)
+    assert b"cafecafe" not in boss.get(f"{LIST}{server.pk}/change/").content
+
+
+def test_the_first_page_shows_servers_that_are_behind(boss: Client, server: Server) -> None:
+    Server.objects.update(behind_since=timezone.now(), last_error="gpu17: it is away.")
+    page = unescape(boss.get("/admin/").content.decode())
+    assert "gpu17: it is away." in page and "never seen" in page

@@ -1,0 +1,119 @@
+import io
+
+import pytest
+from django.core.management import call_command
+from django.test import Client
+from django.utils import timezone
+
+from accounts.models import User
+from accounts.services.keys import add_keys
+from servers.models import Container, Server, Sync
+from servers.services import tokens
+from tests.accounts.keys import fingerprint, line
+
+pytestmark = pytest.mark.django_db
+PATHS = ["me", "servers", "containers", "syncs", "users"]
+
+
+def api(user: User) -> Client:
+    token = tokens.create(actor=user.username, user=user)
+    return Client(headers={"Authorization": f"Token {token}"})
+
+
+@pytest.fixture
+def everything(server: Server, alice: User, bob: User) -> Server:
+    add_keys(actor="alice", user=alice, pasted=line())
+    row = {"host": "written", "container": "failed", "error": "alice's trouble"}
+    Container.objects.create(server=server, user=alice, state="running", address="10.0.3.160")
+    Sync.objects.create(server=server, state="partial", results={"alice": row}, finished_at=timezone.now())
+    Server.objects.create(name="gpu99", address="172.16.2.99", enabled=False)
+    return server
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_without_a_token_nothing_is_told(path: str) -> None:
+    assert Client().get(f"/api/v1/{path}").status_code == 401
+
+
+def test_me_is_the_caller(everything: Server, alice: User) -> None:
+    assert api(alice).get("/api/v1/me").json() == {
+        "name": "alice",
+        "full_name": "Alice Archer",
+        "is_active": True,
+        "is_staff": False,
+        "port": alice.port.number,
+        "subuid": alice.subuids.start,
+        "keys": [fingerprint(line())],
+    }
+
+
+def test_a_local_account_has_no_numbers(staff: User) -> None:
+    own = api(staff).get("/api/v1/me").json()
+    assert own["port"] is None and own["subuid"] is None
+
+
+def test_servers_in_service_are_told_without_their_secrets(everything: Server, alice: User) -> None:
+    client = api(alice)
+    (told,) = client.get("/api/v1/servers").json()["results"]
+    assert told["name"] == "gpu17" and told["fingerprint"].startswith("SHA256:")
+    assert not {"token_digest", "host_key", "last_error"} & set(told)
+    assert client.get("/api/v1/servers/gpu17").json() == told
+    assert client.get("/api/v1/servers/gpu99").status_code == 404
+
+
+def test_alice_sees_her_container_and_her_row(everything: Server, alice: User) -> None:
+    client = api(alice)
+    (container,) = client.get("/api/v1/containers").json()["results"]
+    assert (container["user"], container["server"], container["state"]) == ("alice", "gpu17", "running")
+    (sync,) = client.get("/api/v1/syncs").json()["results"]
+    assert sync["results"]["alice"]["error"] == "alice's trouble"
+
+
+def test_charlie_sees_nothing_of_alices(everything: Server, charlie: User) -> None:
+    client, container, sync = api(charlie), Container.objects.get(), Sync.objects.get()
+    answers = [client.get(f"/api/v1/{path}") for path in ("me", "servers", "containers", "syncs")]
+    answers += [client.get(f"/api/v1/syncs/{sync.pk}"), client.get(f"/api/v1/containers/{container.pk}")]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 200, 200, 404]
+    for answer in answers:
+        assert b"alice" not in answer.content and b"10.0.3.160" not in answer.content
+
+
+@pytest.mark.parametrize("path", ["users", "users/alice", "users/charlie"])
+def test_people_are_for_staff_only(everything: Server, charlie: User, path: str) -> None:
+    assert api(charlie).get(f"/api/v1/{path}").status_code == 403
+
+
+def test_staff_see_everything(everything: Server, staff: User) -> None:
+    client = api(staff)
+    assert {row["name"] for row in client.get("/api/v1/users").json()["results"]} == {"alice", "bob", "warden"}
+    assert client.get("/api/v1/users/alice").json()["full_name"] == "Alice Archer"
+    assert len(client.get("/api/v1/servers").json()["results"]) == 2
+    assert "alice" in client.get("/api/v1/syncs").json()["results"][0]["results"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("method", ["post", "put", "patch", "delete"])
+def test_nothing_can_be_changed(everything: Server, staff: User, path: str, method: str) -> None:
+    answer = getattr(api(staff), method)(f"/api/v1/{path}", data={}, content_type="application/json")
+    assert answer.status_code == 405
+
+
+def test_o1_the_token_of_a_locked_out_person_opens_nothing(everything: Server, alice: User) -> None:
+    client = api(alice)
+    User.objects.update(is_active=False)
+    assert client.get("/api/v1/me").status_code == 401
+
+
+def test_the_list_of_people_costs_the_same_for_many(staff: User, django_assert_max_num_queries: object) -> None:
+    client = api(staff)
+    for number in range(20):
+        User.objects.create_user(f"u{number}", directory_id=f"d{number}")
+    with django_assert_max_num_queries(8):  # type: ignore[operator]
+        assert len(client.get("/api/v1/users").json()["results"]) == 21
+
+
+def test_the_schema_has_no_warnings_and_names_every_path() -> None:
+    out = io.StringIO()
+    call_command("spectacular", validate=True, fail_on_warn=True, stdout=out)
+    assert all(f"/api/v1/{path}:" in out.getvalue() for path in PATHS)
+    assert Client().get("/api/schema/").status_code == 200

@@ -1,0 +1,226 @@
+"""The commands as a person without a terminal runs them, over real SSH."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from pytest_django.fixtures import Settings
+
+from accounts.models import AuditEvent, User
+from accounts.services.keys import add_keys
+from servers import hostkeys, iam_key
+from servers.management import terminal
+from servers.models import Registration, Server
+from servers.services import registration
+from tests.accounts.keys import line
+from tests.servers.conftest import OTHER, make_server
+from tests.servers.farm import ADDRESSES, Farm
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick")]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+
+
+def run(*words: str, **options: Any) -> str:
+    out = io.StringIO()
+    call_command(*words, stdout=out, **options)
+    return out.getvalue()
+
+
+def refused(*words: str) -> tuple[int, str]:
+    """Exit status and words of a command that must fail."""
+    with pytest.raises(CommandError) as error:
+        run(*words)
+    assert len(str(error.value).splitlines()) == 1
+    return error.value.returncode, str(error.value)
+
+
+def answer(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """A person at a terminal who answers so."""
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr(sys, "stdin", terminal)
+    monkeypatch.setattr("builtins.input", lambda _: text)
+
+
+class TestCreateIamKey:
+    def test_a_new_key_is_printed_and_noted(self, settings: Settings, key_file: Path) -> None:
+        settings.IAM_KEY_FILE = key_file
+        assert run("create_iam_key").strip() == iam_key.public_line(key_file)
+        assert AuditEvent.objects.get(verb="portal.key_created").actor == terminal.ACTOR
+
+    def test_an_existing_key_is_kept(self, settings: Settings, key_file: Path) -> None:
+        settings.IAM_KEY_FILE = key_file
+        first = iam_key.create(key_file)
+        assert refused("create_iam_key") == (1, f"{key_file} exists already: --force replaces it.")
+        code, words = refused("create_iam_key", "--force")
+        assert code == 2 and "--yes" in words and iam_key.public_line(key_file) == first
+        run("create_iam_key", "--force", "--yes")
+        assert iam_key.public_line(key_file) != first
+
+    def test_a_no_at_the_terminal_changes_nothing(
+        self, settings: Settings, key_file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings.IAM_KEY_FILE = key_file
+        first = iam_key.create(key_file)
+        answer(monkeypatch, "")
+        assert refused("create_iam_key", "--force") == (1, "Nothing was changed.")
+        assert iam_key.public_line(key_file) == first
+
+    def test_a_folder_that_cannot_be_written_is_one_line(self, settings: Settings) -> None:
+        settings.IAM_KEY_FILE = Path("/proc/nowhere/key")
+        assert refused("create_iam_key")[0] == 1
+
+
+class TestAddServer:
+    def words(self, farm: Farm, *more: str) -> list[str]:
+        return ["add_server", "gpu17", ADDRESSES[0], "--ssh-port", str(farm.port), *more]
+
+    def test_with_yes_the_shown_key_is_pinned(self, farm: Farm) -> None:
+        out = run(*self.words(farm, "--yes"))
+        assert hostkeys.fingerprint(farm.host_key) in out
+        assert Server.objects.get(name="gpu17").host_key == farm.host_key
+
+    def test_with_the_right_fingerprint_nobody_is_asked(self, farm: Farm) -> None:
+        run(*self.words(farm, "--fingerprint", hostkeys.fingerprint(farm.host_key)))
+        assert Server.objects.get().host_key == farm.host_key
+
+    def test_y5_with_another_fingerprint_nothing_is_added(self, farm: Farm) -> None:
+        code, words = refused(*self.words(farm, "--fingerprint", hostkeys.fingerprint(OTHER)))
+        assert code == 1 and "nothing was added" in words and not Server.objects.exists()
+
+    def test_without_a_terminal_nobody_is_asked(self, farm: Farm) -> None:
+        code, words = refused(*self.words(farm))
+        assert code == 2 and "--fingerprint" in words and not Server.objects.exists()
+
+    def test_a_yes_at_the_terminal_is_enough(self, farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+        answer(monkeypatch, "y")
+        run(*self.words(farm))
+        assert Server.objects.exists()
+
+    def test_a_known_name_is_refused(self, farm: Farm) -> None:
+        make_server(farm)
+        assert refused(*self.words(farm, "--yes"))[0] == 1
+
+    def test_a_server_that_does_not_answer_is_refused(self, farm: Farm) -> None:
+        code, words = refused("add_server", "gpu17", "127.0.0.99", "--ssh-port", str(farm.port), "--yes")
+        assert code == 1 and "refused" in words
+
+
+class TestSyncKeys:
+    @pytest.fixture
+    def gpu17(self, farm: Farm, alice: User) -> Server:
+        add_keys(actor="alice", user=alice, pasted=line())
+        return make_server(farm)
+
+    def test_each_server_says_what_became_of_it(self, farm: Farm, gpu17: Server) -> None:
+        out = run("sync_keys").splitlines()
+        assert out[0].startswith("gpu17: succeeded, revision 1, 0 written, 1 unchanged (")
+        assert out[1] == "1 of 1 servers have revision 1"
+        assert farm.register_file()
+
+    def test_what_is_there_is_left_alone_unless_forced(self, farm: Farm, gpu17: Server) -> None:
+        run("sync_keys")
+        run("sync_keys")
+        assert farm.commands() == ["set-keys"]
+        run("sync_keys", "gpu17", "--force", "--wait")
+        assert farm.commands() == ["set-keys", "set-keys"]
+
+    def test_y1_one_dead_server_is_named_and_the_exit_status_is_1(self, farm: Farm, gpu17: Server) -> None:
+        make_server(farm, 1, address="127.0.0.99")
+        assert refused("sync_keys") == (1, "Without the latest keys: gpu18.")
+        gpu17.refresh_from_db()
+        assert gpu17.applied_revision == 1
+
+    def test_a_server_that_waits_for_its_next_try_is_tried_now(self, farm: Farm, gpu17: Server) -> None:
+        Server.objects.update(address="127.0.0.99")
+        refused("sync_keys")
+        Server.objects.update(address=ADDRESSES[0])
+        assert "succeeded" in run("sync_keys")
+
+    def test_chosen_servers_only(self, farm: Farm, gpu17: Server) -> None:
+        other = make_server(farm, 1)
+        run("sync_keys", "gpu17")
+        other.refresh_from_db()
+        assert other.applied_revision == 0 and farm.commands(ADDRESSES[1]) == []
+
+    def test_an_unknown_or_disabled_server_is_wrong_use(self, farm: Farm, gpu17: Server) -> None:
+        code, words = refused("sync_keys", "gpu99")
+        assert code == 2 and "gpu17" in words
+        Server.objects.update(enabled=False)
+        assert refused("sync_keys", "gpu17")[0] == 2
+
+    def test_json_is_one_object(self, farm: Farm, gpu17: Server) -> None:
+        told = json.loads(run("sync_keys", "--json"))
+        assert told == {"revision": 1, "servers": {"gpu17": {"revision": 1, "error": "", "ok": True}}}
+
+
+class TestRegisterContainer:
+    @pytest.fixture
+    def gpu17(self, farm: Farm, transactional_db: None) -> Server:
+        (farm.folder / ADDRESSES[0] / "may_register").touch()
+        return make_server(farm)
+
+    def test_progress_and_success(self, gpu17: Server, alice: User) -> None:
+        out = run("register_container", "gpu17", "alice").splitlines()
+        assert out[0].startswith("[1/3] fetch") and out[-1] == "alice has a container on gpu17"
+
+    def test_the_reason_of_a_refusal(self, farm: Farm, gpu17: Server, alice: User) -> None:
+        (farm.folder / ADDRESSES[0] / "may_register").unlink()
+        assert refused("register_container", "gpu17", "alice") == (1, "gpu17: the template is missing")
+
+    def test_unknown_names_are_wrong_use(self, gpu17: Server, alice: User) -> None:
+        assert refused("register_container", "gpu17", "nobody")[0] == 2
+        assert refused("register_container", "gpu99", "alice")[0] == 2
+
+    def test_the_workers_progress_is_followed(
+        self, gpu17: Server, alice: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = registration.request
+
+        def taken_by_the_worker(**words: Any) -> Registration:
+            order = real(**words)
+            registration.run()
+            return order
+
+        monkeypatch.setattr(registration, "request", taken_by_the_worker)
+        assert "[3/3] clone" in run("register_container", "gpu17", "alice")
+
+
+class TestDeployServer:
+    def test_without_a_terminal_the_password_is_not_asked(self, farm: Farm) -> None:
+        make_server(farm)
+        code, words = refused("deploy_server", "gpu17")
+        assert code == 2 and "--identity" in words and "--password-stdin" in words
+
+    def test_a_template_that_is_missing_is_wrong_use(self, farm: Farm) -> None:
+        make_server(farm)
+        assert refused("deploy_server", "gpu17", "--identity", "k", "--template", "/nowhere.tar.zst")[0] == 2
+
+    def test_y5_nothing_is_sent_to_another_host_key(self, farm: Farm) -> None:
+        make_server(farm, host_key=OTHER)
+        words = ["deploy_server", "gpu17", "--user", farm.user, "--identity", str(farm.iam_key)]
+        assert "host key has changed" in refused(*words)[1] and farm.commands() == []
+
+    def test_a_wrong_password_is_told_in_one_line(self, farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+        make_server(farm)
+        monkeypatch.setattr(sys, "stdin", io.StringIO("wrong\n"))
+        code, words = refused("deploy_server", "gpu17", "--password-stdin")
+        assert code == 1 and "refuses root's sign-in" in words and "wrong" not in words
+
+
+def test_wrong_options_are_exit_status_2_for_a_shell() -> None:
+    env = {"DEBUG": "true", "PATH": os.environ["PATH"], "DATABASE_URL": "sqlite://:memory:"}
+    words = [sys.executable, "manage.py", "add_server", "gpu17"]
+    done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 2 and "address" in done.stderr

@@ -1,0 +1,363 @@
+"""Pushes over real SSH to the real labhost."""
+
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+from pytest_django.fixtures import Settings
+
+from accounts import directory
+from accounts.models import AuditEvent, SSHKey, User
+from accounts.services import keys
+from accounts.services.keys import add_keys, current_revision, revoke_key
+from servers import iam_key, tasks
+from servers.dialing import RemoteError
+from servers.models import Container, Server, Sync
+from servers.services import delivery, hosts, recording
+from tests.accounts.keys import line
+from tests.servers.conftest import OTHER, make_server
+from tests.servers.farm import ADDRESSES, Farm
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick")]
+
+
+def give_key(user: User, number: int = 0) -> SSHKey:
+    return add_keys(actor=user.username, user=user, pasted=line(number)).added[0]
+
+
+def converge() -> list[Sync]:
+    return delivery.converge(actor="test")
+
+
+def key_body(number: int = 0) -> str:
+    return " ".join(line(number).split()[:2])
+
+
+@pytest.fixture
+def gpu17(farm: Farm, transactional_db: None) -> Server:
+    return make_server(farm)
+
+
+def test_a_key_reaches_the_server_and_is_written_down(farm: Farm, gpu17: Server, alice: User) -> None:
+    give_key(alice)
+    (sync,) = converge()
+    assert key_body() in farm.register_file()
+    gpu17.refresh_from_db()
+    assert (sync.state, sync.revision, sync.trigger, sync.error) == ("succeeded", 1, "test", "")
+    assert sync.started_at and sync.finished_at and sync.finished_at >= sync.started_at
+    assert gpu17.applied_revision == current_revision() == 1
+    assert len(gpu17.applied_digest) == 64 and gpu17.last_contact
+    assert (gpu17.attempts, gpu17.next_attempt, gpu17.behind_since, gpu17.lease_until) == (0, None, None, None)
+
+
+def test_contract_the_digest_is_the_one_that_labhost_reports(farm: Farm, gpu17: Server, alice: User) -> None:
+    give_key(alice)
+    converge()
+    gpu17.refresh_from_db()
+    status = hosts.status(gpu17)
+    assert (status.revision, status.digest) == (gpu17.applied_revision, gpu17.applied_digest)
+
+
+def test_contract_a_key_is_tied_to_its_person(farm: Farm, gpu17: Server, alice: User, bob: User) -> None:
+    give_key(alice, 1)
+    give_key(bob, 2)
+    converge()
+    forced = 'restrict,command="/home/register/register.bash {}" {}\n'
+    assert farm.register_file() == forced.format("alice", key_body(1)) + forced.format("bob", key_body(2))
+
+
+def test_a_removed_key_leaves_the_server(farm: Farm, gpu17: Server, alice: User) -> None:
+    key = give_key(alice)
+    converge()
+    revoke_key(actor="alice", key=key)
+    converge()
+    assert farm.register_file() == ""
+
+
+def test_a_pass_without_change_connects_to_nobody(farm: Farm, gpu17: Server, alice: User) -> None:
+    give_key(alice)
+    converge()
+    assert converge() == []
+    assert farm.commands() == ["set-keys"] and Sync.objects.count() == 1
+
+
+def test_an_ordered_push_is_made_although_nothing_changed(farm: Farm, gpu17: Server, alice: User) -> None:
+    give_key(alice)
+    converge()
+    first = delivery.request_push(actor="warden", servers=[gpu17])
+    assert delivery.request_push(actor="warden", servers=[gpu17]) == first, "one order is enough"
+    (sync,) = converge()
+    assert (sync.pk, sync.state, sync.trigger) == (first[0].pk, "succeeded", "warden")
+    assert AuditEvent.objects.filter(verb="server.push_requested", actor="warden").count() == 1
+
+
+def test_a_disabled_server_gets_nothing(farm: Farm, gpu17: Server, alice: User) -> None:
+    Server.objects.update(enabled=False)
+    gpu17.refresh_from_db()
+    give_key(alice)
+    assert delivery.request_push(actor="warden", servers=[gpu17]) == [] and converge() == []
+    assert farm.commands() == []
+
+
+def test_y1_three_dead_of_20_servers_delay_nobody(farm: Farm, alice: User, black_hole: tuple[str, int]) -> None:
+    dead = {
+        "refuses": make_server(farm, 0, "a-refuses", address="127.0.0.99"),
+        "hole": make_server(farm, 0, "a-hole", address=black_hole[0], ssh_port=black_hole[1]),
+        "nameless": make_server(farm, 0, "a-nameless", address=f"{'x' * 64}.invalid"),
+    }
+    good = [make_server(farm, number) for number in range(17)]
+    give_key(alice)
+    began = timezone.now()
+    done = {sync.server.name: sync for sync in converge()}
+    assert len(done) == 20
+    for server in good:
+        sync = done[server.name]
+        assert sync.state == "succeeded" and sync.finished_at
+        assert (sync.finished_at - began).total_seconds() < 10
+    for server in dead.values():
+        server.refresh_from_db()
+        assert done[server.name].state == "failed"
+        assert server.last_error.startswith(server.name) and "\n" not in server.last_error
+        assert server.behind_since and server.behind_since >= began
+        assert server.next_attempt and server.next_attempt > began and server.attempts == 1
+
+
+def test_y1_a_server_that_is_down_is_tried_again_and_served_when_it_returns(
+    farm: Farm, gpu17: Server, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "BACKOFF_FIRST", 0.7)
+    monkeypatch.setattr(delivery, "QUICK_RETRY", timedelta(seconds=2))
+    Server.objects.update(address="127.0.0.99")
+    give_key(alice)
+    failed = converge()
+    assert len(failed) >= 2, "a pass makes the quick tries itself"
+    gpu17.refresh_from_db()
+    since = gpu17.behind_since
+    assert gpu17.attempts == len(failed) and gpu17.next_attempt
+    assert (gpu17.next_attempt - timezone.now()).total_seconds() > 1, "it does not back off"
+    Server.objects.update(address=ADDRESSES[0], next_attempt=timezone.now())
+    gpu17.refresh_from_db()
+    assert gpu17.behind_since == since, "stale since the first failure"
+    (sync,) = converge()
+    gpu17.refresh_from_db()
+    assert sync.state == "succeeded" and gpu17.attempts == 0 and gpu17.behind_since is None
+
+
+def test_y2_a_server_that_never_answers_is_given_up_and_the_others_are_served_meanwhile(
+    farm: Farm, gpu17: Server, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "SERVER_SECONDS", 3.0)
+    other = make_server(farm, 1)
+    farm.behave(ADDRESSES[0], "mute")
+    give_key(alice)
+    done = {sync.server.name: sync for sync in converge()}
+    assert done["gpu17"].state == "failed" and "in time" in done["gpu17"].error
+    good = done[other.name]
+    assert good.state == "succeeded" and good.started_at and good.finished_at
+    assert good.finished_at < (done["gpu17"].finished_at or timezone.now())
+
+
+def test_y4_a_host_that_has_a_newer_revision_refuses_and_staff_can_read_why(
+    farm: Farm, gpu17: Server, alice: User
+) -> None:
+    give_key(alice)
+    converge()
+    state = farm.folder / ADDRESSES[0] / "state/keys.json"
+    state.write_text(state.read_text().replace('"revision": 1', '"revision": 9'))
+    give_key(alice, 1)
+    before = farm.register_file()
+    sync = converge()[0]
+    assert sync.state == "failed" and "newer revision" in sync.error
+    assert farm.register_file() == before
+    gpu17.refresh_from_db()
+    assert gpu17.applied_revision == 1 and gpu17.next_attempt
+
+
+def test_y5_nothing_is_sent_to_a_server_with_a_changed_host_key_and_it_is_kept_for_the_staff(
+    farm: Farm, gpu17: Server, alice: User
+) -> None:
+    Server.objects.update(host_key=OTHER)
+    give_key(alice)
+    (sync,) = converge()
+    gpu17.refresh_from_db()
+    assert sync.state == "failed" and farm.commands() == []
+    assert gpu17.offered_host_key == farm.host_key and gpu17.host_key == OTHER
+    Server.objects.update(next_attempt=timezone.now())
+    converge()
+    assert AuditEvent.objects.filter(verb="server.host_key_refused").count() == 1, "said once, not at each try"
+
+
+def test_y5_nothing_is_sent_to_a_server_without_a_pinned_host_key(farm: Farm, gpu17: Server, alice: User) -> None:
+    Server.objects.update(host_key="")
+    give_key(alice)
+    (sync,) = converge()
+    assert sync.state == "failed" and "no host key is pinned" in sync.error and farm.commands() == []
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "words"),
+    [("garbage", "not JSON"), ("liar", "another revision"), ("fails-all", "gpu17: the disk is full.")],
+)
+def test_y6_a_host_that_could_not_write_is_not_believed_and_is_tried_again(
+    farm: Farm, gpu17: Server, alice: User, behaviour: str, words: str
+) -> None:
+    farm.behave(ADDRESSES[0], behaviour)
+    give_key(alice)
+    sync = converge()[0]
+    gpu17.refresh_from_db()
+    assert sync.state == "failed" and words in sync.error
+    assert gpu17.applied_revision == 0 and gpu17.next_attempt and gpu17.behind_since
+
+
+def test_y7_a_directory_that_is_down_does_not_stop_the_push(
+    farm: Farm, gpu17: Server, alice: User, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.LDAP_URL = "ldap://127.0.0.1:9"
+    assert directory.configured()
+    give_key(alice)
+    tasks.converge()
+    gpu17.refresh_from_db()
+    assert gpu17.applied_revision == 1 and key_body() in farm.register_file()
+    assert "directory unavailable" in caplog.text
+
+
+def test_y7_a_directory_that_is_slow_does_not_delay_the_push(
+    farm: Farm, gpu17: Server, alice: User, settings: Settings, black_hole: tuple[str, int]
+) -> None:
+    settings.LDAP_URL = f"ldap://{black_hole[0]}:{black_hole[1]}"
+    settings.LDAP_TIMEOUT = 3
+    give_key(alice)
+    began = timezone.now()
+    tasks.converge()
+    sync = Sync.objects.get()
+    assert sync.state == "succeeded" and sync.finished_at
+    assert (sync.finished_at - began).total_seconds() < 3
+
+
+def test_y8_one_bad_entry_is_that_persons_only_and_is_tried_again(
+    farm: Farm, gpu17: Server, alice: User, bob: User
+) -> None:
+    give_key(alice)
+    key = give_key(bob, 1)
+    SSHKey.objects.filter(pk=key.pk).update(blob="AAAAbroken")
+    sync = converge()[0]
+    gpu17.refresh_from_db()
+    assert sync.state == "partial" and sync.error == "gpu17: one person was not served."
+    assert set(sync.results) == {"bob"} and sync.results["bob"]["host"] == "failed" and sync.results["bob"]["error"]
+    assert key_body() in farm.register_file()
+    assert gpu17.applied_revision == 2 and gpu17.next_attempt and gpu17.behind_since
+
+
+def test_y9_a_burst_of_edits_is_few_pushes_and_the_last_state_wins(
+    farm: Farm, gpu17: Server, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "SPACING", timedelta(seconds=1))
+    edits = 30
+
+    def converge_three_times() -> None:
+        for _ in range(3):
+            tasks.converge()
+
+    worker = threading.Thread(target=converge_three_times)
+    give_key(alice, 0)
+    worker.start()
+    for number in range(1, edits):
+        give_key(alice, number % 10) if number < 10 else _flip(alice, number)
+        time.sleep(0.1)
+    worker.join()
+    converge()
+    gpu17.refresh_from_db()
+    assert gpu17.applied_revision == current_revision() >= edits
+    assert len(farm.commands()) <= 6
+    expected = {" ".join((key.type, key.blob)) for key in keys.current_state().users["alice"]}
+    assert {part.split('" ')[1] for part in farm.register_file().splitlines()} == expected
+
+
+def _flip(user: User, number: int) -> None:
+    key = user.ssh_keys.filter(revoked_revision__isnull=True).first()
+    assert key is not None
+    revoke_key(actor="alice", key=key)
+    add_keys(actor="alice", user=user, pasted=line(10 + number % 3))
+
+
+def test_y3_a_push_whose_worker_died_is_closed_and_made_again(farm: Farm, gpu17: Server, alice: User) -> None:
+    give_key(alice)
+    claim = delivery._claim("test", None)
+    assert claim is not None and claim.attempts == 1
+    assert delivery._claim("test", None) is None, "two workers at one server"
+    assert delivery.recover() == 0, "it may still be alive"
+    Server.objects.update(lease_until=timezone.now() - timedelta(seconds=1), next_attempt=timezone.now())
+    assert delivery.recover() == 1
+    claim.sync.refresh_from_db()
+    assert claim.sync.state == "failed" and claim.sync.finished_at
+    (sync,) = converge()
+    assert sync.state == "succeeded" and key_body() in farm.register_file()
+
+
+def test_y3_a_worker_that_comes_back_too_late_writes_nothing_down(farm: Farm, gpu17: Server, alice: User) -> None:
+    give_key(alice)
+    late = delivery._claim("test", None)
+    assert late is not None
+    Server.objects.update(lease_until=timezone.now() - timedelta(seconds=1), next_attempt=timezone.now())
+    converge()
+    assert recording.record(late, recording.failure(1, RemoteError("timeout", "late"))) is None
+    gpu17.refresh_from_db()
+    assert gpu17.applied_revision == 1 and gpu17.last_error == ""
+
+
+def test_two_passes_at_once_push_once(farm: Farm, gpu17: Server, alice: User) -> None:
+    give_key(alice)
+    passes = [threading.Thread(target=converge) for _ in range(3)]
+    for one in passes:
+        one.start()
+    for one in passes:
+        one.join()
+    assert farm.commands() == ["set-keys"]
+
+
+def test_containers_are_what_the_server_says(farm: Farm, gpu17: Server, alice: User, bob: User) -> None:
+    Container.objects.create(server=gpu17, user=bob, state="running")
+    users = farm.folder / ADDRESSES[0] / "state/users"
+    users.mkdir()
+    for name in ("alice", "stranger"):
+        (users / f"{name}.json").write_text(f'{{"name": "{name}", "address": "10.0.3.160", "port": 22000}}')
+    delivery.request_push(actor="test", servers=[gpu17])
+    (sync,) = converge()
+    assert sync.state == "succeeded"
+    (row,) = Container.objects.all()
+    assert (row.user, row.address) == (alice, "10.0.3.160")
+
+
+def test_the_portal_without_a_key_says_what_to_do(farm: Farm, gpu17: Server, alice: User, settings: Settings) -> None:
+    settings.IAM_KEY_FILE = farm.folder / "none"
+    give_key(alice)
+    (sync,) = converge()
+    assert sync.state == "failed" and "create_iam_key" in sync.error
+
+
+def test_old_pushes_are_forgotten(gpu17: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "KEPT_SYNCS", 3)
+    now = timezone.now()
+    rows = [Sync.objects.create(server=gpu17, state="succeeded", finished_at=now) for _ in range(5)]
+    recording.prune(gpu17)
+    assert list(Sync.objects.order_by("pk")) == rows[2:]
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_left() -> Iterator[None]:
+    yield
+    left = [one.name for one in threading.enumerate() if one.name.startswith("serve")]
+    assert left == []
+
+
+def test_a_server_that_refuses_the_portals_key_says_what_to_do(
+    farm: Farm, gpu17: Server, alice: User, settings: Settings
+) -> None:
+    settings.IAM_KEY_FILE = farm.folder / "fresh_key"
+    iam_key.create(settings.IAM_KEY_FILE)
+    give_key(alice)
+    (sync,) = converge()
+    assert sync.state == "failed" and "deploy_server gpu17" in sync.error

@@ -1,0 +1,37 @@
+from datetime import timedelta
+from unittest.mock import patch
+
+import pytest
+from django.db import DatabaseError
+from django.test import Client
+from django.utils import timezone
+
+from servers.models import Worker
+from servers.services import worker
+
+pytestmark = pytest.mark.django_db
+
+
+def test_well_while_the_worker_was_seen_lately(client: Client) -> None:
+    worker.alive()
+    answer = client.get("/healthz")
+    assert answer.status_code == 200
+    assert answer.json() == {"ok": True, "database": "ok", "worker": "ok", "worker_seen_seconds_ago": 0}
+
+
+def test_not_well_when_no_worker_was_ever_seen(client: Client) -> None:
+    answer = client.get("/healthz")
+    assert answer.status_code == 503 and answer.json()["worker_seen_seconds_ago"] is None
+    assert Worker.objects.count() == 0, "GET never changes anything"
+
+
+def test_not_well_when_the_worker_is_silent(client: Client) -> None:
+    Worker.objects.create(seen_at=timezone.now() - timedelta(minutes=10))
+    answer = client.get("/healthz")
+    assert answer.status_code == 503 and answer.json()["worker"] == "silent"
+
+
+def test_not_well_without_the_database_and_no_word_of_why(client: Client) -> None:
+    with patch.object(worker, "silence", side_effect=DatabaseError("password=secret")):
+        answer = client.get("/healthz")
+    assert answer.status_code == 503 and b"secret" not in answer.content

@@ -1,0 +1,89 @@
+import re
+
+import pytest
+from django.test import Client
+from knox.models import AuthToken
+
+from accounts.models import AuditEvent, User
+from accounts.services.keys import add_keys
+from servers.models import Container, Server
+from servers.services import tokens
+from tests.accounts.keys import fingerprint, line
+from tests.servers.conftest import signed_in
+
+pytestmark = pytest.mark.django_db
+
+
+def page(user: User) -> str:
+    return signed_in(user).get("/me/").content.decode()
+
+
+def test_strangers_are_asked_to_sign_in(client: Client) -> None:
+    assert client.get("/me/")["Location"] == "/login/?next=/me/"
+
+
+def test_it_shows_port_block_keys_and_configuration(server: Server, alice: User) -> None:
+    add_keys(actor="alice", user=alice, pasted=line())
+    text = page(alice)
+    assert str(alice.port.number) in text and str(alice.subuids.start) in text
+    assert str(alice.subuids.start + 65535) in text
+    assert fingerprint(line()).replace("+", "&#x2B;") in text or fingerprint(line()) in text
+    assert "Host gpu17-manage\n    HostName 172.16.2.17" in text
+    assert 'href="/user/alice/.ssh/config" download' in text
+
+
+def test_without_a_container_it_says_how_to_register(server: Server, alice: User) -> None:
+    assert "ssh register@gpu17-manage alice" in page(alice)
+
+
+def test_with_a_container_it_says_how_to_start_it_and_to_log_in(server: Server, alice: User) -> None:
+    Container.objects.create(server=server, user=alice, state="stopped")
+    text = page(alice)
+    assert "ssh gpu17-manage</code>" in text and "ssh gpu17</code>" in text and "register@" not in text
+
+
+def test_charlie_sees_nothing_of_alices(server: Server, alice: User, charlie: User) -> None:
+    add_keys(actor="alice", user=alice, pasted=line())
+    Container.objects.create(server=server, user=alice, state="running", address="10.0.3.160")
+    tokens.create(actor="alice", user=alice)
+    text = page(charlie)
+    for secret in ("alice", "Alice", str(alice.port.number), str(alice.subuids.start), "10.0.3.160", "SHA256:"):
+        assert secret not in text
+
+
+def test_a_local_account_without_numbers_has_a_page_too(server: Server, staff: User) -> None:
+    assert "You have no port yet" in page(staff)
+
+
+def test_a_token_is_shown_once_and_stored_as_a_digest(alice: User) -> None:
+    client = signed_in(alice)
+    shown = client.post("/me/tokens/add").content.decode()
+    token = re.search(r'<pre id="new-token">(\w+)</pre>', shown)
+    assert token is not None
+    assert token[1] not in client.get("/me/").content.decode()
+    assert AuthToken.objects.get().digest != token[1]
+    assert client.get("/me/tokens/add").status_code == 405, "GET never changes anything"
+    assert AuditEvent.objects.get(verb="token.created").actor == "alice"
+    assert token[1] not in str(AuditEvent.objects.values())
+    own = Client().get("/api/v1/me", headers={"Authorization": f"Token {token[1]}"})
+    assert own.json()["name"] == "alice"
+
+
+def test_a_removed_token_opens_nothing(alice: User) -> None:
+    token = tokens.create(actor="alice", user=alice)
+    client = signed_in(alice)
+    assert client.post(f"/me/tokens/{AuthToken.objects.get().token_key}/remove")["Location"] == "/me/"
+    assert Client().get("/api/v1/me", headers={"Authorization": f"Token {token}"}).status_code == 401
+
+
+def test_nobody_removes_the_token_of_another(alice: User, charlie: User) -> None:
+    tokens.create(actor="alice", user=alice)
+    answer = signed_in(charlie).post(f"/me/tokens/{AuthToken.objects.get().token_key}/remove")
+    assert answer.status_code == 404 and AuthToken.objects.count() == 1
+
+
+def test_the_number_of_tokens_is_bounded(alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "MAX_TOKENS", 1)
+    client = signed_in(alice)
+    client.post("/me/tokens/add")
+    assert client.post("/me/tokens/add")["Location"] == "/me/" and AuthToken.objects.count() == 1

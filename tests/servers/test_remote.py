@@ -1,0 +1,271 @@
+"""Real sshd, real keys, real time."""
+
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from servers import hostkeys, protocol
+from servers.dialing import Endpoint, RemoteError
+from servers.remote import Host, Login, ask, bounded, scan_host_key
+from tests.accounts.keys import generated
+from tests.servers.conftest import OTHER
+from tests.servers.farm import ADDRESSES, Farm, gone_within, is_alive
+
+HERE = ADDRESSES[0]
+STATUS = protocol.frame(protocol.build_status())
+
+
+def login(farm: Farm) -> Login:
+    return Login(farm.user, farm.iam_key)
+
+
+def open_host(farm: Farm, *, seconds: float = 20, host_key: str | None = None) -> Host:
+    return Host(farm.endpoint(host_key=host_key), login(farm), seconds=seconds)
+
+
+def test_a_verb_is_answered(farm: Farm) -> None:
+    with open_host(farm) as host:
+        answer = ask(host, "status", STATUS)
+    assert answer.ok and answer.name == "gpu17" and answer.labhost
+    assert farm.commands() == ["status"]
+
+
+def test_one_connection_serves_several_commands(farm: Farm) -> None:
+    farm.behave(HERE, "shell")
+    with open_host(farm) as host:
+        assert host.run("echo one").stdout == b"one\n"
+        assert host.run("exit 3").status == 3
+
+
+def test_ten_megabytes_go_and_come_back_whole(farm: Farm) -> None:
+    farm.behave(HERE, "shell")
+    data = bytes(range(256)) * 40_000
+    with open_host(farm) as host:
+        began = time.monotonic()
+        assert host.run("cat", [data[:1000], data[1000:]]).stdout == data
+    assert time.monotonic() - began < 8
+
+
+def test_progress_lines_come_while_the_command_runs_and_are_clean(farm: Farm) -> None:
+    farm.behave(HERE, "shell")
+    seen: list[tuple[float, str]] = []
+    with open_host(farm) as host:
+        command = "printf 'one\\033[31m\\n' >&2; sleep 0.4; echo two >&2; printf three >&2"
+        result = host.run(command, on_line=lambda text: seen.append((time.monotonic(), text)))
+    assert [text for _, text in seen] == ["one?[31m", "two", "three"]
+    assert seen[1][0] - seen[0][0] > 0.2
+    assert result.tail == "one?[31m / two / three"
+
+
+def test_an_early_end_of_the_command_is_its_exit_status_not_a_fault(farm: Farm) -> None:
+    farm.behave(HERE, "shell")
+    with open_host(farm) as host:
+        result = host.run("echo no room >&2; exit 7", [b"x" * 8_000_000])
+    assert (result.status, result.tail) == (7, "no room")
+
+
+def test_y5_an_unknown_host_key_is_refused_before_anything_is_sent(farm: Farm) -> None:
+    with pytest.raises(RemoteError) as refused, open_host(farm, host_key=""):
+        pass
+    assert refused.value.code == "host_key_unknown" and refused.value.permanent
+    assert farm.commands() == []
+
+
+def test_y5_a_changed_host_key_is_refused_and_shown(farm: Farm) -> None:
+    before = farm.log()
+    with pytest.raises(RemoteError) as refused, open_host(farm, host_key=OTHER):
+        pass
+    assert refused.value.code == "host_key_changed" and refused.value.permanent
+    assert refused.value.offered == farm.host_key
+    assert hostkeys.fingerprint(farm.host_key) in refused.value.message
+    assert "Accepted" not in farm.log()[len(before) :] and farm.commands() == []
+
+
+def test_y5_a_server_that_no_longer_has_the_pinned_kind_of_key_is_refused(farm: Farm) -> None:
+    pinned = hostkeys.canonical(generated("ecdsa", 256)[0])
+    with pytest.raises(RemoteError) as refused, open_host(farm, host_key=pinned):
+        pass
+    assert refused.value.code == "host_key_changed" and refused.value.offered == farm.host_key
+    assert farm.commands() == []
+
+
+def test_a_pinned_rsa_key_is_the_only_kind_asked_for(farm: Farm) -> None:
+    with open_host(farm, host_key=farm.rsa_host_key) as host:
+        assert ask(host, "status", STATUS).ok
+
+
+def test_a_key_that_the_server_does_not_know_is_refused_in_clear_words(farm: Farm, tmp_path: object) -> None:
+    other = farm.folder / "another_key"
+    other.write_text(generated(number=7)[1])
+    with pytest.raises(RemoteError) as refused, Host(farm.endpoint(), Login(farm.user, other), seconds=10):
+        pass
+    assert refused.value.code == "auth_refused" and "check the account" in refused.value.message
+
+
+def test_a_private_key_that_is_missing_is_named(farm: Farm) -> None:
+    nowhere = Login(farm.user, farm.folder / "nowhere")
+    with pytest.raises(RemoteError, match="nowhere cannot be used") as refused:
+        Host(farm.endpoint(), nowhere, seconds=10).__enter__()
+    assert refused.value.code == "no_key"
+
+
+def test_y1_a_refused_connection_is_told_at_once(farm: Farm) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    began = time.monotonic()
+    there = Endpoint("gpu17", "127.0.0.1", port, farm.host_key)
+    with pytest.raises(RemoteError, match="refused") as refused, Host(there, login(farm), seconds=10):
+        pass
+    assert refused.value.code == "unreachable" and time.monotonic() - began < 1
+
+
+def test_y1_a_name_that_leads_nowhere_is_told_at_once(farm: Farm) -> None:
+    there = Endpoint("gpu17", f"{'x' * 64}.invalid", 22, farm.host_key)  # no resolver is asked for such a name
+    with pytest.raises(RemoteError, match="leads to no address") as refused, Host(there, login(farm), seconds=10):
+        pass
+    assert refused.value.code == "unreachable"
+
+
+def test_y1_a_resolver_that_is_silent_is_left_behind(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+
+    def silent(*_: object, **__: object) -> list[object]:
+        time.sleep(3)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    began = time.monotonic()
+    with pytest.raises(RemoteError), Host(farm.endpoint("gpu17.lab"), login(farm), seconds=0.5):
+        pass
+    assert time.monotonic() - began < 2
+
+
+def test_y1_a_black_hole_is_given_up_in_time(farm: Farm, black_hole: tuple[str, int]) -> None:
+    there = Endpoint("gpu17", *black_hole, farm.host_key)
+    began = time.monotonic()
+    with pytest.raises(RemoteError), Host(there, login(farm), seconds=1.5):
+        pass
+    assert time.monotonic() - began < 4
+
+
+@pytest.fixture
+def slow_banner() -> Iterator[tuple[str, int]]:
+    """Sends a banner, and nothing after it."""
+    import threading
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        kept: list[socket.socket] = []
+
+        def accept() -> None:
+            while True:
+                try:
+                    kept.append(listener.accept()[0])
+                    kept[-1].sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+                except OSError:
+                    return
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield listener.getsockname()
+        listener.shutdown(socket.SHUT_RDWR)
+        for connection in kept:
+            connection.close()
+
+
+def test_y2_a_host_that_hangs_after_the_banner_is_given_up(farm: Farm, slow_banner: tuple[str, int]) -> None:
+    began = time.monotonic()
+    there = Endpoint("gpu17", *slow_banner, farm.host_key)
+    with pytest.raises(RemoteError) as refused, Host(there, login(farm), seconds=1.5):
+        pass
+    assert refused.value.code == "timeout" and time.monotonic() - began < 4
+
+
+@pytest.mark.parametrize("behaviour", ["deaf", "mute"])
+def test_y2_a_host_that_hangs_in_the_transfer_or_before_the_answer_is_given_up(farm: Farm, behaviour: str) -> None:
+    farm.behave(HERE, behaviour)
+    began = time.monotonic()
+    with pytest.raises(RemoteError) as refused, open_host(farm, seconds=2) as host:
+        host.run("set-keys", [b"x" * 12_000_000])
+    assert refused.value.code == "timeout" and time.monotonic() - began < 5
+
+
+def test_y2_a_cut_transfer_ends_the_real_host_program_and_applies_nothing(farm: Farm) -> None:
+    framed = protocol.frame(protocol.build_set_keys(1, {"alice": []}))
+
+    def half() -> Iterator[bytes]:
+        yield framed[: len(framed) // 2]
+        time.sleep(3)
+
+    with pytest.raises(RemoteError), open_host(farm, seconds=1.5) as host:
+        host.run("set-keys", half())
+    (pid,) = farm.pids()
+    assert gone_within(pid, 5), "labhost waits for the rest for ever"
+    assert not (farm.folder / HERE / "state/keys.json").exists()
+
+
+def test_y2_a_bounded_command_ends_on_the_far_side_too(farm: Farm) -> None:
+    farm.behave(HERE, "shell")
+    with pytest.raises(RemoteError) as refused, open_host(farm, seconds=1) as host:
+        host.run(bounded("sleep 300", seconds=3, sudo=False))
+    assert refused.value.code == "timeout"
+    (pid,) = farm.pids()
+    assert is_alive(pid), "it ended with the connection, so this test shows nothing"
+    assert gone_within(pid, 6)
+
+
+def test_an_answer_without_end_is_cut_off(farm: Farm) -> None:
+    farm.behave(HERE, "flood")
+    with pytest.raises(RemoteError, match="too long") as refused, open_host(farm) as host:
+        host.run("status", most=1_000_000)
+    assert refused.value.code == "bad_answer"
+    assert gone_within(farm.pids()[0], 5)
+
+
+def test_an_answer_that_is_no_answer_is_told_with_the_last_words(farm: Farm) -> None:
+    farm.behave(HERE, "garbage")
+    with pytest.raises(RemoteError) as refused, open_host(farm) as host:
+        ask(host, "status", STATUS)
+    assert refused.value.code == "bad_answer"
+    assert refused.value.message == "gpu17: its answer is not JSON (sudo: ?[31ma password is required)."
+
+
+def test_success_in_the_answer_but_not_in_the_exit_status_is_no_success(farm: Farm) -> None:
+    farm.behave(HERE, "shell")
+    with pytest.raises(RemoteError, match="disagree"), open_host(farm) as host:
+        ask(host, """echo '{"version":1,"ok":true}'; exit 1""", STATUS)
+
+
+def test_the_host_key_of_a_new_server_is_its_ed25519_key(farm: Farm) -> None:
+    assert scan_host_key(HERE, farm.port) == farm.host_key
+    assert farm.commands() == []
+
+
+def test_y1_a_scan_of_a_black_hole_is_bounded(black_hole: tuple[str, int]) -> None:
+    began = time.monotonic()
+    with pytest.raises(RemoteError) as refused:
+        scan_host_key(*black_hole, seconds=1)
+    assert refused.value.code == "unreachable" and time.monotonic() - began < 4
+
+
+def test_neither_agent_nor_own_keys_nor_ssh_config_is_used(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = farm.folder / "person"
+    (home / ".ssh").mkdir(parents=True, exist_ok=True)
+    (home / ".ssh/config").write_text(f"Host *\n  Port 1\n  HostName 127.0.0.99\n  IdentityFile {farm.iam_key}\n")
+    (home / ".ssh/id_ed25519").write_bytes(farm.iam_key.read_bytes())
+    monkeypatch.setenv("HOME", str(home))
+    other = farm.folder / "wrong_key"
+    other.write_text(generated(number=8)[1])
+    with pytest.raises(RemoteError) as refused, Host(farm.endpoint(), Login(farm.user, other), seconds=10):
+        pass
+    assert refused.value.code == "auth_refused"
+    with open_host(farm) as host:
+        assert ask(host, "status", STATUS).ok
+
+
+def test_a_traceback_of_the_library_is_never_logged(
+    farm: Farm, black_hole: tuple[str, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    there = Endpoint("gpu17", *black_hole, farm.host_key)
+    with pytest.raises(RemoteError), Host(there, login(farm), seconds=1):
+        pass
+    assert [record for record in caplog.records if "paramiko" in record.name] == []

@@ -1,0 +1,112 @@
+from datetime import timedelta
+from unittest.mock import patch
+
+import pytest
+from django.test import TestCase
+from django.utils import timezone
+from django_q.models import OrmQ, Schedule
+
+from accounts import directory
+from accounts.models import User
+from accounts.services import people
+from accounts.services.keys import add_keys
+from servers import apps, tasks
+from servers.models import Registration, Server, Sync, Worker
+from servers.services import names, queue
+from tests.accounts.keys import line
+
+
+def waiting() -> list[str]:
+    """The functions that the broker holds."""
+    return [row.func() for row in OrmQ.objects.order_by("pk")]
+
+
+@pytest.mark.django_db
+def test_a_change_of_keys_wakes_the_worker_after_its_commit(alice: User) -> None:
+    with TestCase.captureOnCommitCallbacks(execute=True):
+        add_keys(actor="alice", user=alice, pasted=line())
+        assert waiting() == []
+    assert waiting() == [queue.CONVERGE]
+
+
+@pytest.mark.django_db
+def test_o1_locking_somebody_out_wakes_the_worker(alice: User) -> None:
+    with TestCase.captureOnCommitCallbacks(execute=True):
+        people.set_active(actor="warden", user=alice, active=False)
+    assert waiting() == [queue.CONVERGE]
+
+
+@pytest.mark.django_db
+def test_a_broker_that_is_down_does_not_undo_the_change(alice: User) -> None:
+    with (
+        patch("servers.services.queue.async_task", side_effect=OSError("no broker")),
+        TestCase.captureOnCommitCallbacks(execute=True),
+    ):
+        add_keys(actor="alice", user=alice, pasted=line())
+    assert alice.ssh_keys.count() == 1
+
+
+@pytest.mark.django_db
+def test_reconcile_finds_what_the_broker_lost(server: Server, alice: User) -> None:
+    add_keys(actor="alice", user=alice, pasted=line())
+    Registration.objects.create(server=server, user=alice, requested_by="warden")
+    with TestCase.captureOnCommitCallbacks(execute=True):
+        tasks.reconcile()
+    assert sorted(waiting()) == [queue.CONVERGE, queue.REGISTER]
+    assert Worker.objects.get().seen_at
+
+
+@pytest.mark.django_db
+def test_reconcile_with_nothing_to_do_wakes_nobody(server: Server) -> None:
+    with TestCase.captureOnCommitCallbacks(execute=True):
+        tasks.reconcile()
+    assert waiting() == []
+
+
+@pytest.mark.django_db
+def test_y3_reconcile_recovers_what_a_dead_worker_held(server: Server, alice: User) -> None:
+    past = timezone.now() - timedelta(minutes=5)
+    Server.objects.update(lease_until=past, next_attempt=past, attempts=1)
+    sync = Sync.objects.create(server=server, state="running", started_at=past)
+    order = Registration.objects.create(server=server, user=alice, state="running", attempts=1, lease_until=past)
+    with TestCase.captureOnCommitCallbacks(execute=True):
+        tasks.reconcile()
+    sync.refresh_from_db()
+    order.refresh_from_db()
+    assert (sync.state, order.state) == ("failed", "queued")
+    assert sorted(waiting()) == [queue.CONVERGE, queue.REGISTER]
+
+
+@pytest.mark.django_db
+def test_the_schedule_is_made_once() -> None:
+    apps._plan_reconcile()
+    apps._plan_reconcile()
+    row = Schedule.objects.get(name="lab-iam reconcile")
+    assert (row.func, row.schedule_type, row.minutes, row.repeats) == ("servers.tasks.reconcile", "I", 1, -1)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", [queue.CONVERGE, queue.REGISTER, "servers.tasks.reconcile"])
+def test_the_names_of_tasks_are_those_of_functions(name: str) -> None:
+    assert callable(getattr(tasks, name.rpartition(".")[2]))
+
+
+@pytest.mark.django_db
+def test_full_names_are_read_once_for_each_revision(alice: User) -> None:
+    add_keys(actor="alice", user=alice, pasted=line())
+    with patch.object(people, "sync_names", return_value=people.SyncNames()) as asked:
+        assert names.refresh(actor="worker") is True
+        assert names.refresh(actor="worker") is False
+        add_keys(actor="alice", user=alice, pasted=line(1))
+        assert names.refresh(actor="worker") is True
+    assert asked.call_count == 2
+
+
+@pytest.mark.django_db
+def test_y7_a_directory_that_is_down_is_said_once_and_nothing_else(
+    alice: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_keys(actor="alice", user=alice, pasted=line())
+    with patch.object(people, "sync_names", side_effect=directory.DirectoryUnavailable("down")):
+        assert names.refresh(actor="worker") is False
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
