@@ -34,9 +34,10 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    """The lab `test`, made anew and removed at the end; this process lives in its network from here on."""
-    with only_one("test"):
-        lab = Lab("test")
+    """The lab `test` (or LAB_IAM_LAB), made anew and removed at the end; this process lives in its network then."""
+    name = os.environ.get("LAB_IAM_LAB", "test")
+    with only_one(name):
+        lab = Lab(name)
         if lab.exists:
             lab.remove()
         try:

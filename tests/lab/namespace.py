@@ -7,6 +7,9 @@ from pathlib import Path
 from tests.lab.shell import run
 
 BRIDGE = "lab0"
+# Without one of its own a bridge takes the lowest of its ports', and so another one whenever a server reboots:
+# the servers' neighbour entries for the portal would then be wrong for some seconds.
+BRIDGE_MAC = "02:16:ac:10:02:01"
 CLONE_NEWNET = 0x40000000
 
 
@@ -24,7 +27,7 @@ class Namespace:
         run(["ip", "netns", "add", self.name])
         for arguments in (
             ["link", "set", "lo", "up"],
-            ["link", "add", BRIDGE, "type", "bridge", "forward_delay", "0"],
+            ["link", "add", BRIDGE, "address", BRIDGE_MAC, "type", "bridge", "forward_delay", "0"],
             *(["address", "add", address, "dev", BRIDGE] for address in addresses),
             ["link", "set", BRIDGE, "up"],
         ):
