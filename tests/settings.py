@@ -2,8 +2,8 @@
 
 import os
 
-# The database may be chosen, so that the same tests run on PostgreSQL.
-_KEEP = {"DATABASE_URL", "LAB_IAM_TEST_NETWORKS"}
+# The database may be chosen, so that the same tests run on PostgreSQL; and the lab, so that two can be booted.
+_KEEP = {"DATABASE_URL", "LAB_IAM_LAB", "LAB_IAM_TEST_NETWORKS"}
 for _name in [name for name in os.environ if name.startswith(("LDAP_", "LAB_")) and name not in _KEEP]:
     del os.environ[_name]
 for _name in (

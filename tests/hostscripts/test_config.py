@@ -61,7 +61,7 @@ def test_a_missing_value_is_named(name: str) -> None:
     "text", ["[portal]\nurll = x\n", "[other]\na = b\n", "url = x\n", "[portal]\nurl = a\nurl = b\n"]
 )
 def test_what_the_file_may_not_hold_is_refused(text: str) -> None:
-    with pytest.raises(LabhostError, match="host.conf"):
+    with pytest.raises(LabhostError, match=r"host\.conf"):
         config.values_of(text)
 
 

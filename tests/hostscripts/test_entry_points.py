@@ -1,4 +1,4 @@
-"""Cases L1 and R1: the real login shells, in all that they refuse before sudo is reached."""
+"""Cases L1, L2, R1 and R5: the real login shells, in all that they refuse before sudo is reached."""
 
 import subprocess
 from pathlib import Path
@@ -7,6 +7,22 @@ import pytest
 
 from tests.hostscripts.conftest import SCRIPTS
 
+FORCED = "/home/register/register.bash alice"
+SHELLS = ["login.bash", "iam-shell.bash", "register.bash"]
+WORDS = [
+    "",
+    " ",
+    "start ",
+    " start",
+    "START",
+    "start\n",
+    "-c",
+    "--help",
+    "port 08",
+    "port 65536",
+    "port -1",
+    "port 80;id",
+]
 EVIL = ["touch {0}", "$(touch {0})", "`touch {0}`", "start; touch {0}", "start\ntouch {0}", "start && touch {0}", "*"]
 
 
@@ -32,9 +48,8 @@ def test_l1_words_are_exact(tmp_path: Path, script: str, word: str) -> None:
 
 @pytest.mark.parametrize("word", EVIL)
 def test_r1_the_request_is_never_evaluated(tmp_path: Path, word: str) -> None:
-    forced = "/home/register/register.bash alice"
     request = word.format(tmp_path / "evil")
-    refused(run("register.bash", "-c", forced, requested=request, folder=tmp_path), tmp_path)
+    refused(run("register.bash", "-c", FORCED, requested=request, folder=tmp_path), tmp_path)
 
 
 @pytest.mark.parametrize("forced", ["/bin/sh", "/home/register/register.bash alice; id", "register.bash alice", ""])
@@ -43,6 +58,39 @@ def test_r1_another_forced_command_is_refused(tmp_path: Path, forced: str) -> No
 
 
 def test_r2_another_name_than_the_keys_is_refused(tmp_path: Path) -> None:
-    done = run("register.bash", "-c", "/home/register/register.bash alice", requested="bob", folder=tmp_path)
+    done = run("register.bash", "-c", FORCED, requested="bob", folder=tmp_path)
     refused(done, tmp_path)
     assert "alice" in done.stderr
+
+
+@pytest.mark.parametrize("word", [*WORDS, "x" * 100_000, "st*rt", "status extra"], ids=lambda word: repr(word[:12]))
+@pytest.mark.parametrize("script", SHELLS)
+def test_l1_l2_neighbours_of_the_grammar(tmp_path: Path, script: str, word: str) -> None:
+    refused(run(script, "-c", word, requested="start", folder=tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize("words", [["start"], ["-c"], ["-i"], ["-c", "start", "x"], ["-l", "start"], ["--", "start"]])
+@pytest.mark.parametrize("script", SHELLS)
+def test_l1_other_numbers_of_words(tmp_path: Path, script: str, words: list[str]) -> None:
+    refused(run(script, *words, folder=tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "request_", [None, "", "alice\n", "alice x", "Alice", "-rf", "..", "x" * 100_000, "al\x1b[2Jice"], ids=repr
+)
+def test_r1_r5_requests_that_are_not_the_name(tmp_path: Path, request_: str | None) -> None:
+    done = run("register.bash", "-c", FORCED, requested=request_, folder=tmp_path)
+    refused(done, tmp_path)
+    assert done.stderr.strip().isprintable() and len(done.stderr) < 200
+
+
+@pytest.mark.parametrize(
+    "forced", [FORCED + "\n", f"{FORCED}\nid", FORCED + " ", f"{FORCED} -x", FORCED.replace("alice", "-rf")]
+)
+def test_r1_a_forced_command_that_is_nearly_right(tmp_path: Path, forced: str) -> None:
+    refused(run("register.bash", "-c", forced, requested="alice", folder=tmp_path), tmp_path)
+
+
+def test_l1_iam_answers_one_object_for_an_unknown_verb(tmp_path: Path) -> None:
+    done = run("iam-shell.bash", "-c", "status; id", folder=tmp_path)
+    assert len(done.stdout.splitlines()) == 1 and '"bad_request"' in done.stdout

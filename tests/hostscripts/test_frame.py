@@ -6,18 +6,26 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from labhost import frame
-from labhost.errors import BadFrame, BadRequest
+from labhost.errors import BadFrame, BadRequest, LabhostError
 
 
 @contextmanager
 def arriving(data: bytes, *, closed: bool = True) -> Iterator[int]:
     reader, writer = os.pipe()
-    sender = threading.Thread(target=lambda: (os.write(writer, data), os.close(writer) if closed else None))
+
+    def send() -> None:
+        os.write(writer, data)
+        if closed:
+            os.close(writer)
+
+    sender = threading.Thread(target=send)
     sender.start()
     try:
         yield reader
@@ -118,3 +126,20 @@ def test_the_digest_is_that_of_canonical_json() -> None:
     text = '{"a":[{"comment":"\\u00e9","type":"t"}],"b":[]}'
     assert frame.digest_of(users) == hashlib.sha256(text.encode()).hexdigest()
     assert frame.digest_of(json.loads(json.dumps(users))) == frame.digest_of(users)
+
+
+@st.composite
+def spoilt(draw: st.DrawFn) -> bytes:
+    """A good frame cut, changed and lengthened; or the right frame of a wrong body; or anything."""
+    data = bytearray(draw(st.sampled_from([WHOLE, framed(draw(st.binary(max_size=80)))])))
+    for _ in range(draw(st.integers(0, 4))):
+        place = draw(st.integers(0, len(data)))
+        data[place : place + draw(st.integers(0, 5))] = draw(st.binary(max_size=5))
+    return bytes(data) if draw(st.integers(0, 9)) else draw(st.binary(max_size=200))
+
+
+@settings(max_examples=1000, deadline=None, database=None)
+@given(spoilt())
+def test_p3_no_bytes_are_more_than_a_refusal(data: bytes) -> None:
+    with suppress(LabhostError):
+        assert read(data)["version"] == 1

@@ -11,7 +11,27 @@ def test_r5_names_of_people(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [*sorted(names.RESERVED), "9a", "a/b", "a.b", "a\0", "\na", "a\u0661", "\uff41", "$(id)", "a" * 100_000]
+    "name",
+    [
+        *sorted(names.RESERVED),
+        "-rf",
+        "..",
+        "a" * 33,
+        "Alice",
+        "a b",
+        "a\n",
+        "\u00e9",
+        "",
+        "9a",
+        "a/b",
+        "a.b",
+        "a\0",
+        "\na",
+        "a\u0661",
+        "\uff41",
+        "$(id)",
+        "a" * 100_000,
+    ],
 )
 def test_r5_refused_in_one_short_line(name: str) -> None:
     assert not names.is_name(name)

@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 from labhost.errors import LabhostError
@@ -29,7 +30,7 @@ def test_what_takes_too_long_is_killed_with_its_children() -> None:
 
 def _lives(pid: int) -> bool:
     try:
-        with open(f"/proc/{pid}/stat") as status:
+        with Path(f"/proc/{pid}/stat").open() as status:
             return status.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False

@@ -22,3 +22,14 @@ def test_c4_ones_own_block_is_no_conflict_by_name_or_uid() -> None:
     blocks = [Block("alice", 100_000, 65_536), Block("1001", 100_000, 65_536)]
     assert subids.conflict(blocks, ["alice", "1001"], 100_000, 65_536) is None
     assert subids.conflict(blocks, ["alice"], 100_000, 65_536) == blocks[1]
+
+
+@pytest.mark.parametrize(("start", "owner"), [(100_000, "bob"), (99_999 + 65_536, "bob"), (34_465, "bob")])
+def test_c4_a_block_that_overlaps_a_local_one_is_found(start: int, owner: str) -> None:
+    block = subids.conflict(subids.parse("bob:100000:65536\nnonsense\n"), ["alice"], start, 65_536)
+    assert block is not None and block.owner == owner
+
+
+@pytest.mark.parametrize("start", [100_000 + 65_536, 34_464])
+def test_c4_a_block_beside_it_is_free(start: int) -> None:
+    assert subids.conflict(subids.parse("bob:100000:65536\n"), ["alice"], start, 65_536) is None

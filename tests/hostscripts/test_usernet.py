@@ -3,6 +3,8 @@
 import pytest
 from labhost import usernet
 
+KEPT = "# a comment\njimbob veth lxcbr0 3\n\n@group veth lxcbr0 1\nbob veth otherbr 2\n"
+
 
 @pytest.mark.parametrize("other", ["jimbob", "bob2", "bo", "BOB", "bob-x", "@bob", "#bob"])
 def test_c5_bob_is_nobody_else(other: str) -> None:
@@ -42,3 +44,14 @@ def test_c5_ones_own_stale_lines_become_one(stale: str) -> None:
 def test_c5_an_empty_file() -> None:
     assert usernet.grant("", "bob", "lxcbr0") == "bob veth lxcbr0 1\n"
     assert usernet.revoke("", "bob", "lxcbr0") == ""
+
+
+def test_c5_granting_keeps_every_other_line() -> None:
+    granted = usernet.grant(KEPT, "bob", "lxcbr0")
+    assert granted == KEPT + "bob veth lxcbr0 1\n"
+    assert usernet.grant(granted, "bob", "lxcbr0") == granted
+    assert usernet.revoke(granted, "bob", "lxcbr0") == KEPT
+
+
+def test_c5_a_last_line_without_an_end_stays_a_line() -> None:
+    assert usernet.grant("x veth br0 1", "bob", "lxcbr0") == "x veth br0 1\nbob veth lxcbr0 1\n"
