@@ -10,6 +10,7 @@ import pytest
 from tests.accounts.first_sign_ins import name_of, password_of
 from tests.lab.directory import Directory
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 
 

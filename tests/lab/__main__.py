@@ -3,10 +3,11 @@
 import os
 import subprocess
 import sys
-import time
+import tempfile
 from pathlib import Path
 
 from tests.lab.images import REPOSITORY
+from tests.lab.report import summary
 
 # The only addresses besides loopback that a test may reach: those of the lab, in a namespace of its own.
 LAB_NETWORK = "172.16.2.0/24"
@@ -65,20 +66,24 @@ def _pytest(*arguments: str) -> int:
 
 
 def _unit(arguments: list[str]) -> int:
-    return _pytest("-n", "2", "-m", "not root and not lab", "--ignore=tests/e2e", "--ignore=tests/browser", *arguments)
+    quick = "not root and not lab and not slow"
+    return _pytest("-n", "2", "-m", quick, "--ignore=tests/e2e", "--ignore=tests/browser", *arguments)
 
 
 def _all(arguments: list[str]) -> int:
     """The tests that need no lab, two at a time; then those on the booted lab, one after the other."""
-    started = time.monotonic()
+    if arguments:
+        return _pytest(*arguments)
     parts = {
-        "without a lab": _pytest("-n", "2", "-rs", "--ignore=tests/e2e", "--ignore=tests/browser", *arguments),
-        "on the booted lab": _pytest("-rs", "tests/e2e", "tests/browser", *arguments),
+        "without a lab": ["-n", "2", "--ignore=tests/e2e", "--ignore=tests/browser"],
+        "on the booted lab": ["tests/e2e", "tests/browser"],
     }
-    for part, code in parts.items():
-        print(f"{part}: {'passed' if code == 0 else f'FAILED (pytest ended with {code})'}")
-    print(f"all tests in {time.monotonic() - started:.0f} s; pytest's own counts stand above, one line for each part")
-    return max(parts.values())
+    with tempfile.TemporaryDirectory() as folder:
+        reports = {part: Path(folder) / f"{number}.xml" for number, part in enumerate(parts)}
+        codes = [_pytest(f"--junitxml={reports[part]}", *words) for part, words in parts.items()]
+        for part, report in reports.items():
+            print(f"{part}: {summary(report) if report.exists() else 'FAILED: pytest did not end by itself'}")
+    return max(codes, key=abs)
 
 
 if __name__ == "__main__":
