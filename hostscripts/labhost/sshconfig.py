@@ -26,6 +26,10 @@ def _line(line: str) -> str:
     if len(words) == 2 and _WORD.fullmatch(words[1]):
         if words[0] == "Host":
             return f"Host {words[1]}"
-        if words[0] in _KEYWORDS and (words[0] != "Port" or re.fullmatch(r"[1-9][0-9]{0,4}", words[1], re.ASCII)):
+        if words[0] in _KEYWORDS and (words[0] != "Port" or _is_port(words[1])):
             return f"    {words[0]} {words[1]}"
     raise PortalUnavailable("the portal's .ssh/config holds a line that is not allowed")
+
+
+def _is_port(word: str) -> bool:
+    return re.fullmatch(r"[1-9][0-9]{0,4}", word, re.ASCII) is not None and int(word) <= 65535

@@ -1,7 +1,10 @@
 """/etc/subuid and /etc/subgid: read, compared, never edited here (usermod does that)."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+_NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)  # as many digits as an id has
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ def parse(text: str) -> list[Block]:
     for line in text.splitlines():
         owner, _, rest = line.partition(":")
         start, _, count = rest.partition(":")
-        if owner and start.isascii() and start.isdigit() and count.isascii() and count.isdigit():
+        if owner and _NUMBER.fullmatch(start) and _NUMBER.fullmatch(count):
             blocks.append(Block(owner, int(start), int(count)))
     return blocks
 

@@ -35,6 +35,7 @@ def test_l3_a_good_configuration_is_rendered_anew() -> None:
         "Port 08",
         "Port 22;id",
         "Port -1",
+        "Port 65536",
         "Port 123456",
         "Port \u0662\u0662",
         "# a\x1b[2J",

@@ -5,7 +5,10 @@ from labhost import subids
 from labhost.subids import Block
 
 
-@pytest.mark.parametrize("line", ["", "bob", "bob:1", "bob:-1:5", "bob:1:", ":1:5", "bob:0x10:5", "bob:\u0661:5", "#x"])
+@pytest.mark.parametrize(
+    "line",
+    ["", "bob", "bob:1", "bob:-1:5", "bob:1:", ":1:5", "bob:0x10:5", "bob:\u0661:5", "#x", "bob:" + "9" * 5000 + ":5"],
+)
 def test_c4_lines_that_are_not_blocks_are_skipped(line: str) -> None:
     assert subids.parse(f"{line}\nalice:10:5\n") == [Block("alice", 10, 5)]
 
