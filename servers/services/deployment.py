@@ -166,13 +166,13 @@ def _upload_template(host: Host, plan: Plan, folder: str, tell: Tell) -> str:
 
 
 def _pieces(path: Path, tell: Tell) -> Iterator[bytes]:
-    total, sent, told = path.stat().st_size, 0, -10
+    total, sent, told = path.stat().st_size, 0, -10  # of each tenth, and of the end
     with path.open("rb") as stream:
         while piece := stream.read(CHUNK):
             yield piece
             sent += len(piece)
             percent = 100 * sent // max(total, 1)
-            if percent >= told + 10:
+            if percent >= min(told + 10, 100):
                 told = percent
                 tell(f"Copying the template: {percent} % of {total // CHUNK} MiB")
 
