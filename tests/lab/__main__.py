@@ -30,6 +30,7 @@ def main(command: str, arguments: list[str]) -> int:
 
 def _lab(command: str, arguments: list[str]) -> int:
     from tests.lab.demo import demo
+    from tests.lab.kernel import KernelLacks
     from tests.lab.lab import ROOT, Lab, only_one
     from tests.lab.shell import CommandFailed
 
@@ -49,7 +50,7 @@ def _lab(command: str, arguments: list[str]) -> int:
         return 0
     except BlockingIOError:
         raise SystemExit("lab: another ./lab is busy with it right now. Wait for it, or end it.") from None
-    except CommandFailed as error:
+    except (CommandFailed, KernelLacks) as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.lab import images, nvidia
+from tests.lab import images, kernel, nvidia
 from tests.lab.directory import Directory
 from tests.lab.machine import Machine
 from tests.lab.namespace import Namespace
@@ -64,6 +64,7 @@ class Lab:
 
     def make(self, outside: socket.socket | None = None) -> None:
         """All that a lab's administrator sets up, up to and including two deployed servers, and go inside."""
+        kernel.check()
         image, template = images.server_image(), images.template()
         self.folder.mkdir(parents=True)
         self.namespace.create([f"{address}/24" for address in (GATEWAY, PORTAL, DIRECTORY)])
