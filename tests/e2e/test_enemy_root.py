@@ -25,6 +25,7 @@ def alice(lab: Lab):  # type: ignore[no-untyped-def]
     person = register(lab, "alice")
     register(lab, "bob")
     person.ssh("gpu17-manage")
+    push(lab)  # bob's keys are from now on as each later push has them
     yield person
     lab.servers["gpu17"].run(
         f"r={rootfs()}; chattr -i $r/home/alice/.ssh 2>/dev/null; rm -rf $r/home/alice/.ssh $r/home/evil", check=False

@@ -72,12 +72,12 @@ def _unit(arguments: list[str]) -> int:
 
 
 def _all(arguments: list[str]) -> int:
-    """The tests that need no lab, two at a time; then those on the booted lab, one after the other."""
+    """The tests that need no lab, two at a time; then those that need one, on two labs at a time, file by file."""
     if arguments:
         return _pytest(*arguments)
     parts = {
         "without a lab": ["-n", "2", "--ignore=tests/e2e", "--ignore=tests/browser"],
-        "on the booted lab": ["tests/e2e", "tests/browser"],
+        "on booted labs": ["-n", "2", "--dist", "loadfile", "tests/e2e", "tests/browser"],
     }
     with tempfile.TemporaryDirectory() as folder:
         reports = {part: Path(folder) / f"{number}.xml" for number, part in enumerate(parts)}

@@ -36,8 +36,8 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    """The lab `test` (or LAB_IAM_LAB), made anew and removed at the end; this process lives in its network then."""
-    name = os.environ.get("LAB_IAM_LAB", "test")
+    """A lab of this process's own, made anew and removed at the end; the process lives in its network then."""
+    name = "-".join([os.environ.get("LAB_IAM_LAB", "test"), *filter(None, [os.environ.get("PYTEST_XDIST_WORKER")])])
     with only_one(name):
         lab = Lab(name)
         if lab.exists:

@@ -1,9 +1,12 @@
 """The two images that every lab needs, built once and kept: a GPU server and the containers' template."""
 
+import fcntl
 import hashlib
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.lab.progress import progress
@@ -37,11 +40,25 @@ def _kept(kind: str, recipe: str) -> Path:
     return CACHE / f"{kind}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
 
 
+@contextmanager
+def _one_builder() -> Iterator[None]:
+    """Two labs that boot at once build each image once."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "building.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def server_image() -> Path:
     """The folder of a GPU server's root file system; shared read-only by all booted servers."""
     image = _kept("server", SUITE + SERVER_PACKAGES + Path(__file__).read_text())
-    if image.is_dir():
-        return image
+    with _one_builder():
+        if not image.is_dir():
+            _build_server(image)
+    return image
+
+
+def _build_server(image: Path) -> None:
     making = CACHE / f"{image.name}.making"
     _forget(making)
     making.mkdir(parents=True)
@@ -58,7 +75,6 @@ def server_image() -> Path:
         root.rename(image)
     _forget(making)
     _forget_others("server", image)
-    return image
 
 
 def _prepare(root: Path) -> None:
@@ -79,12 +95,11 @@ def template() -> Path:
     script = REPOSITORY / "hostscripts/create-lxc-template.bash"
     image = _kept("template", SUITE + script.read_text())
     archive = image.with_suffix(".tar.zst")
-    if archive.is_file():
-        return archive
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with progress("building the containers' template (about 40 s, once)"):
-        run(["bash", str(script), "--suite", SUITE, "--mirror", mirror(), str(archive)], timeout=900)
-    _forget_others("template", archive)
+    with _one_builder():
+        if not archive.is_file():
+            with progress("building the containers' template (about 40 s, once)"):
+                run(["bash", str(script), "--suite", SUITE, "--mirror", mirror(), str(archive)], timeout=900)
+            _forget_others("template", archive)
     return archive
 
 
