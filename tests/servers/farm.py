@@ -55,6 +55,7 @@ class Farm:
             f"AuthorizedKeysFile {self.folder}/authorized_keys",
             f"ForceCommand {sys.executable} {PROGRAM} {self.folder}",
             "PidFile none",
+            f"SetEnv HOME={self.folder}",  # bash reads ~/.bashrc also under sshd: not that of whoever runs the tests
             "UsePAM no",
             "StrictModes no",
             "PasswordAuthentication no",
