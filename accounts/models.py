@@ -37,6 +37,12 @@ class User(AbstractBaseUser, PermissionsMixin):
     is_active = models.BooleanField(default=True)
     is_staff = models.BooleanField(default=False)
     date_joined = models.DateTimeField(default=timezone.now, editable=False)
+    keys_revision = models.PositiveBigIntegerField(
+        default=0,
+        editable=False,
+        db_index=True,
+        help_text="The last one that changed what servers hold of this person.",
+    )
 
     objects: ClassVar[UserManager] = UserManager()
 

@@ -1,10 +1,10 @@
-#!/usr/bin/python3 -I
+#!/usr/bin/python3 -IS
 """/home/iam/set_authorized_keys.py: run as root by `iam`; writes the pushed public keys of everybody."""
 
 import sys
 
 sys.path.insert(0, "/usr/local/lib/lab-iam")
 
-from labhost.cli import main
+from labhost.session import main
 
-sys.exit(main(["set-keys", *sys.argv[1:]]))
+sys.exit(main() if len(sys.argv) == 1 else 2)

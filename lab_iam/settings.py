@@ -253,6 +253,7 @@ Q_CLUSTER = {
     "workers": 2,
     "timeout": 300,
     "retry": 1200,
+    "poll": 0.05,
     "queue_limit": 1,
     "bulk": 1,
     "catch_up": False,

@@ -18,7 +18,7 @@ def may_read(request: HttpRequest, name: str) -> bool:
 def may_read_all(request: HttpRequest) -> bool:
     if request.user.is_authenticated and request.user.is_staff:
         return True
-    return _is_near(client_address(request)) or _has_token(request.headers.get("Authorization", ""))
+    return _is_near(client_address(request)) or server_of(request) is not None
 
 
 def _is_near(text: str) -> bool:
@@ -33,10 +33,11 @@ def _is_near(text: str) -> bool:
     return Server.objects.filter(enabled=True, address=str(address)).exists()
 
 
-def _has_token(header: str) -> bool:
-    """`Bearer TOKEN` of a server in service. Only digests are stored, so a plain look-up tells no timing."""
-    scheme, _, token = header.partition(" ")
+def server_of(request: HttpRequest) -> Server | None:
+    """The server in service whose token came as `Bearer TOKEN`."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
-        return False
+        return None
+    # Only digests are stored, so a plain look-up tells no timing.
     digest = hashlib.sha256(token.strip().encode()).hexdigest()
-    return Server.objects.filter(enabled=True, token_digest=digest).exists()
+    return Server.objects.filter(enabled=True, token_digest=digest).first()

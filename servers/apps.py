@@ -9,14 +9,22 @@ class ServersConfig(AppConfig):
     verbose_name = "Servers and containers"
 
     def ready(self) -> None:
+        from django_q.signals import post_spawn
+
         from accounts.signals import keys_changed
         from lab_iam import dashboard
         from servers import checks  # noqa: F401  registers the checks
         from servers.panel import servers_panel
 
+        post_spawn.connect(_prepare_worker, dispatch_uid="servers.prepare_worker")
         keys_changed.connect(_wake_worker, dispatch_uid="servers.wake_worker")
         post_migrate.connect(_plan_reconcile, sender=self, dispatch_uid="servers.plan_reconcile")
         dashboard.register(servers_panel, position=20)
+
+
+def _prepare_worker(**_: Any) -> None:
+    """In each new process of the worker: its first task does not wait until Paramiko is loaded."""
+    from servers import tasks  # noqa: F401
 
 
 def _wake_worker(**_: Any) -> None:

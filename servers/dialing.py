@@ -1,6 +1,7 @@
 """A TCP connection to a server within a bounded time, and the one error of everything that goes over it."""
 
 import contextlib
+import select
 import socket
 import threading
 import time
@@ -9,7 +10,8 @@ from typing import Any
 
 from servers import protocol
 
-CONNECT_SECONDS = 5.0  # each of: name, TCP, key exchange, sign-in
+CONNECT_SECONDS = 5.0  # each of: name, TCP, greeting, key exchange, sign-in
+LOST_SECONDS = 15  # without any sign of the other side
 
 
 class RemoteError(Exception):
@@ -48,11 +50,30 @@ def dial(there: Endpoint, seconds: float) -> socket.socket:
             line.close()
             fault = error
             continue
-        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _watch(line)
         return line
     if isinstance(fault, TimeoutError):
         raise RemoteError("timeout", f"{there.name}: no answer from {there.address} port {there.port}.")
     raise RemoteError("unreachable", f"{there.name}: {there.address} port {there.port}: {words(fault)}.")
+
+
+def _watch(line: socket.socket) -> None:
+    """The kernel ends a connection whose other side has gone without a word, idle or in mid-transfer."""
+    tcp = socket.IPPROTO_TCP
+    line.setsockopt(tcp, socket.TCP_NODELAY, 1)
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    line.setsockopt(tcp, socket.TCP_KEEPIDLE, LOST_SECONDS)
+    line.setsockopt(tcp, socket.TCP_KEEPINTVL, LOST_SECONDS // 3)
+    line.setsockopt(tcp, socket.TCP_USER_TIMEOUT, LOST_SECONDS * 1000)
+
+
+def await_greeting(line: socket.socket, seconds: float) -> None:
+    """Until the server has said something; TimeoutError."""
+    seconds = max(min(seconds, CONNECT_SECONDS), 0.1)
+    watch = select.poll()
+    watch.register(line, select.POLLIN)
+    if not watch.poll(seconds * 1000):
+        raise TimeoutError
 
 
 def _resolve(there: Endpoint, seconds: float) -> list[Any]:

@@ -7,7 +7,7 @@ text is cut and made printable before it is stored or shown.
 import hashlib
 import ipaddress
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ MAX_ANSWER = 32 * 1024 * 1024
 MAX_TEXT = 300
 STATUS, SET_KEYS, REGISTER = "status", "set-keys", "register"
 CODES = frozenset(
-    {"bad_frame", "bad_request", "stale_revision", "busy", "partial", "not_registered", "refused"}
+    {"bad_frame", "bad_request", "stale_revision", "other_base", "busy", "partial", "not_registered", "refused"}
     | {"portal_unavailable", "failed"}
 )
 OUTCOMES = frozenset({"written", "unchanged", "absent", "failed"})
@@ -100,12 +100,26 @@ def digest(users: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-def build_set_keys(revision: int, users: Mapping[str, Sequence[Key]]) -> dict[str, Any]:
-    plain = {
+Plain = dict[str, list[dict[str, str]]]
+
+
+def plain(users: Mapping[str, Sequence[Key]]) -> Plain:
+    """A users map as it travels."""
+    return {
         name: [{"type": key.type, "blob": key.blob, "comment": key.comment} for key in keys]
         for name, keys in users.items()
     }
-    return {"version": VERSION, "revision": revision, "digest": digest(plain), "users": plain}
+
+
+def build_set_keys(revision: int, users: Plain, final: str) -> dict[str, Any]:
+    """Everybody's keys, with their digest. A person who is left out has none."""
+    return {"version": VERSION, "revision": revision, "digest": final, "users": users}
+
+
+def build_changes(revision: int, final: str, base: str, users: Plain, names: Iterable[str]) -> dict[str, Any]:
+    """What `names` have now, for a host that holds the state with the digest `base`: it leads to digest `final`."""
+    changes = {name: users.get(name) for name in names}
+    return {"version": VERSION, "revision": revision, "digest": final, "base": base, "changes": changes}
 
 
 def build_register(user: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -19,12 +20,11 @@ import fabric
 import paramiko
 
 from servers import hostkeys, protocol
-from servers.dialing import CONNECT_SECONDS, Endpoint, RemoteError, dial, hang_up, words
+from servers.dialing import CONNECT_SECONDS, Endpoint, RemoteError, await_greeting, dial, hang_up, words
+from servers.lines import Lines
 
 CHUNK = 256 * 1024
 POLL_SECONDS = 0.02
-MAX_LINES = 5000
-TAIL = 3
 _RSA = ("rsa-sha2-512", "rsa-sha2-256")
 
 # Paramiko prints a traceback for each server that is down; here it is one line, said by whoever called.
@@ -49,38 +49,16 @@ class Result:
     tail: str
 
 
-class _Lines:
-    """Bytes of standard error as clean lines, each given to `tell` as soon as it is whole."""
-
-    def __init__(self, tell: Callable[[str], None] | None) -> None:
-        self._tell, self._rest, self._count = tell, b"", 0
-        self.tail: list[str] = []
-
-    def feed(self, data: bytes) -> None:
-        *whole, rest = (self._rest + data).split(b"\n")
-        self._rest = rest[: protocol.MAX_TEXT * 4]
-        for line in whole:
-            self._take(line)
-
-    def end(self) -> None:
-        if self._rest:
-            self._take(self._rest)
-
-    def _take(self, line: bytes) -> None:
-        text = protocol.clean(line.decode("utf-8", "replace").rstrip("\r"))
-        if not text or self._count >= MAX_LINES:
-            return
-        self._count += 1
-        self.tail = [*self.tail[1 - TAIL :], text]
-        if self._tell is not None:
-            self._tell(text)
-
-
 class Host:
-    """An open connection, as a context manager; `seconds` bounds it from the name to the last byte."""
+    """An open connection, as a context manager; `seconds` bounds it from the name to the last byte.
 
-    def __init__(self, endpoint: Endpoint, login: Login, *, seconds: float) -> None:
-        self.endpoint, self.login = endpoint, login
+    `slot` is held during the handshake alone, from the server's greeting to the end of the sign-in.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, login: Login, *, seconds: float, slot: AbstractContextManager[Any] | None = None
+    ) -> None:
+        self.endpoint, self.login, self._slot = endpoint, login, slot or contextlib.nullcontext()
         self._ends = time.monotonic() + seconds
         self._late = False
         self._socket: socket.socket | None = None
@@ -97,7 +75,7 @@ class Host:
             )
         self._watchdog.start()
         try:
-            with self._faults():
+            with self.faults():
                 self._connect()
         except BaseException:
             self.close()
@@ -122,8 +100,8 @@ class Host:
         on_line: Callable[[str], None] | None = None,
     ) -> Result:
         """Run one command, send it `stdin`, and read at most `most` bytes of its standard output."""
-        lines = _Lines(on_line)
-        with self._faults():
+        lines = Lines(on_line)
+        with self.faults():
             channel = self._connection.transport.open_session(timeout=self._left())
             with contextlib.closing(channel):
                 channel.settimeout(self._left())
@@ -134,9 +112,33 @@ class Host:
                     raise EOFError
                 return Result(channel.exit_status, stdout, " / ".join(lines.tail))
 
+    @property
+    def is_alive(self) -> bool:
+        transport = self._connection.transport
+        return transport is not None and transport.is_active()
+
+    def allow(self, seconds: float) -> None:
+        """From now on `seconds` bound what is done; nothing ends an idle connection any more."""
+        self._watchdog.cancel()
+        self._ends = time.monotonic() + seconds
+
+    def start(self, command: str) -> Any:
+        """The channel of a command that goes on listening. Raises RemoteError."""
+        with self.faults():
+            channel = self._connection.transport.open_session(timeout=self._left())
+            channel.settimeout(self._left())
+            channel.exec_command(command)
+            return channel
+
     def _connect(self) -> None:
         there = self.endpoint
         self._socket = dial(there, self._left())
+        await_greeting(self._socket, self._left())
+        with self._slot:
+            self._shake_hands()
+
+    def _shake_hands(self) -> None:
+        there = self.endpoint
         key_type = there.host_key.split()[0]
         wanted = _RSA if key_type == "ssh-rsa" else (key_type,)
         others = [name for name in (*hostkeys.TYPES, *_RSA) if name not in wanted]
@@ -178,7 +180,7 @@ class Host:
         except OSError:
             channel.close()  # it ended early, or our own file cannot be read: the cut transfer applies nothing
 
-    def _receive(self, channel: Any, lines: _Lines, most: int) -> bytes:
+    def _receive(self, channel: Any, lines: Lines, most: int) -> bytes:
         stdout = bytearray()
         while True:
             ended = channel.closed or (channel.eof_received and channel.exit_status_ready())
@@ -207,7 +209,7 @@ class Host:
         hang_up(self._socket)
 
     @contextlib.contextmanager
-    def _faults(self) -> Iterator[None]:
+    def faults(self) -> Iterator[None]:
         """Whatever goes wrong inside becomes one RemoteError."""
         name = self.endpoint.name
         try:

@@ -15,6 +15,7 @@ urlpatterns = [
     path("me/tokens/<slug:token_key>/remove", views.remove_token, name="remove-token"),
     path("log/push-keys", views.push_log, name="push-log"),
     path("healthz", views.healthz, name="healthz"),
+    path("servers/<str:name>/seen", views.seen, name="server-seen"),
     path("user/<str:name>/port", text.port, name="text-port"),
     path("user/<str:name>/subuid", text.subuid, name="text-subuid"),
     path("user/<str:name>/name", text.full_name, name="text-name"),

@@ -4,6 +4,7 @@ from django.db import DatabaseError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_POST, require_safe
 from knox.models import AuthToken
@@ -12,6 +13,7 @@ from accounts.forms import AddKeyForm
 from accounts.models import User
 from accounts.numbers import SUBUID_COUNT
 from accounts.services import keys
+from servers import access
 from servers.services import delivery, overview, tokens, worker
 
 
@@ -81,6 +83,17 @@ def healthz(request: HttpRequest) -> JsonResponse:
         "worker_seen_seconds_ago": seconds,
     }
     return JsonResponse(body, status=200 if is_well else 503)
+
+
+@csrf_exempt  # a server has no session: its token is what counts
+@require_POST
+def seen(request: HttpRequest, name: str) -> HttpResponse:
+    """A server says with its token that it is back, so that it is brought up to date at once."""
+    server = access.server_of(request)
+    if server is None or server.name != name:
+        return HttpResponse("Send this server's own token.\n", status=403, content_type="text/plain")
+    delivery.seen(server)
+    return HttpResponse(status=204)
 
 
 def _my_page(request: HttpRequest, user: User, new_token: str = "") -> HttpResponse:

@@ -12,8 +12,8 @@ APPS = ("accounts", "servers")
 PORTAL = (*APPS, "lab_iam")
 
 # What each module of an app is. A new one must be put in its place here.
-PURE = {"names", "numbers", "sshkeys", "protocol", "ssh_config", "hostkeys"}
-EDGES = {"directory", "remote", "dialing", "iam_key"}
+PURE = {"names", "numbers", "sshkeys", "protocol", "ssh_config", "hostkeys", "lines"}
+EDGES = {"directory", "remote", "dialing", "iam_key", "sessions"}
 MODELS = {"models", "signals"}
 DOORS = {
     "access", "admin", "api", "apps", "backends", "checks", "forms", "lockout", "panel", "serializers", "tasks",

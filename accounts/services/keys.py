@@ -24,7 +24,7 @@ class AddedKeys:
 
 @dataclass(frozen=True)
 class KeyState:
-    """What every server should hold at this revision; a person without keys is present with an empty list."""
+    """What every server should hold at this revision; a person without keys is left out."""
 
     revision: int
     users: dict[str, list[PublicKey]]
@@ -34,20 +34,30 @@ def current_revision() -> int:
     return revision.current()
 
 
-@transaction.atomic
 def current_state() -> KeyState:
     """The keys of all active people who have a port, by name, each person's in the order of adding.
 
-    The revision is read first: under PostgreSQL's READ COMMITTED a key added in between is then sent early,
-    with the older number, and once more with its own.
+    Every change raises the revision in its own transaction: what was read between two looks at the same number
+    belongs to it, also where each query sees what was committed last (READ COMMITTED).
     """
-    number = revision.current()
-    people = User.objects.filter(is_active=True, port__isnull=False).order_by("username")
-    users: dict[str, list[PublicKey]] = {name: [] for name in people.values_list("username", flat=True)}
-    keys = SSHKey.objects.filter(user__in=people, revoked_revision__isnull=True).order_by("pk")
-    for name, *key in keys.values_list("user__username", "key_type", "blob", "comment"):
+    while True:
+        number = revision.current()
+        users = _active_keys()
+        if revision.current() == number:
+            return KeyState(number, users)
+
+
+def _active_keys() -> dict[str, list[PublicKey]]:
+    rows = SSHKey.objects.filter(revoked_revision__isnull=True, user__is_active=True, user__port__isnull=False)
+    users: dict[str, list[PublicKey]] = {}
+    for name, *key in rows.order_by("pk").values_list("user__username", "key_type", "blob", "comment"):
         users.setdefault(name, []).append(PublicKey(*key))
-    return KeyState(number, users)
+    return users
+
+
+def changed_since(number: int) -> list[str]:
+    """Names of the people of whom servers hold something else than at revision `number`."""
+    return list(User.objects.filter(keys_revision__gt=number).values_list("username", flat=True))
 
 
 def add_keys(*, actor: str, user: User, pasted: str) -> AddedKeys:
@@ -87,7 +97,7 @@ def _add(actor: str, user: User, keys: list[PublicKey], known: dict[str, SSHKey]
         raise KeyRefused(f"A person may have {sshkeys.MAX_KEYS} keys: remove some that you no longer use first.")
     if not new:
         return result
-    number = revision.rise()
+    number = revision.rise([user])
     for key in new:
         row = SSHKey.objects.create(
             user=user,
@@ -115,7 +125,7 @@ def revoke_keys(*, actor: str, keys: Iterable[SSHKey]) -> int:
     active = list(SSHKey.objects.select_related("user").filter(pk__in=wanted, revoked_revision__isnull=True))
     if not active:
         return 0
-    number = revision.rise()
+    number = revision.rise({key.user for key in active})
     SSHKey.objects.filter(pk__in=[key.pk for key in active]).update(revoked_revision=number, revoked_at=timezone.now())
     for key in active:
         audit.record(actor=actor, verb="key.removed", object=key.user.username, detail=_detail(key, number))

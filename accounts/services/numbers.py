@@ -41,6 +41,8 @@ def assign(user: User) -> tuple[Port, SubuidRange]:
         object=user.username,
         detail={"port": port.number, "subuid": block.start},
     )
+    if user.ssh_keys.filter(revoked_revision__isnull=True).exists():
+        revision.rise([user])  # the keys of somebody without a port were on no server
     return port, block
 
 

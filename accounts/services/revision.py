@@ -1,9 +1,11 @@
 """The revision row. Whoever holds its lock is the only one who changes keys or issues numbers."""
 
+from collections.abc import Iterable
+
 from django.db import transaction
 from django.db.models import F
 
-from accounts.models import Revision
+from accounts.models import Revision, User
 from accounts.signals import keys_changed
 
 
@@ -24,10 +26,14 @@ def lock() -> int:
     return row.number
 
 
-def rise() -> int:
-    """One higher, in the transaction of the change itself; tells the listeners after its commit."""
+def rise(people: Iterable[User]) -> int:
+    """One higher, in the transaction of the change itself; tells the listeners after its commit.
+
+    `people` are all those of whom the servers are to hold something else now.
+    """
     number = lock() + 1
     Revision.objects.filter(pk=1).update(number=F("number") + 1)
+    User.objects.filter(pk__in=[user.pk for user in people]).update(keys_revision=number)
     transaction.on_commit(lambda: _tell(number))
     return number
 

@@ -4,7 +4,7 @@ import grp
 import pwd
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from . import files, locks, network, state, subids, usernet
 from .config import SUBUID_COUNT, Host
@@ -18,14 +18,21 @@ PEOPLE = "lab-iam"  # the group whose members may call `labhost user`
 WAIT = 60.0
 
 
-def entry_of(host: Host, user: User) -> pwd.struct_passwd | None:
-    """The account that labhost made for this person; None if it is gone, or is somebody else's now."""
+def entry_of(host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | None = None) -> pwd.struct_passwd | None:
+    """The account that labhost made for this person; None if it is gone, or is somebody else's now.
+
+    `known` is what all_entries gave: each look-up by name reads through the whole of /etc/passwd.
+    """
     try:
-        entry = pwd.getpwnam(user.name)
+        entry = pwd.getpwnam(user.name) if known is None else known[user.name]
     except KeyError:
         return None
     mine = user.managed and entry.pw_uid == user.uid and entry.pw_dir == str(state.home_of(host, user.name))
     return entry if mine else None
+
+
+def all_entries() -> dict[str, pwd.struct_passwd]:
+    return {entry.pw_name: entry for entry in reversed(pwd.getpwall())}  # the first of a name counts
 
 
 def identity(host: Host, user: User) -> Account:

@@ -45,10 +45,14 @@ def open_at(directory: int, path: str, flags: int, resolve: int = STRICT) -> int
     raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN), path)
 
 
+def open_directory(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
 @contextmanager
 def directory(path: Path) -> Iterator[int]:
     """A descriptor of a directory whose parents are all root's own; the last part is no symbolic link."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    fd = open_directory(path)
     try:
         yield fd
     finally:
@@ -84,28 +88,62 @@ def make_directory(parent: int, name: str, *, owner: tuple[int, int], mode: int)
 
 def replace_file(parent: int, name: str, text: str, *, owner: tuple[int, int], mode: int) -> bool:
     """Makes `name` a new file with this text, owner and mode; False if it was so already. OSError."""
+    if not stage_file(parent, name, text, owner=owner, mode=mode, durable=True):
+        return False
+    put_in_place(parent, name)
+    os.fsync(parent)
+    return True
+
+
+def stage_file(parent: int, name: str, text: str, *, owner: tuple[int, int], mode: int, durable: bool) -> bool:
+    """Writes the new file beside `name`, for put_in_place; False if `name` is so already. OSError.
+
+    Without `durable` the caller sees to it that the data is on the disk before it is put in place.
+    """
     data = text.encode()
     if _is_already(parent, name, data, owner, mode):
         return False
     temporary = _TEMPORARY.format(name.lstrip("."))
-    with suppress(FileNotFoundError):
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(temporary, flags, 0o600, dir_fd=parent)
+    except FileExistsError:  # what a killed run left
         os.unlink(temporary, dir_fd=parent)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent)
+        fd = os.open(temporary, flags, 0o600, dir_fd=parent)
     try:
         try:
             write_all(fd, data)
             os.fchmod(fd, mode)
             os.fchown(fd, *owner)
-            os.fsync(fd)
+            if durable:
+                os.fsync(fd)
         finally:
             os.close(fd)
-        os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
     except OSError:
-        with suppress(OSError):
-            os.unlink(temporary, dir_fd=parent)
+        drop_staged(parent, name)
         raise
-    os.fsync(parent)
     return True
+
+
+def put_in_place(parent: int, name: str) -> None:
+    """The staged file becomes `name`. OSError, and then nothing is left of it."""
+    try:
+        os.rename(_TEMPORARY.format(name.lstrip(".")), name, src_dir_fd=parent, dst_dir_fd=parent)
+    except OSError:
+        drop_staged(parent, name)
+        raise
+
+
+def drop_staged(parent: int, name: str) -> None:
+    with suppress(OSError):
+        os.unlink(_TEMPORARY.format(name.lstrip(".")), dir_fd=parent)
+
+
+def sync_file_system(fd: int) -> None:
+    """All that was written to the file system of `fd`, see syncfs(2); OSError."""
+    if _libc.syncfs(ctypes.c_int(fd)):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
 
 
 def _is_already(parent: int, name: str, data: bytes, owner: tuple[int, int], mode: int) -> bool:

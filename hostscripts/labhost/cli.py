@@ -1,31 +1,28 @@
 """The verbs of labhost. Standard output is the answer, standard error the progress."""
 
-import json
 import os
-import pwd
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import __version__, config, container, delivery, frame, log, nvidia, registration, setup, state
+from . import __version__, answers, config, container, frame, nvidia, portal, registration, session, setup, state
 from .config import Host
-from .errors import BadRequest, LabhostError, Refused
-from .names import check_name, printable
+from .errors import BadRequest, PortalUnavailable, Refused
+from .names import check_name
 from .progress import Progress
 
 USAGE = """usage: labhost VERB
   user start|stop|status   the caller's own container (through sudo)
   register --stdin|--json  a name on one line, or a framed request; labhost register NAME for staff
-  set-keys                 a framed request: writes everybody's public keys
+  set-keys                 framed requests, each answered: writes everybody's public keys
   report                   a framed request: what this server is and has
-  reconcile                port rules as the running containers need them
+  reconcile                port rules as the running containers need them; tells the portal that this server is back
   configure KEY=VALUE ...  writes host.conf (used by setup-gpu-server.bash)
   check                    is this server fit?
   version
 """
-SECONDS = {"user": 900, "register": 1800, "set-keys": 600, "report": 60}
+SECONDS = {"user": 900, "register": 1800, "report": 60}  # set-keys counts each of its requests
 
 
 def main(words: Sequence[str]) -> int:
@@ -110,7 +107,7 @@ def _register_request(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _set_keys(words: list[str]) -> int:
-    return _for_machines(lambda request: delivery.set_keys(config.load(), request)) if not words else _usage()
+    return session.main() if not words else _usage()
 
 
 def _report(words: list[str]) -> int:
@@ -134,7 +131,17 @@ def report(host: Host) -> dict[str, Any]:
 
 
 def _reconcile(words: list[str]) -> int:
-    return _usage() if words else _for_people(lambda: container.apply_rules(config.load()), Progress(sys.stdout))
+    say = Progress(sys.stdout)
+
+    def work() -> None:
+        host = config.load()
+        container.apply_rules(host)
+        try:
+            portal.tell_seen(host.config)
+        except PortalUnavailable as error:
+            say.line(f"warning: {error}; it will find this server at its next try")
+
+    return _usage() if words else _for_people(work, say)
 
 
 def _configure(words: list[str]) -> int:
@@ -161,8 +168,7 @@ def _for_people(work: Callable[[], None], say: Progress) -> int:
     try:
         work()
     except Exception as error:
-        refusal = expected(error)
-        say.line(str(refusal))
+        say.line(str(answers.expected(error)))
         return 1
     return 0
 
@@ -171,40 +177,8 @@ def _for_machines(work: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
     try:
         answer = work(frame.read_request(0))
     except Exception as error:
-        refusal = expected(error)
-        answer = {
-            "version": 1,
-            "ok": False,
-            "error": {"code": refusal.code, "message": printable(str(refusal), 400)},
-        }
-    try:
-        sys.stdout.write(json.dumps(answer, separators=(",", ":")) + "\n")
-        sys.stdout.flush()
-    except OSError:
-        return 1
-    return 0 if answer["ok"] else 1
-
-
-def expected(error: Exception) -> LabhostError:
-    """The refusal to show, logged once. What nobody foresaw is logged with its place, and shown without."""
-    if isinstance(error, LabhostError):
-        log.note(f"{_who()}: {error.code}: {error}", warning=True)
-        return error
-    if isinstance(error, OSError):
-        log.note(f"{_who()}: {error}", warning=True)
-        return LabhostError(
-            f"{error.strerror or 'input or output error'}; ask the lab's staff to look at the server's log"
-        )
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    log.note(f"{_who()}: {type(error).__name__} at {place.filename}:{place.lineno}", warning=True)
-    return LabhostError("something unforeseen happened; ask the lab's staff to look at the server's log")
-
-
-def _who() -> str:
-    try:
-        return pwd.getpwuid(int(os.environ.get("SUDO_UID", "0"))).pw_name
-    except (KeyError, ValueError):
-        return "somebody"
+        answer = answers.refusal(error)
+    return 0 if answers.give(answer) and answer["ok"] else 1
 
 
 VERBS: dict[str, Callable[[list[str]], int]] = {

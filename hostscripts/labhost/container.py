@@ -1,7 +1,9 @@
 """Start, stop and status of a registered person's container, and the port rules that follow from them."""
 
+import pwd
 import socket
 import time
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from . import accounts, files, locks, log, lxc, lxcconfig, network, nvidia, portal, state, storage
@@ -107,11 +109,13 @@ def apply_rules(host: Host) -> None:
         network.apply_rules(host, forwards)
 
 
-def inventory(host: Host) -> dict[str, dict[str, Any]]:
-    """State, address and port of everybody who has, or is about to have, a container here."""
+def inventory(
+    host: Host, users: Iterable[User] | None = None, known: Mapping[str, pwd.struct_passwd] | None = None
+) -> dict[str, dict[str, Any]]:
+    """State, address and port of everybody (or of these) who has, or is about to have, a container here."""
     return {
-        user.name: {"state": _state(host, user), "address": user.address, "port": user.port}
-        for user in state.all_users(host)
+        user.name: {"state": _state(host, user, known), "address": user.address, "port": user.port}
+        for user in (state.all_users(host) if users is None else users)
     }
 
 
@@ -189,9 +193,11 @@ def _runs(host: Host, user: User) -> bool:
     return accounts.entry_of(host, user) is not None and lxc.is_running(host, accounts.identity(host, user))
 
 
-def _state(host: Host, user: User) -> str:
+def _state(host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | None) -> str:
     if not user.registered:
         return "registering"
-    if accounts.entry_of(host, user) is None or not storage.driver(host).rootfs(user).is_dir():
+    entry = accounts.entry_of(host, user, known)
+    if entry is None or not storage.driver(host).rootfs(user).is_dir():
         return "broken"
-    return "running" if _runs(host, user) else "stopped"
+    account = Account(user.name, entry.pw_uid, entry.pw_gid, entry.pw_dir)
+    return "running" if lxc.is_running(host, account) else "stopped"

@@ -1,32 +1,42 @@
-"""set-keys: a pushed users map becomes authorized_keys files. One person's trouble stays hers."""
+"""set-keys: what was pushed becomes authorized_keys files. One person's trouble stays hers.
+
+A push holds everybody (`users`), or what differs from the state with the digest `base` (`changes`); the latter is
+applied only if that state is held here and the result has the push's digest.
+"""
 
 import errno
-import os
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from . import accounts, beneath, container, faults, locks, state, storage
+from . import container, faults, keyfiles, locks, state
 from .config import Host
-from .errors import BadRequest, LabhostError, StaleRevision
+from .errors import BadRequest, LabhostError, OtherBase, StaleRevision
 from .files import write_atomic
 from .frame import digest_of
-from .keys import BadKey, PublicKey, check_entries, render_container, render_host, render_register
+from .keys import BadKey, PublicKey, canonical_map, check_entries, render_register
 from .names import is_name, printable
 from .state import Applied, User
 
 REVISION_MOST = 2**53
 USERS_MOST = 200_000
 WAIT = 60.0
+Keys = tuple[PublicKey, ...]
 
 
 @dataclass(frozen=True)
 class Push:
     revision: int
     digest: str
-    users: dict[str, list[PublicKey]]  # what is right
+    users: dict[str, Keys]  # what is right
     errors: dict[str, str]  # name -> why that person's entry is not applied
+    base: str | None = None  # the digest of the state that this changes; None: this is everybody
+    gone: frozenset[str] = frozenset()  # with a base: who has no keys any more
+
+    @property
+    def names(self) -> set[str]:
+        return self.users.keys() | self.errors.keys() | self.gone
 
 
 @dataclass
@@ -39,6 +49,10 @@ class Outcome:
     def failed(self) -> bool:
         return "failed" in (self.host, self.container)
 
+    def fail(self, place: str, reason: str) -> None:
+        setattr(self, place, "failed")
+        self.error = printable("; ".join(part for part in (self.error, f"{place}: {reason}") if part))
+
     def as_json(self) -> dict[str, str]:
         return {"host": self.host, "container": self.container, "error": self.error}
 
@@ -47,47 +61,83 @@ class Outcome:
 class Written:
     users: dict[str, Outcome] = field(default_factory=dict)
     register: str = "absent"
+    containers: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def failed(self) -> list[str]:
+        return sorted(name for name, outcome in self.users.items() if outcome.failed)
 
 
-def set_keys(host: Host, request: Mapping[str, Any]) -> dict[str, Any]:
+class Memory:
+    """What is applied, kept between the requests of a session for as long as keys.json is the same file."""
+
+    def __init__(self) -> None:
+        self._applied = Applied()
+        self._signature: tuple[int, ...] = ()
+
+    def load(self, host: Host) -> Applied:
+        signature = state.applied_signature(host)
+        if signature != self._signature:
+            self._applied, self._signature = state.load_applied(host), signature
+        return self._applied
+
+    def save(self, host: Host, applied: Applied) -> None:
+        state.save_applied(host, applied)
+        self._applied, self._signature = applied, state.applied_signature(host)
+
+
+def set_keys(host: Host, request: Mapping[str, Any], memory: Memory | None = None) -> dict[str, Any]:
     """The answer of the protocol to a set-keys request; LabhostError if nothing could be applied."""
-    push = parse(request)
+    push, memory = parse(request), memory or Memory()
     with locks.held(host, locks.KEYS, seconds=WAIT, doing="keys are being written"):
-        before = state.load_applied(host)
-        if push.revision < before.revision:
-            raise StaleRevision(f"revision {push.revision} is older than {before.revision}, which is applied here")
-        users = effective(push, before)
+        before = memory.load(host)
+        _refuse_stale(push, before)
+        users = effective(push, before) if push.base is None else changed(push, before)
         same = before.complete and (before.revision, before.digest, before.users) == (
             push.revision,
             push.digest,
             users,
         )
         if not same:
-            # Noted before the first file is written: after a kill a late, older push is still refused.
-            state.save_applied(host, Applied(push.revision, push.digest, False, users))
+            state.begin_applying(host, push.revision, push.digest)
             faults.point("keys-noted")
-        written = _write(host, push, users)
-        if not same:
+        written = _write(host, push, users, before.failed)
+        failed = [name for name in written.failed() if name not in push.errors]
+        complete = written.register != "failed"
+        if not same or failed != before.failed or not complete:
             faults.point("keys-written")
-            state.save_applied(host, Applied(push.revision, push.digest, True, users))
-    return _answer(host, push, written)
+            memory.save(host, Applied(push.revision, push.digest, complete, users, failed))
+    return _answer(push, written)
 
 
 def parse(request: Mapping[str, Any]) -> Push:
     """Push of a request, each person judged alone; BadRequest if the request as a whole makes no sense."""
-    revision, digest, raw = request.get("revision"), request.get("digest"), request.get("users")
+    revision, digest, base = request.get("revision"), request.get("digest"), request.get("base")
     if not isinstance(revision, int) or isinstance(revision, bool) or not 0 <= revision <= REVISION_MOST:
         raise BadRequest("revision must be a number")
+    if not isinstance(digest, str) or not (base is None or isinstance(base, str)):
+        raise BadRequest("digest and base must be texts")
+    raw = request.get("users" if base is None else "changes")
     if not isinstance(raw, dict) or len(raw) > USERS_MOST:
         raise BadRequest("users must be an object of people")
+    if base is None and digest != _digest_of(raw):
+        raise BadRequest("the digest differs from the users; send the request again")
+    gone = frozenset(name for name, entries in raw.items() if entries is None and is_name(name) and base is not None)
+    users, errors = _judge({name: entries for name, entries in raw.items() if name not in gone})
+    return Push(revision, digest, users, errors, base, gone)
+
+
+def _digest_of(raw: object) -> str:
     try:
-        computed = digest_of(raw)
+        return digest_of(raw)
     except (ValueError, RecursionError) as error:
         raise BadRequest("users cannot be digested") from error
-    if not isinstance(digest, str) or digest != computed:
-        raise BadRequest("the digest differs from the users; send the request again")
-    users: dict[str, list[PublicKey]] = {}
+
+
+def _judge(raw: Mapping[str, Any]) -> tuple[dict[str, Keys], dict[str, str]]:
+    """Each person's keys, or why they are not applied. A key that stands for two people proves neither."""
+    users: dict[str, Keys] = {}
     errors: dict[str, str] = {}
+    owners: dict[str, str] = {}  # blob -> name
     for name, entries in raw.items():
         try:
             if not is_name(name):
@@ -95,112 +145,106 @@ def parse(request: Mapping[str, Any]) -> Push:
             users[name] = check_entries(entries)
         except BadKey as error:
             errors[name] = str(error)
-    _fail_shared(users, errors)
-    return Push(revision, digest, users, errors)
+            continue
+        for key in users[name]:
+            other = owners.setdefault(key.blob, name)
+            if other != name:
+                errors[name] = errors[other] = "one of the keys stands for two people"
+    return {name: keys for name, keys in users.items() if name not in errors}, errors
 
 
-def _fail_shared(users: dict[str, list[PublicKey]], errors: dict[str, str]) -> None:
-    """A key that stands for two people proves neither: both entries fail."""
-    owners: dict[str, set[str]] = {}
-    for name, keys in users.items():
-        for key in keys:
-            owners.setdefault(key.fingerprint, set()).add(name)
-    for names in owners.values():
-        if len(names) > 1:
-            for name in names:
-                errors[name] = "one of the keys stands for two people"
-                users.pop(name, None)
+def _refuse_stale(push: Push, before: Applied) -> None:
+    if push.revision < before.revision:
+        raise StaleRevision(f"revision {push.revision} is older than {before.revision}, which is applied here")
+    if push.revision == before.revision and before.digest and push.digest != before.digest:
+        raise StaleRevision(f"revision {push.revision} is applied here already, with other keys than these")
 
 
-def effective(push: Push, before: Applied) -> dict[str, list[PublicKey]]:
-    """What holds after the push: good entries, and a failed one's last applied keys that nobody else has."""
-    taken = {key.fingerprint for keys in push.users.values() for key in keys}
+def effective(push: Push, before: Applied) -> dict[str, Keys]:
+    """What holds after a push of everybody: good entries, and a failed one's last keys that nobody else has."""
     users = dict(push.users)
-    for name in push.errors:
-        if name in before.users:
-            users[name] = [key for key in before.users[name] if key.fingerprint not in taken]
+    if push.errors:
+        taken = {key.blob for keys in push.users.values() for key in keys}
+        for name in push.errors.keys() & before.users.keys():
+            users[name] = tuple(key for key in before.users[name] if key.blob not in taken)
     return users
 
 
-def _write(host: Host, push: Push, users: Mapping[str, list[PublicKey]]) -> Written:
-    here = {user.name: user for user in state.all_users(host) if user.managed}
-    written = Written()
-    for name in sorted(push.users.keys() | push.errors.keys() | here.keys()):
+def changed(push: Push, before: Applied) -> dict[str, Keys]:
+    """What holds after a push of changes; OtherBase unless that is, without doubt, what the portal means."""
+    if push.base != before.digest or not before.complete:
+        raise OtherBase("another state is applied here than these changes are for; send everybody's keys")
+    others = {name: keys for name, keys in before.users.items() if name not in push.names}
+    new = {key.blob for keys in push.users.values() for key in keys}
+    if push.errors or any(key.blob in new for keys in others.values() for key in keys):
+        raise OtherBase("a changed person's keys are not acceptable; send everybody's keys")
+    users = others | push.users
+    if hashlib.sha256(canonical_map(users).encode("ascii")).hexdigest() != push.digest:
+        raise OtherBase("the changes lead to another digest; send everybody's keys")
+    return users
+
+
+def _write(host: Host, push: Push, users: Mapping[str, Keys], again: Iterable[str]) -> Written:
+    """Everybody's files, or those of the people who changed and of those whose files failed the last time."""
+    names = None if push.base is None else push.names.union(again)
+    written, here = Written(), _people(host, names)
+    served = sorted(push.names | here.keys() if names is None else names)
+    written.users = {name: Outcome() for name in served}
+    batch = keyfiles.Batch(
+        host,
+        lambda user, place, error: written.users[user.name].fail(place, _reason(error)),
+        people=sum(1 for name in served if name in here),
+    )
+    for name in served:
+        outcome, user = written.users[name], here.get(name)
         if name in push.errors:
             written.users[name] = Outcome("failed", "failed", push.errors[name])
-        elif name in here:
-            written.users[name] = write_user(host, here[name], users.get(name, []))
-        else:
-            written.users[name] = Outcome()
+        elif isinstance(user, LabhostError):
+            written.users[name] = Outcome("failed", "failed", printable(str(user)))
+        elif user is not None and user.managed:
+            _stage(batch, user, users.get(name, ()), outcome)
+    batch.commit()
     written.register = _write_register(host, users)
+    whole = [user for user in here.values() if isinstance(user, User)]
+    written.containers = container.inventory(host, whole, batch.known)
     return written
 
 
-def write_user(host: Host, user: User, keys: list[PublicKey]) -> Outcome:
-    """Both files of one person; what is wrong with her alone is in the outcome. Keys lock held."""
-    outcome = Outcome()
-    reasons = []
-    try:
-        outcome.host = write_host_keys(host, user, keys)
-    except (LabhostError, OSError) as error:
-        outcome.host = "failed"
-        reasons.append(f"host: {_reason(error)}")
-    try:
-        outcome.container = write_container_keys(host, user, keys)
-    except (LabhostError, OSError) as error:
-        outcome.container = "failed"
-        reasons.append(f"container: {_reason(error)}")
-    outcome.error = printable("; ".join(reasons))
-    return outcome
+def _stage(batch: keyfiles.Batch, user: User, keys: Keys, outcome: Outcome) -> None:
+    for place in (keyfiles.HOST, keyfiles.CONTAINER):
+        try:
+            setattr(outcome, place, batch.stage(user, place, keys))
+        except (LabhostError, OSError) as error:
+            outcome.fail(place, _reason(error))
 
 
-def write_host_keys(host: Host, user: User, keys: list[PublicKey]) -> str:
-    if accounts.entry_of(host, user) is None:
-        return "absent"
-    # Root's own tree; the home may be a file system of its own, so other mounts are allowed here.
-    allowed = beneath.BENEATH | beneath.NO_SYMLINKS | beneath.NO_MAGICLINKS
-    with (
-        beneath.directory(host.paths.home) as home,
-        beneath.inner(home, f"{user.name}/.ssh", allowed) as folder,
-    ):
-        if os.fstat(folder).st_uid != os.geteuid():
-            raise LabhostError(f"{user.name}/.ssh is not root's; run register again")
-        new = beneath.replace_file(folder, "authorized_keys", render_host(keys), owner=(0, 0), mode=0o644)
-    return "written" if new else "unchanged"
+def _people(host: Host, names: Iterable[str] | None) -> dict[str, User | LabhostError]:
+    """Those of `names` (None: all) about whom this server has a file; a damaged file is its own person's trouble."""
+    found: dict[str, User | LabhostError] = {}
+    for name in state.all_names(host) if names is None else filter(is_name, names):
+        try:
+            user = state.load_user(host, name)
+        except LabhostError as error:
+            found[name] = error
+            continue
+        if user is not None:
+            found[name] = user
+    return found
 
 
-def write_container_keys(host: Host, user: User, keys: list[PublicKey]) -> str:
-    if not user.registered:
-        return "absent"
-    return write_inside(host, user, "authorized_keys", render_container(keys))
-
-
-def write_inside(host: Host, user: User, name: str, text: str) -> str:
-    """~/.ssh/NAME inside the container: written, unchanged, or absent if there is no root file system."""
-    rootfs = storage.driver(host).rootfs(user)
-    if not rootfs.is_dir():
-        return "absent"
-    owner = (user.subuid + user.inside_uid, user.subuid + user.inside_gid)
-    with beneath.directory(rootfs) as root, beneath.inner(root, f"home/{user.name}") as home:
-        beneath.make_directory(home, ".ssh", owner=owner, mode=0o700)
-        with beneath.inner(home, ".ssh") as folder:
-            new = beneath.replace_file(folder, name, text, owner=owner, mode=0o600)
-    return "written" if new else "unchanged"
-
-
-def _write_register(host: Host, users: Mapping[str, list[PublicKey]]) -> str:
+def _write_register(host: Host, users: Mapping[str, Keys]) -> str:
     folder = host.paths.home / "register" / ".ssh"
     if not folder.is_dir():
         return "absent"
     try:
-        new = write_atomic(Path(folder / "authorized_keys"), render_register(sorted(users.items())), mode=0o644)
+        new = write_atomic(folder / "authorized_keys", render_register(users), mode=0o644)
     except OSError:
         return "failed"
     return "written" if new else "unchanged"
 
 
-def _answer(host: Host, push: Push, written: Written) -> dict[str, Any]:
-    bad = sorted(name for name, outcome in written.users.items() if outcome.failed)
+def _answer(push: Push, written: Written) -> dict[str, Any]:
+    bad = written.failed()
     answer: dict[str, Any] = {
         "version": 1,
         "ok": not bad and written.register != "failed",
@@ -208,7 +252,7 @@ def _answer(host: Host, push: Push, written: Written) -> dict[str, Any]:
         "digest": push.digest,
         "users": {name: outcome.as_json() for name, outcome in written.users.items()},
         "register": written.register,
-        "containers": container.inventory(host),
+        "containers": written.containers,
     }
     if not answer["ok"]:
         who = ", ".join(printable(name, 32) for name in bad[:5]) or "register"

@@ -16,6 +16,10 @@ class StaleRevision(LabhostError):
     code = "stale_revision"
 
 
+class OtherBase(LabhostError):
+    code = "other_base"
+
+
 class Busy(LabhostError):
     code = "busy"
 

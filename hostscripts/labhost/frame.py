@@ -13,27 +13,84 @@ from .errors import BadFrame, BadRequest
 VERSION = 1
 BODY_MOST = 64 * 1024 * 1024
 HEADER_MOST = 128
+SECONDS = 60.0  # from the first byte of a frame to its last
 _HEADER = re.compile(rb"lab-iam 1 (0|[1-9][0-9]{0,8}) ([0-9a-f]{64})\n")
+_LATE = "the request did not arrive in time; send it again"
+_NO_HEADER = "the header is not `lab-iam 1 LENGTH SHA256`; send the request again"
 
 
-def read_request(fd: int, *, seconds: float = 60.0) -> dict[str, Any]:
-    """The object of one frame read from `fd` up to its end; BadFrame or BadRequest."""
-    deadline = time.monotonic() + seconds
-    header, body = _header(fd, deadline)
-    match = _HEADER.fullmatch(header)
-    if match is None or int(match[1]) > BODY_MOST:
-        raise BadFrame("the header is not `lab-iam 1 LENGTH SHA256`; send the request again")
-    length = int(match[1])
-    while len(body) <= length:
-        piece = _read(fd, min(1 << 20, length + 1 - len(body)), deadline)
-        if not piece:
-            break
-        body += piece
-    if len(body) != length:
-        raise BadFrame(f"{min(len(body), length + 1)} of {length} bytes arrived; send the request again")
-    if hashlib.sha256(body).hexdigest().encode() != match[2]:
-        raise BadFrame("the checksum differs; send the request again")
-    return parse_object(bytes(body))
+class Frames:
+    """The frames that arrive at `fd`, one after another. What came early is kept for the next one."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd, self._data = fd, bytearray()
+
+    def next(self, *, idle: float, seconds: float = SECONDS) -> dict[str, Any] | None:
+        """The object of the next frame; None if the input ends before it, or nothing comes for `idle` seconds.
+
+        BadFrame: what follows cannot be understood either. BadRequest: the next frame may be a good one.
+        """
+        if not self._data and not (self._ready(time.monotonic() + idle) and self._more(4096)):
+            return None
+        deadline = time.monotonic() + seconds
+        match = _HEADER.fullmatch(self._header(deadline))
+        if match is None or int(match[1]) > BODY_MOST:
+            raise BadFrame(_NO_HEADER)
+        body = self._body(int(match[1]), deadline)
+        if hashlib.sha256(body).hexdigest().encode() != match[2]:
+            raise BadFrame("the checksum differs; send the request again")
+        return parse_object(body)
+
+    def end(self, *, seconds: float = SECONDS) -> None:
+        """Nothing follows; else BadFrame."""
+        if not self._data and not self._ready(time.monotonic() + seconds):
+            raise BadFrame(_LATE)
+        if self._data or self._more(1):
+            raise BadFrame("there is something behind the request; send it again")
+
+    def _header(self, deadline: float) -> bytes:
+        while b"\n" not in self._data:
+            if len(self._data) > HEADER_MOST:
+                raise BadFrame(_NO_HEADER)
+            self._wait(deadline)
+            if not self._more(4096):
+                raise BadFrame(_NO_HEADER)
+        return self._take(self._data.index(b"\n") + 1)
+
+    def _body(self, length: int, deadline: float) -> bytes:
+        while len(self._data) < length:
+            self._wait(deadline)
+            if not self._more(min(1 << 20, length - len(self._data))):
+                raise BadFrame(f"{len(self._data)} of {length} bytes arrived; send the request again")
+        return self._take(length)
+
+    def _wait(self, deadline: float) -> None:
+        if not self._ready(deadline):
+            raise BadFrame(_LATE)
+
+    def _ready(self, deadline: float) -> bool:
+        return bool(select.select([self._fd], [], [], max(0.0, deadline - time.monotonic()))[0])
+
+    def _more(self, size: int) -> bool:
+        """False at the end of the input."""
+        piece = os.read(self._fd, size)
+        self._data += piece
+        return bool(piece)
+
+    def _take(self, size: int) -> bytes:
+        taken = bytes(self._data[:size])
+        del self._data[:size]
+        return taken
+
+
+def read_request(fd: int, *, seconds: float = SECONDS) -> dict[str, Any]:
+    """The object of the only frame that arrives at `fd` up to its end; BadFrame or BadRequest."""
+    frames = Frames(fd)
+    request = frames.next(idle=seconds, seconds=seconds)
+    if request is None:
+        raise BadFrame("there is no request; send it again")
+    frames.end(seconds=seconds)
+    return request
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -60,24 +117,6 @@ def digest_of(users: object) -> str:
     """SHA-256 over the canonical JSON of a users map, as both sides compute it."""
     text = json.dumps(users, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
-
-
-def _header(fd: int, deadline: float) -> tuple[bytes, bytearray]:
-    data = bytearray()
-    while b"\n" not in data:
-        piece = _read(fd, 4096, deadline) if len(data) <= HEADER_MOST else b""
-        if not piece:
-            raise BadFrame("the header is not `lab-iam 1 LENGTH SHA256`; send the request again")
-        data += piece
-    end = data.index(b"\n") + 1
-    return bytes(data[:end]), data[end:]
-
-
-def _read(fd: int, size: int, deadline: float) -> bytes:
-    ready, _, _ = select.select([fd], [], [], max(0.0, deadline - time.monotonic()))
-    if not ready:
-        raise BadFrame("the request did not arrive in time; send it again")
-    return os.read(fd, size)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

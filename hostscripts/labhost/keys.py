@@ -8,8 +8,10 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii as _quoted
+from typing import NamedTuple
 
 from .names import printable
 
@@ -28,8 +30,7 @@ class BadKey(ValueError):
     """The key is not acceptable; the message is one line without the key."""
 
 
-@dataclass(frozen=True)
-class PublicKey:
+class PublicKey(NamedTuple):
     type: str
     blob: str
     comment: str = ""
@@ -136,7 +137,7 @@ def check_entry(entry: object) -> PublicKey:
     return check_key(entry["type"], entry["blob"], entry.get("comment", ""))
 
 
-def check_entries(entries: object) -> list[PublicKey]:
+def check_entries(entries: object) -> tuple[PublicKey, ...]:
     """The keys of one person, each once, in the order given; BadKey if any is bad or there are too many."""
     if not isinstance(entries, list):
         raise BadKey("the keys of a person must be a list")
@@ -146,10 +147,10 @@ def check_entries(entries: object) -> list[PublicKey]:
     for entry in entries:
         key = check_entry(entry)
         unique.setdefault(key.fingerprint, key)
-    return list(unique.values())
+    return tuple(unique.values())
 
 
-def check_lines(text: str) -> list[PublicKey]:
+def check_lines(text: str) -> tuple[PublicKey, ...]:
     """The keys of `type blob comment` lines, as the portal's plain-text page gives them."""
     entries = []
     for line in text.splitlines():
@@ -164,6 +165,23 @@ def as_entry(key: PublicKey) -> dict[str, str]:
     return {"type": key.type, "blob": key.blob, "comment": key.comment}
 
 
+@lru_cache(maxsize=400_000)
+def canonical(keys: tuple[PublicKey, ...]) -> str:
+    """One person's list in the canonical JSON over which both sides compute the digest."""
+    return (
+        "["
+        + ",".join(
+            f'{{"blob":{_quoted(key.blob)},"comment":{_quoted(key.comment)},"type":{_quoted(key.type)}}}'
+            for key in keys
+        )
+        + "]"
+    )
+
+
+def canonical_map(users: Mapping[str, tuple[PublicKey, ...]]) -> str:
+    return "{" + ",".join(f"{_quoted(name)}:{canonical(keys)}" for name, keys in sorted(users.items())) + "}"
+
+
 def render_host(keys: Iterable[PublicKey]) -> str:
     """A person's account on the host: a terminal and the login shell, nothing else."""
     return "".join(f"restrict,pty {key.type} {key.blob}\n" for key in keys)
@@ -173,11 +191,14 @@ def render_container(keys: Iterable[PublicKey]) -> str:
     return "".join(f"{key.type} {key.blob} {key.comment}".rstrip(" ") + "\n" for key in keys)
 
 
-def render_register(users: Iterable[tuple[str, Iterable[PublicKey]]]) -> str:
+@lru_cache(maxsize=400_000)
+def _register_lines(name: str, keys: tuple[PublicKey, ...]) -> str:
+    return "".join(f'restrict,command="{REGISTER_COMMAND} {name}" {key.type} {key.blob}\n' for key in keys)
+
+
+def render_register(users: Mapping[str, tuple[PublicKey, ...]]) -> str:
     """`register`'s file: each key proves one name. `users` holds checked names."""
-    return "".join(
-        f'restrict,command="{REGISTER_COMMAND} {name}" {key.type} {key.blob}\n' for name, keys in users for key in keys
-    )
+    return "".join(_register_lines(name, keys) for name, keys in sorted(users.items()))
 
 
 def render_iam(key: PublicKey) -> str:

@@ -22,7 +22,7 @@ class Person:
 
     port: int
     subuid: int
-    keys: list[PublicKey]
+    keys: tuple[PublicKey, ...]
     ssh_config: str
 
 
@@ -67,21 +67,32 @@ def _number(text: str, what: str) -> int:
     return int(match[1])
 
 
+def tell_seen(config: Config) -> None:
+    """This server is back: the portal need not wait until its next try. PortalUnavailable."""
+    _ask(config, f"/servers/{config.name}/seen", b"204", "--request", "POST")
+
+
 def _get(config: Config, page: str) -> str:
+    body = _ask(config, page, b"200")
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise PortalUnavailable(f"the portal's answer to {page} is not text") from error
+
+
+def _ask(config: Config, page: str, wanted: bytes, *options: str) -> bytes:
+    """What the portal sends with the status `wanted`; PortalUnavailable."""
     words = ["/usr/bin/curl", "--disable", "--silent", "--show-error", "--globoff", "--proto", "=http,https"]
-    words += ["--noproxy", "*", "--max-time", str(SECONDS), "--max-filesize", str(PAGE_MOST)]
+    words += ["--noproxy", "*", "--max-time", str(SECONDS), "--max-filesize", str(PAGE_MOST), *options]
     words += ["--header", "@-", "--write-out", "\n%{http_code}", config.url + page]
     header = f"Authorization: Bearer {config.token}\n".encode()
     result = run(words, timeout=SECONDS + 2, account=_reader(), stdin=header, most=PAGE_MOST + 16)
     if not result.ok or result.cut:
         raise PortalUnavailable(f"the portal does not answer ({result.complaint})")
     body, _, status = result.out.rpartition(b"\n")
-    if status != b"200":
+    if status != wanted:
         raise PortalUnavailable(f"the portal answered {status.decode('ascii', 'replace')} to {page}")
-    try:
-        return body.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise PortalUnavailable(f"the portal's answer to {page} is not text") from error
+    return body
 
 
 def _reader() -> Account:

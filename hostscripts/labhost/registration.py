@@ -4,10 +4,10 @@ A killed run is continued by the next one. A run that fails before the container
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from . import accounts, container, delivery, faults, locks, log, lxc, portal, state, storage, template
+from . import accounts, container, delivery, faults, keyfiles, locks, log, lxc, portal, state, storage, template
 from .config import Host
 from .errors import LabhostError, PortalUnavailable, Refused
 from .keys import PublicKey, as_entry, check_entries, render_container
@@ -159,7 +159,7 @@ def _under_accounts_lock(action: Callable[[Host, User], None]) -> Callable[[Run]
     return step
 
 
-def _current_keys(run: Run) -> list[PublicKey]:
+def _current_keys(run: Run) -> Sequence[PublicKey]:
     """What was pushed last; the portal's page only if no push came since it was read. Keys lock held."""
     applied = state.load_applied(run.host)
     if run.user.name in applied.users:
@@ -169,7 +169,7 @@ def _current_keys(run: Run) -> list[PublicKey]:
 
 def _keys(run: Run) -> None:
     with locks.held(run.host, locks.KEYS, seconds=delivery.WAIT, doing="keys are being written"):
-        delivery.write_host_keys(run.host, run.user, _current_keys(run))
+        keyfiles.write(run.host, run.user, keyfiles.HOST, _current_keys(run))
 
 
 def _clone(run: Run) -> None:
@@ -193,8 +193,8 @@ def _inside(run: Run) -> None:
     result.check("the account inside the container cannot be made")
     user.inside_uid, user.inside_gid = _ids(result.out)
     with locks.held(run.host, locks.KEYS, seconds=delivery.WAIT, doing="keys are being written"):
-        delivery.write_inside(run.host, user, "config", user.ssh_config)
-        delivery.write_inside(run.host, user, "authorized_keys", render_container(_current_keys(run)))
+        keyfiles.write_inside(run.host, user, "config", user.ssh_config)
+        keyfiles.write_inside(run.host, user, "authorized_keys", render_container(_current_keys(run)))
 
 
 def _ids(out: bytes) -> tuple[int, int]:
@@ -214,7 +214,7 @@ def _shell(run: Run) -> None:
         accounts.give_shell(run.host, run.user)
     with locks.held(run.host, locks.KEYS, seconds=delivery.WAIT, doing="keys are being written"):
         run.user.registered = True
-        delivery.write_container_keys(run.host, run.user, _current_keys(run))
+        keyfiles.write(run.host, run.user, keyfiles.CONTAINER, _current_keys(run))
         state.save_user(run.host, run.user)
 
 

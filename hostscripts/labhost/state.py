@@ -1,6 +1,8 @@
 """What this server knows: one JSON file a person, and the users map that was applied last."""
 
 import json
+import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ from typing import Any
 from . import files
 from .config import Host
 from .errors import LabhostError
-from .keys import PublicKey, as_entry, check_entries
+from .keys import PublicKey, canonical_map
 from .names import check_name, is_name
 
 STATE_MOST = 256 * 1024 * 1024
@@ -41,14 +43,21 @@ class User:
         return self.account == "made" and self.uid > 0
 
 
+_KNOWN = frozenset(item.name for item in fields(User))
+
+
 @dataclass
 class Applied:
-    """The keys that were pushed last. `complete`: were all files written, or did a kill come between?"""
+    """The keys that were pushed last. `complete`: were all files written, or did a kill come between?
+
+    `failed` holds the names of people whose files could not be written; the next push tries them again.
+    """
 
     revision: int = 0
     digest: str = ""
     complete: bool = True
-    users: dict[str, list[PublicKey]] = field(default_factory=dict)
+    users: dict[str, tuple[PublicKey, ...]] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
 
 
 def home_of(host: Host, name: str) -> Path:
@@ -59,9 +68,8 @@ def load_user(host: Host, name: str) -> User | None:
     value = _load(_user_file(host, name))
     if value is None:
         return None
-    known = {item.name for item in fields(User)}
     try:
-        user = User(**{key: content for key, content in value.items() if key in known})
+        user = User(**{key: content for key, content in value.items() if key in _KNOWN})
     except TypeError as error:
         raise LabhostError(f"{_user_file(host, name)} is damaged; look at it by hand") from error
     if user.name != name:
@@ -79,33 +87,82 @@ def forget_user(host: Host, name: str) -> None:
     _user_file(host, name).unlink(missing_ok=True)
 
 
+def all_names(host: Host) -> list[str]:
+    """Everybody this server has a file about, in order."""
+    try:
+        files_here = os.listdir(host.paths.state / "users")
+    except FileNotFoundError:
+        return []
+    return sorted(name for text in files_here if text.endswith(".json") and is_name(name := text[:-5]))
+
+
 def all_users(host: Host) -> list[User]:
-    """Everybody this server has a file about, in the order of their names."""
-    folder = host.paths.state / "users"
-    names = sorted(path.stem for path in folder.glob("*.json")) if folder.is_dir() else []
-    return [user for name in names if is_name(name) and (user := load_user(host, name)) is not None]
+    return [user for name in all_names(host) if (user := load_user(host, name)) is not None]
+
+
+def applied_signature(host: Host) -> tuple[int, ...]:
+    """Changes whenever what load_applied gives may change. Keys lock held."""
+    found: list[int] = []
+    for path in (_applied_file(host), _begun_file(host)):
+        try:
+            status = os.stat(path)
+        except FileNotFoundError:
+            found.append(0)
+            continue
+        found += [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    return tuple(found)
 
 
 def load_applied(host: Host) -> Applied:
-    value = _load(host.paths.state / "keys.json")
-    if value is None:
-        return Applied()
+    """What was applied last, or was being applied. Each key was judged before it was saved, by root and for root."""
+    value = _load(_applied_file(host))
     try:
-        users = {name: check_entries(entries) for name, entries in value["users"].items()}
-        return Applied(value["revision"], value["digest"], value["complete"], users)
-    except (KeyError, AttributeError, TypeError, ValueError) as error:
-        raise LabhostError(f"{host.paths.state}/keys.json is damaged; remove it and push the keys again") from error
+        applied = Applied() if value is None else _applied(value)
+    except (KeyError, AttributeError, TypeError) as error:
+        raise LabhostError(f"{_applied_file(host)} is damaged; remove it and push the keys again") from error
+    begun = files.read_text(_begun_file(host))
+    if begun is not None:
+        applied.complete = False
+        with suppress(ValueError):  # it is not synced: after a power cut it may be empty, and the push is made again
+            revision, digest = begun.split()
+            applied.revision, applied.digest = max(applied.revision, int(revision)), digest
+    return applied
 
 
-def save_applied(host: Host, applied: Applied) -> bool:
-    """False if the file said so already."""
-    value = {
+def _applied(value: dict[str, Any]) -> Applied:
+    users = {
+        name: tuple(PublicKey(entry["type"], entry["blob"], entry["comment"]) for entry in entries)
+        for name, entries in value["users"].items()
+    }
+    return Applied(value["revision"], value["digest"], value["complete"], users, value.get("failed", []))
+
+
+def begin_applying(host: Host, revision: int, digest: str) -> None:
+    """Noted before the first file is written: after a kill a late, older push is still refused."""
+    fresh = _begun_file(host).with_suffix(".new")
+    fresh.write_text(f"{revision} {digest}\n")
+    os.rename(fresh, _begun_file(host))
+
+
+def save_applied(host: Host, applied: Applied) -> None:
+    """All that was begun is written."""
+    head = {
         "revision": applied.revision,
         "digest": applied.digest,
         "complete": applied.complete,
-        "users": {name: [as_entry(key) for key in keys] for name, keys in sorted(applied.users.items())},
+        "failed": applied.failed,
     }
-    return files.write_atomic(host.paths.state / "keys.json", json.dumps(value) + "\n", mode=0o600)
+    text = json.dumps(head).removesuffix("}") + f', "users": {canonical_map(applied.users)}}}\n'
+    files.write_atomic(_applied_file(host), text, mode=0o600)
+    _begun_file(host).unlink(missing_ok=True)
+
+
+def _applied_file(host: Host) -> Path:
+    return host.paths.state / "keys.json"
+
+
+def _begun_file(host: Host) -> Path:
+    return host.paths.state / "keys-begun"
 
 
 def _user_file(host: Host, name: str) -> Path:

@@ -1,26 +1,25 @@
 """Bring every enabled server to the current revision: claim, push, write down, back off."""
 
 import logging
-import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from accounts.services import audit, keys
-from servers import protocol
 from servers.dialing import RemoteError
 from servers.models import Server, Sync
-from servers.remote import ask
 from servers.services import hosts, pool, queue, recording
+from servers.services.payloads import Payload, Payloads
 from servers.services.recording import Claim, Outcome
 
 log = logging.getLogger(__name__)
 
-THREADS = 10
+THREADS = 48  # most of them wait: servers that hang do not hold up the others. Handshakes are limited by themselves
 SERVER_SECONDS = 60.0
 PASS_SECONDS = 180.0  # and the last ones SERVER_SECONDS more: below the task's timeout of 300
 LEASE = timedelta(seconds=2 * SERVER_SECONDS)
@@ -30,26 +29,12 @@ INTERRUPTED = "The worker stopped in the middle of it; it is tried again."
 
 
 @dataclass(frozen=True)
-class _Payload:
-    revision: int
-    digest: str
-    framed: bytes
+class _Order:
+    """What one thread does: push this payload to this server, or everybody's keys if it has another base."""
 
-
-class _Payloads:
-    """The framed keys of the current revision, built once for all servers of a pass."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._latest: _Payload | None = None
-
-    def current(self) -> _Payload:
-        with self._lock:
-            if self._latest is None or self._latest.revision != keys.current_revision():
-                state = keys.current_state()
-                request = protocol.build_set_keys(state.revision, state.users)
-                self._latest = _Payload(state.revision, request["digest"], protocol.frame(request))
-            return self._latest
+    claim: Claim
+    payloads: Payloads
+    payload: Payload
 
 
 def request_push(*, actor: str, servers: Collection[Server]) -> list[Sync]:
@@ -85,27 +70,37 @@ def converge(
 ) -> list[Sync]:
     """Push to every enabled server (or to those of `servers`) that is due, until none is.
 
-    `actor` is noted as what triggered the pushes; `tell` is called from several threads, after each of them.
+    `actor` is noted as what triggered the pushes; `tell` is called after each of them.
     """
     done: list[Sync] = []
-    payloads = _Payloads()
     wanted = None if servers is None else {server.pk for server in servers}
 
-    def deliver(claim: Claim) -> None:
-        sync = recording.record(claim, _push(claim, payloads))
-        if sync is not None:
+    def settle(results: list[tuple[Claim, Outcome]]) -> None:
+        for sync in recording.record_all(results):
             done.append(sync)
             if tell is not None:
                 tell(sync)
 
     pool.serve(
-        lambda: _claim(actor, wanted),
-        deliver,
+        lambda room: _orders(_claim(actor, wanted, room)),
+        lambda order: (order.claim, _push(order)),
+        settle=settle,
         pending=lambda: _due(timezone.now() + QUICK_RETRY, wanted).exists(),
         threads=THREADS,
         seconds=PASS_SECONDS,
     )
     return done
+
+
+def seen(server: Server) -> bool:
+    """The server says that it is there: try it now instead of at its next try; False if it needs nothing."""
+    now = timezone.now()
+    rested = Q(attempted_at__isnull=True) | Q(attempted_at__lte=now - SPACING)
+    waiting = Server.objects.filter(rested, _is_free(now), pk=server.pk, enabled=True, next_attempt__gt=now)
+    if not waiting.update(next_attempt=now):
+        return False
+    queue.soon(queue.CONVERGE)
+    return True
 
 
 def recover() -> int:
@@ -129,59 +124,84 @@ def _is_free(now: datetime) -> Q:
     return Q(lease_until__isnull=True) | Q(lease_until__lt=now)
 
 
-def _due(now: datetime, wanted: Collection[int] | None) -> QuerySet[Server]:
+def _due(now: datetime, wanted: Collection[int] | None, revision: int | None = None) -> QuerySet[Server]:
     """Servers that nobody serves and that are ordered, due for another try, or behind a new revision."""
     ordered = Exists(Sync.objects.filter(server=OuterRef("pk"), state=Sync.State.QUEUED))
     rested = Q(attempted_at__isnull=True) | Q(attempted_at__lte=now - SPACING)
-    new = Q(attempted_revision__lt=keys.current_revision()) & rested
+    revision = keys.current_revision() if revision is None else revision
+    new = Q(attempted_revision__lt=revision) & rested
     due = Server.objects.filter(ordered | Q(next_attempt__lte=now) | new, _is_free(now), enabled=True)
     return due if wanted is None else due.filter(pk__in=wanted)
 
 
-def _claim(trigger: str, wanted: Collection[int] | None) -> Claim | None:
-    """The next due server, made ours. Those that failed come last, so that they hold up nobody."""
-    now = timezone.now()
-    for server in _due(now, wanted).order_by("attempts", "pk")[:THREADS]:
-        claim = _take(server, now, trigger)
-        if claim is not None:
-            return claim
-    return None
+def _claim(trigger: str, wanted: Collection[int] | None, room: int) -> list[Claim]:
+    """Due servers, made ours, all in one transaction. Those that failed come last, so that they hold up nobody."""
+    now, revision = timezone.now(), keys.current_revision()
+    due = _due(now, wanted, revision)
+    if not due.exists():  # a transaction would wait for whoever writes just now
+        return []
+    with transaction.atomic():
+        taken = list(due.select_for_update(skip_locked=True, of=("self",)).order_by("attempts", "pk")[:room])
+        return _take(taken, now, trigger, revision) if taken else []
 
 
-@transaction.atomic
-def _take(server: Server, now: datetime, trigger: str) -> Claim | None:
-    lease, revision = now + LEASE, keys.current_revision()
+def _take(servers: list[Server], now: datetime, trigger: str, revision: int) -> list[Claim]:
+    lease = now + LEASE
+    mine = Server.objects.filter(pk__in=[server.pk for server in servers])
     # Counted and dated before the work: what kills the worker is not repeated without end or pause.
-    taken = _due(now, [server.pk]).update(
+    mine.update(
         lease_until=lease,
         attempted_at=now,
         attempted_revision=revision,
         attempts=F("attempts") + 1,
         next_attempt=lease,
     )
-    if not taken:
-        return None
-    Server.objects.filter(pk=server.pk, applied_revision__lt=revision, behind_since=None).update(behind_since=now)
-    mine = Sync.objects.filter(server=server)
-    mine.filter(state=Sync.State.RUNNING).update(state=Sync.State.FAILED, finished_at=now, error=INTERRUPTED)
-    sync = mine.filter(state=Sync.State.QUEUED).first() or Sync(server=server, trigger=trigger[:64])
-    sync.state, sync.started_at, sync.revision = Sync.State.RUNNING, now, revision
-    sync.save()
-    server.refresh_from_db()
-    return Claim(server, sync, lease, server.attempts)
+    mine.filter(applied_revision__lt=revision, behind_since=None).update(behind_since=now)
+    ordered = {sync.server_id: sync for sync in Sync.objects.filter(server__in=servers, state=Sync.State.QUEUED)}
+    syncs = ordered | {server.pk: Sync(server=server) for server in servers if server.pk not in ordered}
+    _begin(syncs, ordered.keys(), {"state": Sync.State.RUNNING, "started_at": now, "revision": revision}, trigger)
+    return [Claim(server, syncs[server.pk], lease, server.attempts + 1, server.pk in ordered) for server in servers]
 
 
-def _push(claim: Claim, payloads: _Payloads) -> Outcome:
+def _begin(syncs: Mapping[int, Sync], ordered: Collection[int], begun: dict[str, Any], trigger: str) -> None:
+    """Each server has one running row: its order, if there is one, or a new one."""
+    lost = Sync.objects.filter(server__in=syncs.keys(), state=Sync.State.RUNNING)
+    lost.update(state=Sync.State.FAILED, finished_at=begun["started_at"], error=INTERRUPTED)
+    for sync in syncs.values():
+        for name, value in begun.items():
+            setattr(sync, name, value)
+        sync.trigger = sync.trigger or trigger[:64]
+    if ordered:
+        Sync.objects.filter(pk__in=[syncs[server].pk for server in ordered]).update(**begun)
+    Sync.objects.bulk_create(sync for server, sync in syncs.items() if server not in ordered)
+
+
+def _orders(claims: list[Claim]) -> list[_Order]:
+    """With what is sent to each. Read after the claim, so that it is at least what was claimed."""
+    if not claims:
+        return []
+    payloads = Payloads()
+    return [_Order(claim, payloads, _payload(claim, payloads)) for claim in claims]
+
+
+def _payload(claim: Claim, payloads: Payloads) -> Payload:
+    """A push that somebody ordered looks at every file there; otherwise only what changed travels."""
+    return payloads.whole() if claim.is_ordered else payloads.for_server(claim.server)
+
+
+def _push(order: _Order) -> Outcome:
     """Never raises: whatever happens to one server is the outcome of that server."""
-    server = claim.server
+    server, payload = order.claim.server, order.payload
     try:
-        payload = payloads.current()
-        with hosts.connect(server, seconds=SERVER_SECONDS) as host:
-            answer = ask(host, protocol.SET_KEYS, payload.framed)
-        return recording.judge(server, payload.revision, payload.digest, answer)
+        with hosts.line(server, seconds=SERVER_SECONDS) as line:
+            answer = line.ask(payload.framed)
+            if answer.code == "other_base":
+                payload = order.payloads.whole()
+                answer = line.ask(payload.framed)
+        return recording.judge(server, payload.revision, payload.digest, answer, whole=payload.names is None)
     except RemoteError as error:
-        return recording.failure(claim.sync.revision, error)
+        return recording.failure(payload.revision, error)
     except Exception:
         log.exception("The push to %s failed in an unforeseen way.", server.name)
         words = f"{server.name}: internal error; see the worker's log."
-        return Outcome(Sync.State.FAILED, claim.sync.revision, error=words)
+        return Outcome(Sync.State.FAILED, payload.revision, error=words)

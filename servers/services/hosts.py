@@ -1,11 +1,14 @@
 """From a Server row to an open connection as `iam`."""
 
+from contextlib import AbstractContextManager
+
 from django.conf import settings
 
-from servers import iam_key, protocol
+from servers import iam_key, protocol, sessions
 from servers.dialing import Endpoint, RemoteError
 from servers.models import Server
 from servers.remote import Host, Login, ask
+from servers.sessions import Line
 
 ACCOUNT = "iam"
 STATUS_SECONDS = 20.0
@@ -17,12 +20,20 @@ def endpoint(server: Server) -> Endpoint:
 
 def connect(server: Server, *, seconds: float) -> Host:
     """A connection to be entered with `with`. Raises RemoteError if the portal has no key."""
+    return Host(endpoint(server), _login(server), seconds=seconds)
+
+
+def line(server: Server, *, seconds: float) -> AbstractContextManager[Line]:
+    """Questions of set-keys, on a session that stays open. Raises RemoteError if the portal has no key."""
+    return sessions.pool().line(endpoint(server), _login(server), seconds=seconds)
+
+
+def _login(server: Server) -> Login:
     try:
         iam_key.public_line(settings.IAM_KEY_FILE)
     except iam_key.NoKey as error:
         raise RemoteError("no_key", str(error), permanent=True) from None
-    hint = f"run manage.py deploy_server {server.name}"
-    return Host(endpoint(server), Login(ACCOUNT, settings.IAM_KEY_FILE, hint=hint), seconds=seconds)
+    return Login(ACCOUNT, settings.IAM_KEY_FILE, hint=f"run manage.py deploy_server {server.name}")
 
 
 def status(server: Server, *, seconds: float = STATUS_SECONDS) -> protocol.Answer:

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 
 from django.db import connections
 
@@ -28,10 +29,11 @@ def refresh(*, actor: str) -> bool:
     return True
 
 
-def start_refresh(*, actor: str) -> threading.Thread:
-    """The same in a thread of its own: a slow directory does not keep the keys waiting."""
+def start_refresh(*, actor: str, after: float = 0.0) -> threading.Thread:
+    """The same in a thread of its own, in `after` seconds: a slow directory does not keep the keys waiting."""
 
     def work() -> None:
+        time.sleep(after)
         try:
             refresh(actor=actor)
         except Exception:

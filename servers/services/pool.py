@@ -2,49 +2,58 @@
 
 import logging
 import time
-from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Sequence
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from django.db import connections
 
 log = logging.getLogger(__name__)
 Job = TypeVar("Job")
+Result = TypeVar("Result")
 POLL_SECONDS = 0.25
+GATHER_SECONDS = 0.01  # results that come together are settled together
 
 
 def serve(
-    claim: Callable[[], Job | None],
-    work: Callable[[Job], None],
+    claim: Callable[[int], Sequence[Job]],
+    work: Callable[[Job], Result],
     *,
+    settle: Callable[[list[Result]], None] = lambda _: None,
     pending: Callable[[], bool],
     threads: int,
     seconds: float,
 ) -> None:
     """Claim and work until nothing is left to claim and none is `pending`, but begin nothing after `seconds`.
 
-    `claim` is asked again while others are being worked on: what becomes due in the meantime does not wait
-    for the slowest. `work` must bound its own time; what it raises is logged and stops nobody else.
+    `claim` gives at most so many jobs as it is asked for. It is asked again while others are being worked on: what
+    becomes due in the meantime does not wait for the slowest. `work` runs in threads and must bound its own time;
+    what it raises is logged and stops nobody else. `settle` gets the results, in the thread of the caller.
     """
     end = time.monotonic() + seconds
-    running: set[Future[None]] = set()
+    running: set[Future[Result]] = set()
     with ThreadPoolExecutor(threads, thread_name_prefix="serve") as pool:
+        asked = 0.0
         while True:
-            while len(running) < threads and time.monotonic() < end and (job := claim()) is not None:
-                running.add(pool.submit(_work, work, job))
+            now = time.monotonic()
+            if len(running) < threads and now < end and (not running or now - asked >= POLL_SECONDS):
+                asked = now
+                running |= {pool.submit(_work, work, job) for job in claim(threads - len(running))}
             if not running:
                 if time.monotonic() >= end or not pending():
                     return
                 time.sleep(POLL_SECONDS)
-            done, running = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
-            for future in done:
-                future.result()
+                continue
+            if wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED).done:
+                done, running = wait(running, timeout=GATHER_SECONDS, return_when=ALL_COMPLETED)
+                settle([future.result() for future in done if future.exception() is None])
 
 
-def _work(work: Callable[[Job], None], job: Job) -> None:
+def _work(work: Callable[[Job], Result], job: Job) -> Result:
     try:
-        work(job)
+        return work(job)
     except Exception:
         log.exception("%s failed in an unforeseen way.", job)
+        raise
     finally:
         connections.close_all()  # this thread's own; nobody else would close them

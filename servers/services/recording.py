@@ -1,7 +1,7 @@
 """What a push came to, written down on its Sync row, the server and its containers."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -21,17 +21,21 @@ STALE = "it has applied a newer revision than the portal's; see 'Backup' in the 
 
 @dataclass(frozen=True)
 class Claim:
-    """One server that is ours until `lease`; `attempts` counts this one too."""
+    """One server that is ours until `lease`; `attempts` counts this one too. `is_ordered`: by a person."""
 
     server: Server
     sync: Sync
     lease: datetime
     attempts: int
+    is_ordered: bool = False
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """`answer` is None if nothing was applied; `offered` is a host key that was refused."""
+    """`answer` is None if nothing was applied; `offered` is a host key that was refused.
+
+    `whole`: the answer tells of everybody. Otherwise only of the people that the push named.
+    """
 
     state: Sync.State
     revision: int
@@ -40,9 +44,10 @@ class Outcome:
     answer: Answer | None = None
     permanent: bool = False
     offered: str = ""
+    whole: bool = True
 
 
-def judge(server: Server, revision: int, digest: str, answer: Answer) -> Outcome:
+def judge(server: Server, revision: int, digest: str, answer: Answer, *, whole: bool = True) -> Outcome:
     """What the answer to a push of this revision and digest means."""
     if not answer.ok and answer.code != "partial":
         words = STALE if answer.code == "stale_revision" else answer.message or answer.code
@@ -53,8 +58,8 @@ def judge(server: Server, revision: int, digest: str, answer: Answer) -> Outcome
     if failed or not answer.ok:
         who = "one person was" if failed == 1 else f"{failed} people were"
         words = "the keys of 'register' were not written" if answer.register == "failed" else f"{who} not served"
-        return Outcome(Sync.State.PARTIAL, revision, digest, f"{server.name}: {words}.", answer)
-    return Outcome(Sync.State.SUCCEEDED, revision, digest, "", answer)
+        return Outcome(Sync.State.PARTIAL, revision, digest, f"{server.name}: {words}.", answer, whole=whole)
+    return Outcome(Sync.State.SUCCEEDED, revision, digest, "", answer, whole=whole)
 
 
 def failure(revision: int, error: RemoteError) -> Outcome:
@@ -67,24 +72,63 @@ def backoff(attempts: int, *, permanent: bool = False) -> timedelta:
     return timedelta(seconds=min(BACKOFF_MOST, seconds * random.uniform(0.8, 1.2)))  # noqa: S311 - no secret
 
 
-@transaction.atomic
 def record(claim: Claim, outcome: Outcome) -> Sync | None:
     """Write it down; None if the claim has run out meanwhile and is somebody else's now."""
+    rows = record_all([(claim, outcome)])
+    return rows[0] if rows else None
+
+
+def record_all(results: Sequence[tuple[Claim, Outcome]]) -> list[Sync]:
+    """The same for several: first, in one transaction, what each server has now; then what else it told.
+
+    Gives the rows of those that are still ours.
+    """
     now = timezone.now()
-    mine = Server.objects.select_for_update().filter(pk=claim.server.pk, lease_until=claim.lease)
-    server = mine.first()
-    if server is None:
-        return None
-    _refused_key(server, outcome)
-    mine.update(lease_until=None, last_error=outcome.error[:500], **_changes(server, claim, outcome, now))
-    sync = claim.sync
-    sync.state, sync.finished_at, sync.error = outcome.state, now, outcome.error[:500]
-    sync.revision = outcome.revision
-    if outcome.answer is not None:
-        _count(sync, outcome.answer)
-        note_containers(server, outcome.answer.containers)
-    sync.save()
-    return sync
+    with transaction.atomic():
+        held = {server.pk: server for server in _still_ours(results)}
+        ours = [(claim, outcome) for claim, outcome in results if claim.server.pk in held]
+        _update_servers(ours, held, now)
+        _finish_syncs(ours, now)
+    for claim, outcome in ours:
+        if outcome.answer is not None:
+            _note_answer(claim, outcome.answer, whole=outcome.whole)
+    return [claim.sync for claim, _ in ours]
+
+
+def _still_ours(results: Sequence[tuple[Claim, Outcome]]) -> list[Server]:
+    leases = {claim.server.pk: claim.lease for claim, _ in results}
+    rows = Server.objects.select_for_update().filter(pk__in=leases)
+    return [row for row in rows if row.lease_until == leases[row.pk]]
+
+
+def _update_servers(ours: Sequence[tuple[Claim, Outcome]], held: Mapping[int, Server], now: datetime) -> None:
+    """One statement for all servers of which the same is to be written: mostly that all is well."""
+    alike: dict[tuple[tuple[str, object], ...], list[int]] = {}
+    for claim, outcome in ours:
+        server = held[claim.server.pk]
+        _refused_key(server, outcome)
+        changes = {"lease_until": None, "last_error": outcome.error[:500], **_changes(server, claim, outcome, now)}
+        alike.setdefault(tuple(changes.items()), []).append(server.pk)
+    for pairs, servers in alike.items():
+        Server.objects.filter(pk__in=servers).update(**dict(pairs))
+
+
+def _finish_syncs(ours: Sequence[tuple[Claim, Outcome]], now: datetime) -> None:
+    alike: dict[tuple[tuple[str, object], ...], list[int]] = {}
+    for claim, outcome in ours:
+        end = {"state": outcome.state, "finished_at": now, "error": outcome.error[:500], "revision": outcome.revision}
+        for name, value in end.items():
+            setattr(claim.sync, name, value)
+        alike.setdefault(tuple(end.items()), []).append(claim.sync.pk)
+    for pairs, syncs in alike.items():
+        Sync.objects.filter(pk__in=syncs).update(**dict(pairs))
+
+
+@transaction.atomic
+def _note_answer(claim: Claim, answer: Answer, *, whole: bool) -> None:
+    _count(claim.sync, answer)
+    claim.sync.save(update_fields=["results", "written", "unchanged"])
+    note_containers(claim.server, answer.containers, among=None if whole else answer.users.keys())
 
 
 def _changes(server: Server, claim: Claim, outcome: Outcome, now: datetime) -> dict[str, object]:
@@ -125,19 +169,30 @@ def _count(sync: Sync, answer: Answer) -> None:
     sync.unchanged = len(answer.users) - sync.written - sum(1 for result in answer.users.values() if result.failed)
 
 
-def note_containers(server: Server, facts: Mapping[str, ContainerFact]) -> None:
-    """Make the rows of this server equal to what it told; people unknown to the portal are left out."""
+def note_containers(
+    server: Server, facts: Mapping[str, ContainerFact], *, among: Collection[str] | None = None
+) -> None:
+    """Make the rows of this server equal to what it told; people unknown to the portal are left out.
+
+    `among`: the names that it was asked about; None for everybody.
+    """
     now = timezone.now()
-    rows = {row.user.username: row for row in Container.objects.filter(server=server).select_related("user")}
-    for user in User.objects.filter(username__in=facts.keys() - rows.keys()):
-        fact = facts[user.username]
-        Container.objects.create(server=server, user=user, state=fact.state, address=fact.address, last_seen=now)
+    mine = Container.objects.filter(server=server)
+    mine = mine if among is None else mine.filter(user__username__in=among)
+    rows = {row.user.username: row for row in mine.select_related("user")}
+    people = User.objects.filter(username__in=facts.keys() - rows.keys())
+    Container.objects.bulk_create(
+        Container(server=server, user=user, last_seen=now, **_fact(facts[user.username])) for user in people
+    )
+    mine.filter(pk__in=[row.pk for name, row in rows.items() if name not in facts]).delete()
     for name, row in rows.items():
-        if name not in facts:
-            row.delete()
-        elif (row.state, row.address) != (facts[name].state, facts[name].address):
-            Container.objects.filter(pk=row.pk).update(state=facts[name].state, address=facts[name].address)
-    Container.objects.filter(server=server).update(last_seen=now)
+        if name in facts and (row.state, row.address) != (facts[name].state, facts[name].address):
+            Container.objects.filter(pk=row.pk).update(**_fact(facts[name]))
+    mine.update(last_seen=now)
+
+
+def _fact(fact: ContainerFact) -> dict[str, str]:
+    return {"state": fact.state, "address": fact.address}
 
 
 def prune(server: Server) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 
 from django.db import transaction
 from django.db.models import F, Q, QuerySet
@@ -83,10 +84,10 @@ def run(*, only: Registration | None = None, tell: Callable[[str], None] | None 
     """Carry out the orders that wait (or `only` this one); gives how many were begun."""
     begun = 0
 
-    def claim() -> _Claim | None:
+    def claim(room: int) -> list[_Claim]:
         nonlocal begun
-        claimed = _claim(only)
-        begun += claimed is not None
+        claimed = list(islice(iter(lambda: _claim(only), None), room))
+        begun += len(claimed)
         return claimed
 
     pool.serve(

@@ -9,8 +9,10 @@ from servers.models import Worker
 SILENT_AFTER = timedelta(minutes=3)  # it says something each minute, or between two long tasks
 
 
-def alive() -> None:
-    Worker.objects.update_or_create(pk=1, defaults={"seen_at": timezone.now()})
+def alive(*, unless_within: timedelta = timedelta(0)) -> None:
+    now = timezone.now()
+    if not Worker.objects.filter(pk=1, seen_at__gt=now - unless_within).exists():
+        Worker.objects.update_or_create(pk=1, defaults={"seen_at": now})
 
 
 def silence() -> timedelta | None:

@@ -104,6 +104,7 @@ def test_removing_a_key_goes_through_the_service(client: Client, key: SSHKey) ->
 
 
 def test_locking_out_goes_through_the_service(client: Client, alice: User) -> None:
+    keys.add_keys(actor="alice", user=alice, pasted=line())
     assert "1 locked out, 0 already were" in act(client, "user", "lock_out", alice)
     assert keys.current_state().users == {}
     assert AuditEvent.objects.get(verb="person.locked_out").actor == "warden"

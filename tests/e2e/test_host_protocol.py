@@ -124,7 +124,7 @@ def test_a_key_line_of_a_hostile_portal_brings_no_option_along(lab: Lab, iam: Ia
 
     text = json.dumps(users, sort_keys=True, separators=(",", ":"))
     try:
-        revision = iam.status()["revision"]
+        revision = iam.status()["revision"] + 1
         digest = hashlib.sha256(text.encode()).hexdigest()
         iam.call("set-keys", {"revision": revision, "digest": digest, "users": users})
         for path in ("/home/alice/.ssh/authorized_keys", "/home/register/.ssh/authorized_keys"):

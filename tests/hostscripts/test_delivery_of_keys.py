@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from labhost import beneath, delivery, registration, state
 from labhost.errors import BadRequest, StaleRevision
-from labhost.frame import digest_of, parse_object
+from labhost.frame import digest_of
 from labhost.keys import as_entry
 from labhost.progress import Progress
 from labhost.state import User
@@ -189,44 +189,8 @@ def test_y6_with_the_disk_full_the_old_file_is_intact(tmp_path: Path) -> None:
         subprocess.run(["umount", disk], check=True)
 
 
-def test_p3_no_payload_is_more_than_a_refusal() -> None:
-    """100,000 requests, each damaged at random: parsed, or refused with a word, and never anything else."""
-    dice = random.Random(20261124)
-    users: dict[str, Any] = {"alice": [ed25519(1)], "bob": [ed25519(2), ed25519(3)]}
-    whole = json.dumps(request(3, users)).encode()
-    pieces = [
-        b"null",
-        b"{}",
-        b"[]",
-        b'"',
-        b"\\ud800",
-        b"1e999",
-        b"-0",
-        b"\xff",
-        b"9" * 5000,
-        b"true",
-        b",",
-        b":",
-        b"A" * 9,
-    ]
-    accepted = refused = 0
-    for _ in range(100_000):
-        body = bytearray(whole)
-        for _ in range(dice.randint(1, 3)):
-            start = dice.randrange(len(body))
-            body[start : start + dice.choice((0, 1, 1, 4, 30))] = (
-                dice.choice(pieces) if dice.random() < 0.5 else b"%c" % dice.randrange(256)
-            )
-        try:
-            delivery.parse(parse_object(bytes(body)))
-            accepted += 1
-        except BadRequest:
-            refused += 1
-    assert refused > 90_000 and accepted + refused == 100_000
-
-
 def test_p3_no_users_map_is_more_than_a_failed_person() -> None:
-    """The same, with the digest of what was damaged: a hostile portal rather than a bad line."""
+    """With the right digest of what was damaged: a hostile portal rather than a bad line (that: test_session.py)."""
     dice = random.Random(17)
     atoms: list[Any] = [
         None,

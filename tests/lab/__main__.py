@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from importlib import import_module
 from pathlib import Path
 
 from tests.lab.images import REPOSITORY
@@ -23,6 +24,8 @@ def main(command: str, arguments: list[str]) -> int:
             from tests.lab.alone import serve
 
             return serve()
+        case "bench":
+            return _bench(arguments)
         case "demo" | "down" | "ssh":
             return _lab(command, arguments)
     raise SystemExit(f"lab: unknown command {command}")
@@ -55,9 +58,27 @@ def _lab(command: str, arguments: list[str]) -> int:
         return 1
 
 
+def _bench(arguments: list[str]) -> int:
+    """`tests/bench/NAME.py` has a function main."""
+    from tests.lab.shell import CommandFailed
+
+    if arguments[:1] not in (["sync"],):
+        raise SystemExit("lab: say './lab bench sync'; with --help it tells its options.")
+    try:
+        return int(import_module(f"tests.bench.{arguments[0]}").main(arguments[1:]))
+    except BlockingIOError:
+        raise SystemExit("lab: another './lab bench' runs. Wait for it, or end it.") from None
+    except (CommandFailed, TimeoutError) as error:
+        print(f"lab: {error}", file=sys.stderr)
+        return 1
+
+
 def _remove(name: str) -> None:
     """In a process of its own: removing means entering the lab's namespace, and there is no way back."""
-    code = f"from tests.lab.lab import Lab; lab = Lab({name!r}); lab.exists and (lab.remove(), print('removed {name}'))"
+    if name == "bench-sync":
+        code = "from tests.bench import light, sync; light.remove_all(sync.FOLDER) and print('removed bench-sync')"
+    else:
+        code = f"from tests.lab.lab import Lab; lab = Lab({name!r}); lab.exists and (lab.remove(), print('removed {name}'))"
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
 
 

@@ -84,17 +84,18 @@ class Iam:
         return self.send(verb, frame(json.dumps({"version": 1, **request}).encode()))
 
     def send(self, verb: str, framed: bytes) -> Answer:
+        """The last answer: set-keys gives one for each frame."""
         done = self.ssh(verb, framed.decode())
-        return Answer(done.returncode, json.loads(done.stdout), done.stderr)
+        return Answer(done.returncode, json.loads(done.stdout.splitlines()[-1]), done.stderr)
 
     def status(self) -> dict[str, Any]:
         return self.call("status", {}).body
 
     def set_keys(self, users: dict[str, list[str]], revision: int | None = None) -> Answer:
-        """Push public key lines of `users`, as revision of the server's own last one if none is given."""
+        """Push public key lines of `users`, as the revision after the server's own last one if none is given."""
         state = {name: [_parsed(line) for line in lines] for name, lines in users.items()}
         text = json.dumps(state, sort_keys=True, separators=(",", ":"))
-        number = self.status()["revision"] if revision is None else revision
+        number = self.status()["revision"] + 1 if revision is None else revision
         digest = hashlib.sha256(text.encode()).hexdigest()
         return self.call("set-keys", {"revision": number, "digest": digest, "users": state})
 
@@ -105,5 +106,8 @@ def _parsed(line: str) -> dict[str, str]:
 
 
 def restore(lab: Lab) -> None:
-    """Bring the servers back to what the portal says, after a test pushed something else."""
+    """Bring the servers back to what the portal says, after a test pushed something else as a newer revision."""
+    for machine in lab.servers.values():
+        if machine.running:
+            machine.run("rm -f /var/lib/lab-iam/keys.json")
     lab.portal.manage("sync_keys", "--force", "--wait", check=False)

@@ -66,7 +66,7 @@ def _started(pid: int) -> str:
     return fields[19] if fields and fields[0] != "Z" else ""
 
 
-def _session_members(session: int) -> list[int]:
+def session_members(session: int) -> list[int]:
     members = []
     for entry in Path("/proc").glob("[0-9]*"):
         fields = _stat(int(entry.name))
@@ -78,7 +78,7 @@ def _session_members(session: int) -> list[int]:
 def _ended(session: int, patience: float) -> bool:
     """Whether nothing of the session is left within `patience` seconds."""
     end = time.monotonic() + patience
-    while _session_members(session):
+    while session_members(session):
         _reap(session)
         if time.monotonic() > end:
             return False
@@ -87,7 +87,7 @@ def _ended(session: int, patience: float) -> bool:
 
 
 def _signal_session(session: int, number: signal.Signals) -> None:
-    for pid in _session_members(session):
+    for pid in session_members(session):
         try:
             os.kill(pid, number)
         except ProcessLookupError:

@@ -11,6 +11,7 @@ from django.test import Client
 from pytest_django.fixtures import Settings
 
 from accounts.models import User
+from servers import sessions
 from servers.models import Server
 from servers.services import delivery, hosts, recording
 from tests.servers.farm import ADDRESSES, Farm
@@ -35,12 +36,13 @@ def _farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
 
 
 @pytest.fixture
-def farm(_farm: Farm, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Farm:
+def farm(_farm: Farm, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Farm]:
     """The running hosts, fresh; the portal enters them as the account that runs the tests."""
     _farm.reset()
     settings.IAM_KEY_FILE = _farm.iam_key
     monkeypatch.setattr(hosts, "ACCOUNT", _farm.user)
-    return _farm
+    yield _farm
+    sessions.pool().close()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 def labhost(folder: Path, verb: str) -> int:
     sys.path.insert(0, str(REPOSITORY / "hostscripts"))
-    from labhost import cli, config, delivery
+    from labhost import cli, config, delivery, session
 
     values = {
         "portal.url": "http://127.0.0.1",
@@ -25,8 +25,10 @@ def labhost(folder: Path, verb: str) -> int:
     }
     paths = config.Paths(state=folder / "state", home=folder / "home")
     host = config.Host(config.parse(values), paths)
+    if verb == "set-keys":
+        memory = delivery.Memory()
+        return session.serve(0, lambda request: delivery.set_keys(host, request, memory))
     verbs = {
-        "set-keys": lambda request: delivery.set_keys(host, request),
         "status": lambda _: cli.report(host),
         "register": lambda request: register(folder, request["user"]),
     }
@@ -45,6 +47,13 @@ def register(folder: Path, user: str) -> dict[str, object]:
     return {"version": 1, "ok": True, "user": user, "created": True, "port": 22001, "address": "10.0.3.160"}
 
 
+def take_request() -> None:
+    """Read one frame; a session has no end to wait for."""
+    header = sys.stdin.buffer.readline().split()
+    if len(header) == 4:
+        sys.stdin.buffer.read(int(header[2]))
+
+
 def main() -> int:
     signal.alarm(20)  # like labhost: nothing lives for ever, whoever has gone away
     address = os.environ["SSH_CONNECTION"].split()[2]
@@ -58,10 +67,10 @@ def main() -> int:
     if behaviour == "deaf":  # reads nothing, says nothing
         time.sleep(300)
     if behaviour == "mute":  # reads everything, says nothing
-        sys.stdin.buffer.read()
+        take_request()
         time.sleep(300)
     if behaviour == "garbage":
-        sys.stdin.buffer.read()
+        take_request()
         print("<html>\x1b[2Jnot JSON", flush=True)
         print("sudo: \x1b[31ma password is required", file=sys.stderr)
         return 1
@@ -69,11 +78,11 @@ def main() -> int:
         while True:
             sys.stdout.buffer.write(b"x" * 65536)
     if behaviour == "liar":  # reports success for another revision
-        sys.stdin.buffer.read()
+        take_request()
         print(json.dumps({"version": 1, "ok": True, "revision": 999, "digest": "0" * 64, "users": {}}))
         return 0
     if behaviour == "fails-all":
-        sys.stdin.buffer.read()
+        take_request()
         print(json.dumps({"version": 1, "ok": False, "error": {"code": "failed", "message": "the disk is full"}}))
         return 1
     return labhost(folder, command)

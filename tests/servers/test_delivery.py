@@ -285,9 +285,9 @@ def _flip(user: User, number: int) -> None:
 
 def test_y3_a_push_whose_worker_died_is_closed_and_made_again(farm: Farm, gpu17: Server, alice: User) -> None:
     give_key(alice)
-    claim = delivery._claim("test", None)
-    assert claim is not None and claim.attempts == 1
-    assert delivery._claim("test", None) is None, "two workers at one server"
+    (claim,) = delivery._claim("test", None, 10)
+    assert claim.attempts == 1
+    assert delivery._claim("test", None, 10) == [], "two workers at one server"
     assert delivery.recover() == 0, "it may still be alive"
     Server.objects.update(lease_until=timezone.now() - timedelta(seconds=1), next_attempt=timezone.now())
     assert delivery.recover() == 1
@@ -299,8 +299,7 @@ def test_y3_a_push_whose_worker_died_is_closed_and_made_again(farm: Farm, gpu17:
 
 def test_y3_a_worker_that_comes_back_too_late_writes_nothing_down(farm: Farm, gpu17: Server, alice: User) -> None:
     give_key(alice)
-    late = delivery._claim("test", None)
-    assert late is not None
+    (late,) = delivery._claim("test", None, 10)
     Server.objects.update(lease_until=timezone.now() - timedelta(seconds=1), next_attempt=timezone.now())
     converge()
     assert recording.record(late, recording.failure(1, RemoteError("timeout", "late"))) is None

@@ -40,7 +40,8 @@ def test_a_request_that_is_too_long_is_not_framed(monkeypatch: pytest.MonkeyPatc
 
 
 def test_set_keys_carries_revision_digest_and_the_parts_of_each_key() -> None:
-    request = protocol.build_set_keys(12, {"bob": [], "alice": [PublicKey("ssh-ed25519", "AAAA", "laptop é")]})
+    users = protocol.plain({"bob": [], "alice": [PublicKey("ssh-ed25519", "AAAA", "laptop é")]})
+    request = protocol.build_set_keys(12, users, protocol.digest(users))
     assert request["users"]["alice"] == [{"type": "ssh-ed25519", "blob": "AAAA", "comment": "laptop é"}]
     assert request["revision"] == 12
     # as the contract writes it down

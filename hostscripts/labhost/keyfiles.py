@@ -1,0 +1,152 @@
+"""The authorized_keys files of people: in their accounts on the host, and inside their containers.
+
+A batch writes all new files beside the old ones, has them brought to the disk, and then renames them into place: a
+kill in between leaves whole files, and thousands of files do not cost thousands of waits for the disk.
+"""
+
+import os
+import pwd
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from . import accounts, beneath, faults, storage
+from .config import Host
+from .errors import LabhostError
+from .keys import PublicKey, render_container, render_host
+from .state import User
+
+NAME = "authorized_keys"
+FEW = 32  # files that are synced one by one; for more, the whole file system is
+HOST, CONTAINER = "host", "container"
+_HOST_OWNER = (0, 0)
+Failed = Callable[[User, str, Exception], None]
+
+
+class Batch:
+    """New key files of many people. `failed` is told of each that cannot be put in place."""
+
+    def __init__(self, host: Host, failed: Failed, *, people: int) -> None:
+        self._host, self._failed = host, failed
+        self._known: Mapping[str, pwd.struct_passwd] | None = accounts.all_entries() if people > FEW else None
+        self._few = 2 * people <= FEW
+        self._staged: list[tuple[User, str]] = []
+        self._disks: dict[int, int] = {}  # device number -> a descriptor on it
+
+    @property
+    def known(self) -> Mapping[str, pwd.struct_passwd] | None:
+        return self._known
+
+    def stage(self, user: User, place: str, keys: Sequence[PublicKey]) -> str:
+        """written (after commit), unchanged, or absent if she has no such place. LabhostError, OSError."""
+        with _folder(self._host, user, place, self._known) as folder:
+            if folder is None:
+                return "absent"
+            owner, mode, text = _file(user, place, keys)
+            if not beneath.stage_file(folder, NAME, text, owner=owner, mode=mode, durable=self._few):
+                return "unchanged"
+            self._staged.append((user, place))
+            if not self._few:
+                self._remember_disk(folder)
+        return "written"
+
+    def commit(self) -> None:
+        try:
+            self._sync()
+            faults.point("keys-staged")
+            for user, place in self._staged:
+                try:
+                    self._put(user, place)
+                except (LabhostError, OSError) as error:
+                    self._failed(user, place, error)
+            self._sync()
+        finally:
+            for fd in self._disks.values():
+                os.close(fd)
+
+    def _put(self, user: User, place: str) -> None:
+        # Looked up once more: what an enemy did to her own folder in the meantime is found or not, never followed.
+        with _folder(self._host, user, place, self._known) as folder:
+            if folder is None:
+                raise LabhostError("it has just been removed")
+            beneath.put_in_place(folder, NAME)
+            if self._few:
+                os.fsync(folder)
+
+    def _remember_disk(self, folder: int) -> None:
+        device = os.fstat(folder).st_dev
+        if device not in self._disks:
+            self._disks[device] = os.dup(folder)
+
+    def _sync(self) -> None:
+        for fd in self._disks.values():
+            beneath.sync_file_system(fd)
+
+
+def write(host: Host, user: User, place: str, keys: Sequence[PublicKey]) -> str:
+    """One file of one person at once: written, unchanged or absent. Keys lock held."""
+    with _folder(host, user, place, None) as folder:
+        if folder is None:
+            return "absent"
+        owner, mode, text = _file(user, place, keys)
+        new = beneath.replace_file(folder, NAME, text, owner=owner, mode=mode)
+    return "written" if new else "unchanged"
+
+
+def write_inside(host: Host, user: User, name: str, text: str) -> str:
+    """~/.ssh/NAME inside the container: written, unchanged, or absent if there is no root file system."""
+    with _inside(host, user) as folder:
+        if folder is None:
+            return "absent"
+        new = beneath.replace_file(folder, name, text, owner=_owner_inside(user), mode=0o600)
+    return "written" if new else "unchanged"
+
+
+def _file(user: User, place: str, keys: Sequence[PublicKey]) -> tuple[tuple[int, int], int, str]:
+    """Owner, mode and text."""
+    if place == HOST:
+        return _HOST_OWNER, 0o644, render_host(keys)
+    return _owner_inside(user), 0o600, render_container(keys)
+
+
+@contextmanager
+def _folder(host: Host, user: User, place: str, known: Mapping[str, pwd.struct_passwd] | None) -> Iterator[int | None]:
+    if place == CONTAINER:
+        if not user.registered:
+            yield None
+            return
+        with _inside(host, user) as folder:
+            yield folder
+        return
+    if accounts.entry_of(host, user, known) is None:
+        yield None
+        return
+    # Root's own tree; the home may be a file system of its own, so other mounts are allowed here.
+    allowed = beneath.BENEATH | beneath.NO_SYMLINKS | beneath.NO_MAGICLINKS
+    with (
+        beneath.directory(host.paths.home) as home,
+        beneath.inner(home, f"{user.name}/.ssh", allowed) as folder,
+    ):
+        if os.fstat(folder).st_uid != os.geteuid():
+            raise LabhostError(f"{user.name}/.ssh is not root's; run register again")
+        yield folder
+
+
+@contextmanager
+def _inside(host: Host, user: User) -> Iterator[int | None]:
+    """~/.ssh inside the container, made if it is missing; None if there is no root file system."""
+    try:
+        root = beneath.open_directory(storage.driver(host).rootfs(user))
+    except (FileNotFoundError, NotADirectoryError):
+        yield None
+        return
+    try:
+        with beneath.inner(root, f"home/{user.name}") as home:
+            beneath.make_directory(home, ".ssh", owner=_owner_inside(user), mode=0o700)
+            with beneath.inner(home, ".ssh") as folder:
+                yield folder
+    finally:
+        os.close(root)
+
+
+def _owner_inside(user: User) -> tuple[int, int]:
+    return (user.subuid + user.inside_uid, user.subuid + user.inside_gid)

@@ -1,0 +1,54 @@
+"""What is sent to a server: everybody's keys, or what changed since the revision that it has."""
+
+import threading
+from dataclasses import dataclass
+
+from accounts.services import keys
+from servers import protocol
+from servers.models import Server
+
+
+@dataclass(frozen=True)
+class Payload:
+    """A framed request. `names`: whose keys it holds; None means everybody's."""
+
+    revision: int
+    digest: str
+    framed: bytes
+    names: frozenset[str] | None = None
+
+
+class Payloads:
+    """The requests of one revision, each built once for all servers that need it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        state = keys.current_state()
+        self.revision, self._users = state.revision, protocol.plain(state.users)
+        self._whole: Payload | None = None
+        self._digest = protocol.digest(self._users)
+        self._changes: dict[tuple[int, str], Payload] = {}
+
+    def for_server(self, server: Server) -> Payload:
+        """The shortest one that brings this server up to date, if it still has what it has confirmed."""
+        if not server.applied_digest or server.applied_revision > self.revision:
+            return self.whole()
+        base = (server.applied_revision, server.applied_digest)
+        if base not in self._changes:
+            self._changes[base] = self._since(*base)
+        return self._changes[base]
+
+    def whole(self) -> Payload:
+        """Everybody's keys. Asks no database: a thread may call it when a server has something else."""
+        with self._lock:
+            if self._whole is None:
+                request = protocol.build_set_keys(self.revision, self._users, self._digest)
+                self._whole = Payload(self.revision, self._digest, protocol.frame(request))
+            return self._whole
+
+    def _since(self, revision: int, digest: str) -> Payload:
+        names = frozenset(keys.changed_since(revision))
+        if 2 * len(names) > len(self._users) + 2:
+            return self.whole()
+        request = protocol.build_changes(self.revision, self._digest, digest, self._users, sorted(names))
+        return Payload(self.revision, self._digest, protocol.frame(request), names)

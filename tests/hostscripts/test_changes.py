@@ -1,0 +1,253 @@
+"""A push of what changed: applied to exactly the state that it is for, or not at all."""
+
+import json
+import os
+import pwd
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from labhost import accounts, beneath, delivery, keyfiles, state
+from labhost.config import Host
+from labhost.errors import BadRequest, OtherBase, StaleRevision
+from labhost.frame import digest_of
+from labhost.state import User
+
+from tests.hostscripts import hosts
+from tests.hostscripts.conftest import SCRIPTS
+from tests.hostscripts.public_keys import ed25519
+from tests.hostscripts.test_delivery_of_keys import register_file, request
+
+BEFORE = {"alice": [ed25519(1)], "bob": [ed25519(2)]}
+
+
+def changes(revision: int, before: dict[str, Any], after: dict[str, Any], **other: Any) -> dict[str, Any]:
+    names = [name for name in before | after if before.get(name) != after.get(name)]
+    values = {"revision": revision, "digest": digest_of(after), "base": digest_of(before)}
+    return {"version": 1, **values, "changes": {name: after.get(name) for name in names}} | other
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    host = hosts.make(tmp_path)
+    assert delivery.set_keys(host, request(1, BEFORE))["ok"]
+    return host
+
+
+AFTER = {"alice": [ed25519(1), ed25519(3)], "carol": [ed25519(4)]}  # one more key, one person less, one more
+
+
+def test_what_changed_leads_to_the_same_files_as_everybodys_keys(host: Host, tmp_path: Path) -> None:
+    answer = delivery.set_keys(host, changes(2, BEFORE, AFTER))
+    assert answer["ok"] and (answer["revision"], answer["digest"]) == (2, digest_of(AFTER))
+    assert sorted(answer["users"]) == ["alice", "bob", "carol"]
+    text = register_file(tmp_path).read_text()
+    other = tmp_path / "other"
+    other.mkdir()
+    delivery.set_keys(hosts.make(other), request(2, AFTER))
+    assert text == register_file(other).read_text()
+    assert state.load_applied(host).digest == digest_of(AFTER)
+
+
+def test_y10_the_answer_does_not_grow_with_the_number_of_people(tmp_path: Path) -> None:
+    many = {f"user{number}": [ed25519(number + 10)] for number in range(500)}
+    host, before, after = hosts.make(tmp_path), BEFORE | many, AFTER | many
+    delivery.set_keys(host, request(1, before))
+    answer = delivery.set_keys(host, changes(2, before, after))
+    assert sorted(answer["users"]) == ["alice", "bob", "carol"] and len(json.dumps(answer)) < 1000
+
+
+def test_no_changes_write_nothing(host: Host, tmp_path: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")} | {
+        register_file(tmp_path): register_file(tmp_path).stat().st_mtime_ns
+    }
+    answer = delivery.set_keys(host, changes(1, BEFORE, BEFORE))
+    assert answer["ok"] and answer["users"] == {} and answer["register"] == "unchanged"
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"base": "0" * 64},
+        {"digest": "0" * 64},
+        {"changes": {"carol": [ed25519(4)]}},
+        {"changes": {"alice": [ed25519(1), ed25519(3)], "bob": None, "carol": "nonsense"}},
+        {"changes": {"alice": [ed25519(1), ed25519(3)], "bob": None, "carol": [ed25519(4)], "root": [ed25519(5)]}},
+    ],
+    ids=range(5),
+)
+def test_what_does_not_fit_is_refused_and_changes_nothing(host: Host, tmp_path: Path, other: dict[str, Any]) -> None:
+    text = register_file(tmp_path).read_text()
+    with pytest.raises(OtherBase):
+        delivery.set_keys(host, changes(2, BEFORE, AFTER, **other))
+    assert register_file(tmp_path).read_text() == text and state.load_applied(host).revision == 1
+
+
+def test_k10_a_changed_person_cannot_take_a_key_of_one_who_did_not_change(host: Host) -> None:
+    after = BEFORE | {"carol": [ed25519(1)]}
+    with pytest.raises(OtherBase):
+        delivery.set_keys(host, changes(2, BEFORE, after))
+
+
+@pytest.mark.parametrize("wrong", [{"base": 5}, {"changes": []}, {"changes": None}, {"revision": True}], ids=str)
+def test_changes_that_make_no_sense_are_a_bad_request(host: Host, wrong: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest):
+        delivery.set_keys(host, changes(2, BEFORE, AFTER) | wrong)
+
+
+def test_y4_an_older_revision_or_another_state_of_the_same_one_is_refused(host: Host) -> None:
+    with pytest.raises(StaleRevision):
+        delivery.set_keys(host, changes(0, BEFORE, AFTER))
+    for again in (changes(1, BEFORE, AFTER), request(1, AFTER)):
+        with pytest.raises(StaleRevision, match="other keys"):
+            delivery.set_keys(host, again)
+
+
+def test_a_memory_of_another_file_is_forgotten(host: Host) -> None:
+    memory = delivery.Memory()
+    delivery.set_keys(host, changes(2, BEFORE, AFTER), memory)
+    delivery.set_keys(host, request(3, BEFORE))  # another session
+    with pytest.raises(OtherBase):
+        delivery.set_keys(host, changes(4, AFTER, BEFORE), memory)
+    assert delivery.set_keys(host, changes(4, BEFORE, AFTER), memory)["ok"]
+
+
+@pytest.fixture
+def people(host: Host, monkeypatch: pytest.MonkeyPatch) -> dict[str, User]:
+    """Alice and Bob have a host account and a container here: folders of the account that runs the tests."""
+    uid, gid = os.geteuid(), os.getegid()
+    found = {}
+    for name in BEFORE:
+        user = User(name, uid=uid or 1, gid=gid, account="made", registered=True, subuid=uid, inside_gid=gid - uid)
+        state.save_user(host, user)
+        (host.paths.home / name / ".ssh").mkdir(parents=True)
+        inside(host, name).parent.parent.mkdir(parents=True)
+        found[name] = user
+    entry = pwd.getpwuid(uid)
+
+    def entry_of(_: Host, user: User, known: object = None) -> pwd.struct_passwd | None:
+        return entry if user.name in found else None
+
+    monkeypatch.setattr(accounts, "entry_of", entry_of)
+    monkeypatch.setattr(keyfiles, "_HOST_OWNER", (uid, gid))
+    return found
+
+
+def outside(host: Host, name: str) -> Path:
+    return host.paths.home / name / ".ssh/authorized_keys"
+
+
+def inside(host: Host, name: str) -> Path:
+    return host.paths.home / name / f".local/share/lxc/{name}/rootfs/home/{name}/.ssh/authorized_keys"
+
+
+@pytest.mark.parametrize("few", [keyfiles.FEW, 0], ids=["few", "many"])
+def test_both_files_of_each_person_are_written_once(
+    host: Host, people: dict[str, User], monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    monkeypatch.setattr(keyfiles, "FEW", few)
+    answer = delivery.set_keys(host, request(1, BEFORE))
+    assert answer["users"]["alice"] == {"host": "written", "container": "written", "error": ""}
+    assert outside(host, "alice").read_text().startswith("restrict,pty ssh-ed25519 ")
+    assert inside(host, "bob").read_text() == " ".join((ed25519(2)["type"], ed25519(2)["blob"], "laptop 2")) + "\n"
+    again = delivery.set_keys(host, request(1, BEFORE))
+    assert again["users"]["alice"] == {"host": "unchanged", "container": "unchanged", "error": ""}
+    assert not list(host.paths.home.rglob(".authorized_keys*"))
+
+
+@pytest.mark.parametrize("few", [keyfiles.FEW, 0], ids=["few", "many"])
+def test_y8_a_person_whose_folder_is_in_the_way_fails_alone_and_is_tried_again_with_the_next_change(
+    host: Host, people: dict[str, User], monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    monkeypatch.setattr(keyfiles, "FEW", few)
+    folder = inside(host, "bob").parent
+    folder.symlink_to("/tmp")
+    after = BEFORE | {"alice": [ed25519(3)]}
+    answer = delivery.set_keys(host, request(2, BEFORE))
+    assert answer["users"]["bob"]["container"] == "failed" and "symbolic link" in answer["users"]["bob"]["error"]
+    assert answer["users"]["alice"]["container"] == "written" and answer["error"]["code"] == "partial"
+    answer = delivery.set_keys(host, changes(3, BEFORE, after))
+    assert answer["users"]["bob"]["container"] == "failed", "it is not forgotten"
+    folder.unlink()
+    answer = delivery.set_keys(host, changes(3, after, after))
+    assert answer["ok"] and answer["users"] == {"bob": {"host": "unchanged", "container": "written", "error": ""}}
+    assert state.load_applied(host).failed == []
+
+
+def test_y8_a_damaged_file_about_one_person_does_not_stop_the_others(host: Host, people: dict[str, User]) -> None:
+    (host.paths.state / "users/bob.json").write_text("{")
+    answer = delivery.set_keys(host, request(2, BEFORE))
+    assert answer["users"]["bob"]["host"] == "failed" and answer["users"]["alice"]["host"] == "written"
+
+
+def test_y6_when_the_disk_refuses_to_sync_no_file_is_replaced(
+    host: Host, people: dict[str, User], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keyfiles, "FEW", 0)
+    delivery.set_keys(host, request(1, BEFORE))
+    text = outside(host, "alice").read_text()
+
+    def full(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(beneath, "sync_file_system", full)
+    with pytest.raises(OSError, match="No space"):
+        delivery.set_keys(host, request(2, BEFORE | {"alice": [ed25519(3)]}))
+    assert outside(host, "alice").read_text() == text
+    assert not state.load_applied(host).complete
+    monkeypatch.undo()
+
+
+KILLED = """
+import json, os, sys
+sys.path[:0] = sys.argv[1:2]
+from pathlib import Path
+from labhost import accounts, config, delivery, keyfiles
+from labhost.config import Host, Paths
+import pwd
+folder, pushes = Path(sys.argv[2]), json.loads(sys.argv[3])
+values = config.values_of((folder / "host.conf").read_text())
+accounts.entry_of = lambda host, user, known=None: pwd.getpwuid(os.geteuid())
+keyfiles._HOST_OWNER = (os.geteuid(), os.getegid())
+keyfiles.FEW = int(sys.argv[4])
+host = Host(config.parse(values), Paths(state=folder / "state", home=folder / "home"))
+for push in pushes:
+    delivery.set_keys(host, push)
+"""
+
+
+@pytest.mark.parametrize("moment", ["keys-noted", "keys-staged", "keys-written"])
+@pytest.mark.parametrize("few", [keyfiles.FEW, 0], ids=["few", "many"])
+def test_y3_killed_in_a_push_of_changes_files_are_whole_and_everybodys_keys_complete_it(
+    host: Host, people: dict[str, User], tmp_path: Path, moment: str, few: int
+) -> None:
+    from labhost import config
+
+    (tmp_path / "host.conf").write_text(config.render(hosts.VALUES))
+    delivery.set_keys(host, request(1, BEFORE))
+    after = BEFORE | {"alice": [ed25519(3)]}
+    words = [
+        sys.executable,
+        "-c",
+        KILLED,
+        str(SCRIPTS),
+        str(tmp_path),
+        json.dumps([changes(2, BEFORE, after)]),
+        str(few),
+    ]
+    env = {key: value for key, value in os.environ.items() if key != "SUDO_UID"} | {"LABHOST_FAULT": moment}
+    assert subprocess.run(words, env=env, timeout=30).returncode == -signal.SIGKILL
+    old, new = (delivery.render_register({"alice": delivery.check_entries([ed25519(n)])}) for n in (1, 3))
+    assert register_file(tmp_path).read_text().splitlines()[0] + "\n" in (old, new)
+    assert outside(host, "alice").read_text().count("\n") == 1
+    with pytest.raises(StaleRevision):
+        delivery.set_keys(host, request(1, BEFORE))
+    with pytest.raises(OtherBase):
+        delivery.set_keys(host, changes(3, after, BEFORE))
+    assert delivery.set_keys(host, request(2, after))["ok"]
+    assert ed25519(3)["blob"] in outside(host, "alice").read_text() and state.load_applied(host).complete
+    assert not list(host.paths.home.rglob(".authorized_keys*"))

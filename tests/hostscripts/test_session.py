@@ -1,0 +1,173 @@
+"""set-keys as a session: one line for each frame, until the input ends."""
+
+import io
+import json
+import os
+import random
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from labhost import delivery, frame, session
+from labhost.config import Host
+from labhost.errors import BadRequest
+
+from tests.hostscripts import hosts
+from tests.hostscripts.public_keys import ed25519
+from tests.hostscripts.test_changes import AFTER, BEFORE, changes
+from tests.hostscripts.test_delivery_of_keys import register_file, request
+
+
+@pytest.fixture(autouse=True)
+def _no_alarm_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    yield
+    import signal
+
+    signal.alarm(0)
+
+
+def serve(host: Host, data: bytes, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[dict[str, Any]]]:
+    """Exit status and answers of a session that gets these bytes."""
+    reader, writer = os.pipe()
+
+    def send() -> None:
+        os.write(writer, data)
+        os.close(writer)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    memory = delivery.Memory()
+    code = session.serve(reader, lambda request: delivery.set_keys(host, request, memory))
+    sender.join()
+    os.close(reader)
+    return code, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def codes(answers: list[dict[str, Any]]) -> list[str]:
+    return ["ok" if answer["ok"] else answer["error"]["code"] for answer in answers]
+
+
+def test_one_frame_and_the_end_is_answered_as_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, answers = serve(hosts.make(tmp_path), frame.build(request(1, BEFORE)), capsys)
+    assert (code, codes(answers)) == (0, ["ok"])
+
+
+def test_frames_are_answered_one_after_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pushes = [request(1, BEFORE), changes(2, BEFORE, AFTER), changes(3, BEFORE, AFTER), changes(3, AFTER, BEFORE)]
+    code, answers = serve(hosts.make(tmp_path), b"".join(map(frame.build, pushes)), capsys)
+    assert (code, codes(answers)) == (0, ["ok", "ok", "other_base", "ok"])
+    assert ed25519(2)["blob"] in register_file(tmp_path).read_text()
+
+
+def test_the_exit_status_is_that_of_the_last_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pushes = [request(2, BEFORE), request(1, BEFORE)]
+    code, answers = serve(hosts.make(tmp_path), b"".join(map(frame.build, pushes)), capsys)
+    assert (code, codes(answers)) == (1, ["ok", "stale_revision"])
+
+
+def test_a_request_that_makes_no_sense_does_not_end_the_session(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = frame.build({"version": 1}) + frame.build(request(1, BEFORE))
+    code, answers = serve(hosts.make(tmp_path), data, capsys)
+    assert (code, codes(answers)) == (0, ["bad_request", "ok"])
+
+
+@pytest.mark.parametrize("rest", [b"x", b"lab-iam 1 5 " + b"0" * 64 + b"\n12345", frame.build(request(2, AFTER))[:-3]])
+def test_y2_a_broken_frame_ends_the_session_and_applies_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rest: bytes
+) -> None:
+    data = frame.build(request(1, BEFORE)) + rest + (frame.build(request(3, AFTER)) if rest[:1] != b"x" else b"")
+    code, answers = serve(hosts.make(tmp_path), data, capsys)
+    assert (code, codes(answers)) == (1, ["ok", "bad_frame"])
+    assert ed25519(2)["blob"] in register_file(tmp_path).read_text()
+
+
+def test_no_request_at_all_is_a_bad_frame(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert serve(hosts.make(tmp_path), b"", capsys)[0] == 1
+
+
+def test_an_idle_session_ends_by_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "IDLE_SECONDS", 0.3)
+    reader, writer = os.pipe()
+    os.write(writer, frame.build(request(1, BEFORE)))
+    host, began = hosts.make(tmp_path), time.monotonic()
+    assert session.serve(reader, lambda request: delivery.set_keys(host, request)) == 0
+    assert 0.3 <= time.monotonic() - began < 5
+    os.close(writer)
+    os.close(reader)
+
+
+def test_an_unforeseen_fault_ends_the_session(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, frame.build({"version": 1}))
+
+    def fault(request: dict[str, Any]) -> dict[str, Any]:
+        raise KeyError("x")
+
+    assert session.serve(reader, fault) == 1
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "failed"
+    os.close(writer)
+    os.close(reader)
+
+
+def test_a_reader_that_went_away_ends_the_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(io.StringIO):
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Gone())
+    reader, writer = os.pipe()
+    os.write(writer, frame.build(request(1, BEFORE)))
+    host = hosts.make(tmp_path)
+    assert session.serve(reader, lambda request: delivery.set_keys(host, request)) == 1
+    os.close(writer)
+    os.close(reader)
+
+
+SECONDS = 20.0
+
+
+@pytest.mark.slow
+def test_p3_a_hundred_thousand_damaged_pushes_have_no_effect(tmp_path: Path) -> None:
+    """The whole way of a request through the host program; the files are those of before, whatever is said."""
+    host, memory, dice = hosts.make(tmp_path), delivery.Memory(), random.Random(3)
+    delivery.set_keys(host, request(5, BEFORE), memory)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    wholes = [json.dumps(push).encode() for push in (changes(6, BEFORE, AFTER), request(6, AFTER))]
+    pieces = [b"null", b"{}", b'"', b"\\ud800", b"1e999", b"-0", b"\xff", b"9" * 99, b"true", b",", b":", b"A" * 9]
+    done, ends = 0, time.monotonic() + SECONDS
+    while done < 100_000 and (time.monotonic() < ends or done < 20_000):
+        done += 1
+        body = bytearray(wholes[done % 2])
+        start = dice.randrange(len(body))
+        piece = dice.choice(pieces) if dice.random() < 0.5 else bytes([dice.randrange(256)])
+        body[start : start + dice.choice((0, 1, 1, 4, 30))] = piece
+        if bytes(body) in wholes:
+            continue
+        try:
+            value = frame.parse_object(bytes(body))
+        except BadRequest:
+            continue
+        if value == json.loads(wholes[done % 2]) or _means_the_same(value, wholes[done % 2]):
+            continue
+        try:
+            delivery.set_keys(host, value, memory)
+        except delivery.LabhostError:
+            continue
+        raise AssertionError(f"accepted: {bytes(body)!r}")
+    assert done >= 20_000
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def _means_the_same(value: dict[str, Any], whole: bytes) -> bool:
+    """A damage that leaves every word of the push as it was (a name that nobody reads), or only counts it higher."""
+    right = json.loads(whole)
+    named = ["digest", "base", "users", "changes"]
+    return all(value.get(name) == right.get(name) for name in named)

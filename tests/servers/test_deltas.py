@@ -1,0 +1,250 @@
+"""Only what changed travels, over real SSH to the real host program; everybody's keys whenever that is in doubt."""
+
+from datetime import timedelta
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+from django_q.models import OrmQ
+
+from accounts.models import SSHKey, User
+from accounts.services import numbers, people
+from accounts.services.keys import add_keys, revoke_key
+from servers import protocol, sessions
+from servers.models import Container, Server, Sync
+from servers.services import delivery
+from servers.services.payloads import Payloads
+from tests.accounts.keys import line
+from tests.servers.conftest import make_server
+from tests.servers.farm import ADDRESSES, Farm
+from tests.servers.test_delivery import converge, give_key, key_body
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick")]
+
+
+@pytest.fixture
+def gpu17(farm: Farm, transactional_db: None) -> Server:
+    return make_server(farm)
+
+
+@pytest.fixture
+def crowd(db: None) -> list[User]:
+    """People with keys, so that one change is a small part of all."""
+    users = [User.objects.create_user(f"user{n}", directory_id=f"id-{n}") for n in range(30)]
+    for number, user in enumerate(users):
+        numbers.assign(user)
+        blob = protocol.digest({"x": [{"n": str(number)}]})
+        SSHKey.objects.create(
+            user=user, key_type="ssh-ed25519", blob=_blob(blob), fingerprint=f"SHA256:{number}", added_revision=1
+        )
+    return users
+
+
+def _blob(seed: str) -> str:
+    from base64 import b64encode
+
+    return b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0 " + bytes.fromhex(seed)).decode()
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The requests that go out."""
+    found: list[bytes] = []
+    real = sessions.Session.ask
+
+    def noted(self: sessions.Session, framed: bytes, seconds: float) -> protocol.Answer:
+        found.append(framed)
+        return real(self, framed, seconds)
+
+    monkeypatch.setattr(sessions.Session, "ask", noted)
+    return found
+
+
+def test_only_the_change_travels_on_the_open_session(
+    farm: Farm, gpu17: Server, alice: User, crowd: list[User], sent: list[bytes]
+) -> None:
+    give_key(alice)
+    converge()
+    key = give_key(alice, 1)
+    assert converge()[0].state == "succeeded"
+    revoke_key(actor="alice", key=key)
+    assert converge()[0].state == "succeeded"
+    assert [b'"changes"' in framed for framed in sent] == [False, True, True]
+    assert len(sent[0]) > 4000 and max(len(framed) for framed in sent[1:]) < 1000
+    assert farm.commands() == ["set-keys"]
+    assert key_body() in farm.register_file() and key_body(1) not in farm.register_file()
+    gpu17.refresh_from_db()
+    assert gpu17.applied_digest == Payloads().whole().digest
+
+
+def test_one_change_is_as_long_for_many_people_as_for_few(alice: User, crowd: list[User]) -> None:
+    few = _length_of_a_change(alice, 1)
+    for number in range(30):
+        user = User.objects.create_user(f"more{number}", directory_id=f"more-{number}")
+        numbers.assign(user)
+        add_keys(actor="x", user=user, pasted=f"ssh-ed25519 {_blob(protocol.digest({str(number): []}))}")
+    assert abs(_length_of_a_change(alice, 2) - few) < 20
+
+
+def _length_of_a_change(user: User, number: int) -> int:
+    base = Payloads()
+    server = Server(applied_revision=base.revision, applied_digest=base.whole().digest)
+    key = give_key(user, number)
+    framed = Payloads().for_server(server).framed
+    revoke_key(actor=user.username, key=key)
+    return len(framed)
+
+
+@pytest.mark.parametrize("lost", ["all", "revision"])
+def test_y4_a_server_that_holds_something_else_gets_everybodys_keys_in_the_same_try(
+    farm: Farm, gpu17: Server, alice: User, crowd: list[User], sent: list[bytes], lost: str
+) -> None:
+    give_key(alice)
+    converge()
+    state = farm.folder / ADDRESSES[0] / "state/keys.json"
+    if lost == "all":
+        state.unlink()
+    else:
+        state.write_text(state.read_text().replace(Payloads().whole().digest, "0" * 64))
+    give_key(alice, 1)
+    (sync,) = converge()
+    assert sync.state == "succeeded" and [b'"changes"' in framed for framed in sent] == [False, True, False]
+    assert key_body() in farm.register_file() and key_body(1) in farm.register_file()
+    assert len(farm.commands()) == 1
+
+
+def test_locking_out_and_letting_in_travel_as_changes(
+    farm: Farm, gpu17: Server, alice: User, crowd: list[User], sent: list[bytes]
+) -> None:
+    give_key(alice)
+    converge()
+    people.set_active(actor="warden", user=alice, active=False)
+    converge()
+    assert key_body() not in farm.register_file()
+    people.set_active(actor="warden", user=alice, active=True)
+    converge()
+    assert key_body() in farm.register_file() and all(b'"changes"' in framed for framed in sent[1:])
+
+
+def test_a_deleted_person_leaves_a_server_that_missed_it(
+    farm: Farm, gpu17: Server, alice: User, bob: User, crowd: list[User]
+) -> None:
+    give_key(alice)
+    converge()
+    people.set_active(actor="warden", user=alice, active=False)
+    people.delete(actor="warden", user=alice)
+    give_key(bob, 1)
+    assert converge()[0].state == "succeeded"
+    assert key_body() not in farm.register_file() and key_body(1) in farm.register_file()
+
+
+def test_keys_from_before_the_first_port_go_out_with_it(
+    farm: Farm, gpu17: Server, crowd: list[User], alice: User
+) -> None:
+    late = User.objects.create_user("late", directory_id="late")
+    add_keys(actor="late", user=late, pasted=line(5))
+    converge()
+    assert key_body(5) not in farm.register_file()
+    numbers.assign(late)
+    assert converge()[0].state == "succeeded" and key_body(5) in farm.register_file()
+
+
+def test_an_ordered_push_holds_everybody_and_writes_nothing(
+    farm: Farm, gpu17: Server, alice: User, crowd: list[User], sent: list[bytes]
+) -> None:
+    give_key(alice)
+    converge()
+    folder = farm.folder / ADDRESSES[0]
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    delivery.request_push(actor="warden", servers=[gpu17])
+    (sync,) = converge()
+    assert sync.state == "succeeded" and b'"users"' in sent[-1]
+    kept = {path for path in before if path.name in ("keys.json", "authorized_keys")}
+    assert kept and all(path.stat().st_mtime_ns == before[path] for path in kept)
+
+
+def test_the_answer_to_a_change_leaves_other_peoples_containers_alone(
+    farm: Farm, gpu17: Server, alice: User, bob: User, crowd: list[User]
+) -> None:
+    users = farm.folder / ADDRESSES[0] / "state/users"
+    users.mkdir()
+    for name in ("alice", "bob"):
+        (users / f"{name}.json").write_text(f'{{"name": "{name}", "address": "10.0.3.160", "port": 22000}}')
+    give_key(alice)
+    converge()
+    (users / "alice.json").unlink()
+    give_key(alice, 1)
+    converge()
+    assert [row.user for row in Container.objects.all()] == [bob]
+
+
+def test_y8_a_partial_push_is_tried_again_without_sending_everybody(
+    farm: Farm, gpu17: Server, alice: User, crowd: list[User], sent: list[bytes]
+) -> None:
+    users = farm.folder / ADDRESSES[0] / "state/users"
+    users.mkdir()
+    (users / "user3.json").write_text("{")
+    give_key(alice)
+    assert converge()[0].state == "partial"
+    (users / "user3.json").unlink()
+    Server.objects.update(next_attempt=timezone.now())
+    (sync,) = converge()
+    assert sync.state == "succeeded" and b'"changes":{}' in sent[-1]
+
+
+def test_y9_a_single_change_after_quiet_goes_at_once(farm: Farm, gpu17: Server, alice: User) -> None:
+    give_key(alice)
+    began = timezone.now()
+    (sync,) = converge()
+    assert sync.finished_at is not None and sync.finished_at - began < timedelta(seconds=3)
+
+
+def back_off(server: Server) -> None:
+    Server.objects.filter(pk=server.pk).update(
+        next_attempt=timezone.now() + timedelta(minutes=5),
+        attempts=9,
+        attempted_at=timezone.now() - timedelta(minutes=1),
+    )
+
+
+def say_seen(name: str, token: str) -> int:
+    return (
+        Client(enforce_csrf_checks=True)
+        .post(f"/servers/{name}/seen", headers={"Authorization": f"Bearer {token}"})
+        .status_code
+    )
+
+
+@pytest.fixture
+def token(gpu17: Server) -> str:
+    import hashlib
+
+    Server.objects.filter(pk=gpu17.pk).update(token_digest=hashlib.sha256(b"its-token").hexdigest())
+    return "its-token"
+
+
+def test_y1_a_server_that_says_that_it_is_back_is_tried_at_once(gpu17: Server, token: str, alice: User) -> None:
+    back_off(gpu17)
+    assert say_seen("gpu17", token) == 204
+    gpu17.refresh_from_db()
+    assert gpu17.next_attempt and gpu17.next_attempt <= timezone.now()
+    assert [row.func() for row in OrmQ.objects.all()] == ["servers.tasks.converge"]
+    give_key(alice)
+    assert converge()[0].state == "succeeded"
+
+
+def test_a_server_that_needs_nothing_wakes_nobody(gpu17: Server, token: str) -> None:
+    assert say_seen("gpu17", token) == 204 and not OrmQ.objects.exists()
+
+
+@pytest.mark.parametrize(("name", "token_sent"), [("gpu17", "wrong"), ("gpu18", "its-token"), ("gpu17", "")])
+def test_nobody_else_says_it_for_a_server(gpu17: Server, token: str, name: str, token_sent: str) -> None:
+    back_off(gpu17)
+    assert say_seen(name, token_sent) == 403
+    gpu17.refresh_from_db()
+    assert gpu17.next_attempt and gpu17.next_attempt > timezone.now()
+
+
+def test_seen_is_not_a_page(client: Client, gpu17: Server) -> None:
+    assert client.get("/servers/gpu17/seen").status_code == 405
+    assert Sync.objects.count() == 0

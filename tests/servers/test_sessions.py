@@ -1,0 +1,207 @@
+"""Sessions that stay open, over real SSH to the real host program."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from servers import protocol, sessions
+from servers.dialing import Endpoint, RemoteError
+from servers.remote import Host, Login
+from servers.sessions import Sessions
+from tests.servers.conftest import OTHER
+from tests.servers.farm import ADDRESSES, Farm, gone_within, is_alive
+
+HERE = ADDRESSES[0]
+
+
+def push(revision: int) -> bytes:
+    return protocol.frame(protocol.build_set_keys(revision, {}, protocol.digest({})))
+
+
+@pytest.fixture
+def pool() -> Iterator[Sessions]:
+    pool = Sessions()
+    yield pool
+    pool.close()
+
+
+def ask(pool: Sessions, farm: Farm, revision: int, *, there: Endpoint | None = None, seconds: float = 20) -> Any:
+    with pool.line(there or farm.endpoint(), Login(farm.user, farm.iam_key), seconds=seconds) as line:
+        return line.ask(push(revision))
+
+
+def test_several_pushes_are_one_command_of_one_connection(farm: Farm, pool: Sessions) -> None:
+    answers = [ask(pool, farm, revision) for revision in (1, 2, 3)]
+    assert all(answer.ok for answer in answers) and [answer.revision for answer in answers] == [1, 2, 3]
+    assert farm.commands() == ["set-keys"] and len(pool) == 1
+
+
+def test_a_refusal_is_an_answer_and_the_session_goes_on(farm: Farm, pool: Sessions) -> None:
+    ask(pool, farm, 5)
+    assert ask(pool, farm, 4).code == "stale_revision"
+    assert ask(pool, farm, 6).ok and farm.commands() == ["set-keys"]
+
+
+def test_y2_a_session_that_has_died_is_opened_once_more_within_the_same_try(farm: Farm, pool: Sessions) -> None:
+    ask(pool, farm, 1)
+    (pid,) = farm.pids()
+    os.kill(pid, signal.SIGKILL)
+    assert ask(pool, farm, 2).ok
+    assert len(farm.commands()) == 2
+
+
+def test_y2_a_host_that_dies_before_its_answer_is_asked_once_more_and_not_for_ever(farm: Farm, pool: Sessions) -> None:
+    ask(pool, farm, 1)
+    (pid,) = farm.pids()
+    os.kill(pid, signal.SIGSTOP)
+    farm.behave(HERE, "garbage")
+    threading.Timer(0.5, os.kill, (pid, signal.SIGKILL)).start()
+    with pytest.raises(RemoteError) as refused:
+        ask(pool, farm, 2)
+    assert refused.value.code == "bad_answer" and len(farm.commands()) == 2 and len(pool) == 0
+
+
+def test_y2_a_host_that_hangs_before_its_answer_is_given_up_and_the_far_side_ends(farm: Farm, pool: Sessions) -> None:
+    ask(pool, farm, 1)
+    (pid,) = farm.pids()
+    os.kill(pid, signal.SIGSTOP)
+    began = time.monotonic()
+    with pytest.raises(RemoteError) as refused:
+        ask(pool, farm, 2, seconds=1.5)
+    os.kill(pid, signal.SIGCONT)
+    assert refused.value.code == "timeout" and time.monotonic() - began < 4
+    assert len(pool) == 0 and gone_within(pid, 5)
+
+
+def test_y2_a_host_that_hangs_in_the_transfer_is_given_up(farm: Farm, pool: Sessions) -> None:
+    farm.behave(HERE, "deaf")
+    with (
+        pytest.raises(RemoteError) as refused,
+        pool.line(farm.endpoint(), Login(farm.user, farm.iam_key), seconds=2) as line,
+    ):
+        line.ask(protocol.frame({"version": 1, "x": "y" * 12_000_000}))
+    assert refused.value.code == "timeout"
+
+
+def test_y2_a_cut_transfer_ends_the_real_host_program(farm: Farm, pool: Sessions) -> None:
+    ask(pool, farm, 1)
+    (pid,) = farm.pids()
+    session = pool.take((farm.endpoint(), Login(farm.user, farm.iam_key)))
+    assert session is not None
+    session._channel.sendall(push(2)[:-3])
+    session.close()
+    assert gone_within(pid, 5)
+    assert '"revision": 1' in (farm.folder / HERE / "state/keys.json").read_text()
+
+
+def test_a_host_that_speaks_unasked_loses_its_session(farm: Farm, pool: Sessions) -> None:
+    ask(pool, farm, 1)
+    key = (farm.endpoint(), Login(farm.user, farm.iam_key))
+    session = pool.take(key)
+    assert session is not None
+    session._channel.sendall(push(2))  # the answer lies there when the next request comes
+    end = time.monotonic() + 5
+    while not session._channel.recv_ready() and time.monotonic() < end:
+        time.sleep(0.02)
+    pool.keep(key, session)
+    assert ask(pool, farm, 3).revision == 3 and len(farm.commands()) == 2
+
+
+def test_y5_a_session_ends_when_another_key_is_pinned(farm: Farm, pool: Sessions) -> None:
+    ask(pool, farm, 1)
+    (pid,) = farm.pids()
+    with pytest.raises(RemoteError) as refused:
+        ask(pool, farm, 2, there=farm.endpoint(host_key=OTHER))
+    assert refused.value.code == "host_key_changed" and len(farm.commands()) == 1
+    assert gone_within(pid, 5)
+
+
+def test_a_session_ends_when_the_address_changes(farm: Farm, pool: Sessions) -> None:
+    ask(pool, farm, 1)
+    (pid,) = farm.pids()
+    assert ask(pool, farm, 2, there=replace(farm.endpoint(), address=ADDRESSES[1])).ok
+    assert gone_within(pid, 5) and farm.commands(ADDRESSES[1]) == ["set-keys"] and len(pool) == 1
+
+
+def test_an_idle_session_is_closed(farm: Farm, pool: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(sessions, "LOOK_SECONDS", 0.1)
+    ask(pool, farm, 1)
+    (pid,) = farm.pids()
+    assert is_alive(pid) and gone_within(pid, 5) and len(pool) == 0
+
+
+def test_a_child_has_a_pool_of_its_own_and_leaves_the_parents_alone(farm: Farm) -> None:
+    mine = sessions.pool()
+    ask(mine, farm, 1)
+    context = multiprocessing.get_context("fork")
+    reader, writer = context.Pipe()
+
+    def child() -> None:
+        writer.send((len(sessions.pool()), ask(sessions.pool(), farm, 2).ok))
+        sessions.pool().close()
+        os._exit(0)
+
+    process = context.Process(target=child)
+    process.start()
+    assert reader.poll(20) and reader.recv() == (0, True)
+    process.join(5)
+    assert sessions.pool() is mine and ask(mine, farm, 3).ok
+    assert len(farm.commands()) == 2, "the parent's session has ended"
+
+
+def test_at_most_ten_handshakes_at_a_time(farm: Farm, pool: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, now, most = threading.Lock(), 0, 0
+    real = Host._shake_hands
+
+    def counted(self: Host) -> None:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        try:
+            real(self)
+            time.sleep(0.05)
+        finally:
+            with lock:
+                now -= 1
+
+    monkeypatch.setattr(Host, "_shake_hands", counted)
+    monkeypatch.setattr(sessions, "HANDSHAKES", 3)
+    small = Sessions()
+    servers = [Endpoint(f"gpu{n}", address, farm.port, farm.host_key) for n, address in enumerate(ADDRESSES[:9])]
+    threads = [threading.Thread(target=ask, args=(small, farm, 1), kwargs={"there": there}) for there in servers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(small) == 9 and most == 3
+    small.close()
+
+
+def test_y1_silent_servers_take_no_place_of_those_that_greet(
+    farm: Farm, black_hole: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "HANDSHAKES", 1)
+    small = Sessions()
+
+    def fail(number: int) -> None:
+        with pytest.raises(RemoteError):
+            ask(small, farm, 1, there=Endpoint(f"hole{number}", *black_hole, farm.host_key), seconds=3)
+
+    holes = [threading.Thread(target=fail, args=(number,)) for number in range(3)]
+    for thread in holes:
+        thread.start()
+    time.sleep(0.2)
+    began = time.monotonic()
+    assert ask(small, farm, 1).ok and time.monotonic() - began < 2
+    for thread in holes:
+        thread.join()
+    small.close()
