@@ -21,7 +21,10 @@ Options; what is not given stays as it was:
   --bridge NAME       LXC's bridge (lxcbr0)
   --network CIDR      its network (10.0.3.0/24)
   --mount SRC:DST[:ro]  a folder to show in every container; may be given several times
-  --storage dir       how containers get their files
+  --storage auto|overlay|dir  how new containers get their files: a layer over one unpacked template (overlay), or a copy
+                      of it each (dir); auto takes overlay where it works (auto)
+  --snapshots DIR     folder of people's snapshots, usually a mounted NAS; root must be able to write there
+  --snapshots-keep N  how many snapshots of each person are kept (5)
   --apparmor PROFILE  AppArmor profile of the containers (LXC's own default)
   --driver install|bind  NVIDIA driver inside: install it, or share the server's
   --installers DIR    where NVIDIA-Linux-ARCH-VERSION.run files lie (/public/nvidia)
@@ -73,6 +76,8 @@ parse_words() {
       --network) settings+=("container.network=$value") ;;
       --mount) mounts+=("$value") ;;
       --storage) settings+=("container.storage=$value") ;;
+      --snapshots) settings+=("snapshots.folder=$value") ;;
+      --snapshots-keep) settings+=("snapshots.keep=$value") ;;
       --apparmor) settings+=("container.apparmor=$value") ;;
       --driver) settings+=("driver.mode=$value") ;;
       --installers) settings+=("driver.installers=$value") ;;
@@ -254,6 +259,7 @@ main() {
   limit_dhcp
   systemctl enable --now --quiet lxc-net.service
   /usr/local/sbin/labhost check || die "this server is not fit yet"
+  /usr/local/sbin/labhost templates || die "the template was refused"
   install_sudoers
   install_sshd
   systemctl daemon-reload

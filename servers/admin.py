@@ -70,6 +70,7 @@ class ServerAdmin(admin.ModelAdmin):
         "next_attempt",
         "last_contact",
         "container_count",
+        "storage",
         "last_error",
     ]
     list_filter = ["enabled", Behind, ("offered_host_key", admin.EmptyFieldListFilter)]
@@ -92,6 +93,7 @@ class ServerAdmin(admin.ModelAdmin):
         "last_error",
         "labhost_version",
         "driver_version",
+        "storage",
     ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Server]:

@@ -42,6 +42,7 @@ class Server(models.Model):
     lease_until = models.DateTimeField(null=True, blank=True)
     labhost_version = models.CharField("host programs", max_length=40, blank=True)
     driver_version = models.CharField("NVIDIA driver", max_length=40, blank=True)
+    storage = models.CharField(max_length=40, blank=True, help_text="How new containers get their files there.")
 
     class Meta:
         ordering = ["name"]

@@ -84,6 +84,7 @@ class Answer:
     name: str = ""
     labhost: str = ""
     driver: str = ""
+    storage: str = ""
 
 
 def frame(request: Mapping[str, Any]) -> bytes:
@@ -159,6 +160,7 @@ def parse_answer(data: bytes) -> Answer:
         name=clean(value.get("name"), 63),
         labhost=clean(value.get("labhost"), 40),
         driver=clean(value.get("driver"), 40),
+        storage=clean(value.get("storage"), 40),
     )
 
 

@@ -37,6 +37,7 @@ class ServerSerializer(serializers.ModelSerializer):
             "next_attempt",
             "last_contact",
             "driver_version",
+            "storage",
         ]
         read_only_fields = fields
 

@@ -35,8 +35,8 @@ def all_entries() -> dict[str, pwd.struct_passwd]:
     return {entry.pw_name: entry for entry in reversed(pwd.getpwall())}  # the first of a name counts
 
 
-def identity(host: Host, user: User) -> Account:
-    entry = entry_of(host, user)
+def identity(host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | None = None) -> Account:
+    entry = entry_of(host, user, known)
     if entry is None:
         raise Refused(f"{user.name} has no account here that labhost made")
     return Account(user.name, entry.pw_uid, entry.pw_gid, entry.pw_dir)
@@ -91,6 +91,7 @@ def create(host: Host, user: User) -> None:
         state.save_user(host, user)
         words = ["/usr/sbin/useradd", "--home-dir", str(state.home_of(host, user.name)), "--no-create-home"]
         words += ["--user-group", "--shell", NOLOGIN, "--comment", GECOS, "--password", "*"]
+        words += ["--groups", ",".join(dict.fromkeys((*_groups(host), PEOPLE)))]
         _tool(
             [*words, "-K", "SUB_UID_COUNT=0", "-K", "SUB_GID_COUNT=0", "--", user.name],
             "the account cannot be made",
@@ -105,15 +106,18 @@ def create(host: Host, user: User) -> None:
 
 
 def join_groups(host: Host, user: User) -> None:
+    """Those that the account did not get when it was made: host.conf may have changed since."""
+    missing = [group for group in (*_groups(host), PEOPLE) if user.name not in grp.getgrnam(group).gr_mem]
+    if missing:
+        words = ["/usr/sbin/usermod", "--append", "--groups", ",".join(missing), "--", user.name]
+        _tool(words, f"cannot join {', '.join(missing)}")
+
+
+def _groups(host: Host) -> tuple[str, ...]:
     for group in (*host.config.groups, PEOPLE):
-        try:
-            present = user.name in grp.getgrnam(group).gr_mem
-        except KeyError as error:
-            raise LabhostError(
-                f"the group {group} does not exist here; correct [container] groups in host.conf"
-            ) from error
-        if not present:
-            _tool(["/usr/sbin/usermod", "--append", "--groups", group, "--", user.name], f"cannot join {group}")
+        if not _group_exists(group):
+            raise LabhostError(f"the group {group} does not exist here; correct [container] groups in host.conf")
+    return host.config.groups
 
 
 def add_subids(host: Host, user: User) -> None:
@@ -176,4 +180,4 @@ def _tool(words: Sequence[str], doing: str) -> Result:
             raise LabhostError(f"{doing}: {result.complaint}")
         if time.monotonic() >= deadline:
             raise Busy(f"{doing}: {result.complaint}")
-        time.sleep(0.5)
+        time.sleep(0.1)

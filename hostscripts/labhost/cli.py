@@ -6,23 +6,40 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import __version__, answers, config, container, frame, nvidia, portal, registration, session, setup, state
+from . import (
+    __version__,
+    answers,
+    config,
+    container,
+    frame,
+    nvidia,
+    portal,
+    registration,
+    session,
+    setup,
+    snapshot,
+    state,
+    systems,
+)
 from .config import Host
 from .errors import BadRequest, PortalUnavailable, Refused
 from .names import check_name
 from .progress import Progress
 
 USAGE = """usage: labhost VERB
-  user start|stop|status   the caller's own container (through sudo)
+  user start|stop|status|rebuild|snapshot|snapshots|recover
+                           the caller's own container (through sudo); a snapshot's name on one line
   register --stdin|--json  a name on one line, or a framed request; labhost register NAME for staff
   set-keys                 framed requests, each answered: writes everybody's public keys
   report                   a framed request: what this server is and has
-  reconcile                port rules as the running containers need them; tells the portal that this server is back
+  reconcile                everybody's files attached, port rules as the running containers need them; tells the
+                           portal that this server is back
+  templates                unpacks the current template, removes those that nothing needs
   configure KEY=VALUE ...  writes host.conf (used by setup-gpu-server.bash)
   check                    is this server fit?
   version
 """
-SECONDS = {"user": 900, "register": 1800, "report": 60}  # set-keys counts each of its requests
+SECONDS = {"user": 3600, "register": 1800, "templates": 1800, "report": 60}  # set-keys counts each of its requests
 
 
 def main(words: Sequence[str]) -> int:
@@ -46,6 +63,10 @@ def _user(words: list[str]) -> int:
         "start": container.start,
         "stop": container.stop,
         "status": container.status,
+        "rebuild": container.rebuild,
+        "snapshot": lambda host, user, say: snapshot.make(host, user, say, _line()),
+        "snapshots": snapshot.show,
+        "recover": lambda host, user, say: snapshot.recover(host, user, say, _line()),
     }
     if len(words) != 1 or words[0] not in verbs:
         sys.stderr.write(USAGE)
@@ -135,6 +156,7 @@ def _reconcile(words: list[str]) -> int:
 
     def work() -> None:
         host = config.load()
+        systems.attach_all(host)
         container.apply_rules(host)
         try:
             portal.tell_seen(host.config)
@@ -142,6 +164,11 @@ def _reconcile(words: list[str]) -> int:
             say.line(f"warning: {error}; it will find this server at its next try")
 
     return _usage() if words else _for_people(work, say)
+
+
+def _templates(words: list[str]) -> int:
+    say = Progress(sys.stdout)
+    return _usage() if words else _for_people(lambda: systems.refresh_templates(config.load(), say), say)
 
 
 def _configure(words: list[str]) -> int:
@@ -187,6 +214,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "set-keys": _set_keys,
     "report": _report,
     "reconcile": _reconcile,
+    "templates": _templates,
     "configure": _configure,
     "check": _check,
     "version": _version,

@@ -31,6 +31,7 @@ KEYS: Mapping[str, Mapping[str, str | None]] = {
         "storage": "dir",
         "apparmor": "",
     },
+    "snapshots": {"folder": "", "keep": "5"},
     "driver": {"mode": "install", "installers": "/public/nvidia", "libraries": "", "devices": "/dev"},
 }
 
@@ -66,6 +67,8 @@ class Config:
     mounts: tuple[Mount, ...]
     storage: str
     apparmor: str
+    snapshots: Path | None
+    snapshots_keep: int
     driver: str
     installers: Path
     libraries: tuple[Path, ...]
@@ -155,8 +158,8 @@ def parse(values: Mapping[str, str]) -> Config:
         return _path(name, text(name))
 
     storage, driver = text("container.storage"), text("driver.mode")
-    if storage not in ("dir",):
-        raise LabhostError("host.conf: [container] storage must be dir")
+    if storage not in ("dir", "overlay"):
+        raise LabhostError("host.conf: [container] storage must be dir or overlay")
     if driver not in ("install", "bind"):
         raise LabhostError("host.conf: [driver] mode must be install or bind")
     groups = tuple(text("container.groups").replace(",", " ").split())
@@ -179,6 +182,8 @@ def parse(values: Mapping[str, str]) -> Config:
         mounts=tuple(_mount(line.strip()) for line in text("container.mounts").splitlines() if line.strip()),
         storage=storage,
         apparmor=apparmor,
+        snapshots=folder("snapshots.folder") if text("snapshots.folder") else None,
+        snapshots_keep=int(text("snapshots.keep", re.compile(r"[1-9][0-9]{0,2}", re.ASCII))),
         driver=driver,
         installers=folder("driver.installers"),
         libraries=tuple(_path("driver.libraries", word) for word in text("driver.libraries").split()),

@@ -3,10 +3,11 @@
 import pwd
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from . import accounts, files, locks, log, lxc, lxcconfig, network, nvidia, portal, state, storage
+from . import accounts, files, locks, log, lxc, lxcconfig, network, nvidia, portal, state, storage, systems
 from .config import Host
 from .errors import LabhostError, NotRegistered, PortalUnavailable
 from .progress import Progress
@@ -28,54 +29,84 @@ def by_uid(host: Host, uid: int) -> User:
     raise NotRegistered(f"you have no container here yet: ssh register@{host.config.name}-manage NAME")
 
 
+@contextmanager
+def held(host: Host, user: User, doing: str) -> Iterator[tuple[User, Account]]:
+    """The person's file as it is once her lock is held, and her account; Busy or NotRegistered."""
+    with locks.held(host, locks.of_user(user.name), seconds=WAIT, doing=f"{user.name}'s container is {doing}"):
+        now = state.load_user(host, user.name)
+        if now is None or not now.registered:
+            raise NotRegistered(
+                f"{user.name} has no container here: ssh register@{host.config.name}-manage {user.name}"
+            )
+        yield now, accounts.identity(host, now)
+
+
 def start(host: Host, user: User, say: Progress) -> None:
     """The seed's "Start the Container". Safe to repeat: a running container stays, its rule is healed."""
-    with locks.held(
-        host, locks.of_user(user.name), seconds=WAIT, doing=f"{user.name}'s container is starting or stopping"
-    ):
-        user = _fresh(host, user)
-        account = accounts.identity(host, user)
+    with held(host, user, "starting or stopping") as (user, account):
         _refresh_port(host, user, say)
         say.line(f"port: {user.port}")
         write_config(host, user)
-        _bring_up(host, account, say)
+        systems.ready(host, user, account, say)
+        _bring_up(host, user, account, say)
         user.wanted = "running"
         state.save_user(host, user)
+        # While it boots: LXC itself gave the address, before its init ran.
+        _check_address(host, user, account)
+        apply_rules(host)
         answered = _wait_for_sshd(host, user, account)
         if answered:
             nvidia.match_inside(host, user, account, say)
         elif not lxc.is_running(host, account):
-            raise LabhostError(_end_of(host, account))
-        _check_address(host, user, account)
+            apply_rules(host)
+            raise systems.gave_up(host, user, account, LabhostError(_end_of(host, account)))
         say.line(f"address: {user.address}")
-        apply_rules(host)
         say.line(f"forward: {host.config.address}:{user.port} leads to {user.address}:22")
         if not answered:
             raise LabhostError(
                 f"the container runs, but no sshd answered within {BANNER_SECONDS} s; "
                 f"try `ssh {host.config.name}`, or `ssh {host.config.name}-manage stop` and start again"
             )
+        say.line(f"now: ssh {host.config.name}")
+        systems.settle(host, user, account)
     log.note(f"{user.name}: container started")
-    say.line(f"now: ssh {host.config.name}")
 
 
 def stop(host: Host, user: User, say: Progress) -> None:
-    with locks.held(
-        host, locks.of_user(user.name), seconds=WAIT, doing=f"{user.name}'s container is starting or stopping"
-    ):
-        user = _fresh(host, user)
-        account = accounts.identity(host, user)
-        user.wanted = "stopped"
-        state.save_user(host, user)
-        apply_rules(host)
-        if not lxc.is_running(host, account):
+    with held(host, user, "starting or stopping") as (user, account):
+        if not halt(host, user, account, say):
             say.line("the container is stopped already")
-        else:
-            say.line("stopping the container")
-            lxc.stop(host, account, grace=STOP_GRACE)
-            log.note(f"{user.name}: container stopped")
-            say.line("the container is stopped")
     say.line(f"to start it again: ssh {host.config.name}-manage")
+
+
+def halt(host: Host, user: User, account: Account, say: Progress) -> bool:
+    """Takes the rules away, then stops the container; False if it did not run. The person's lock is held."""
+    user.wanted = "stopped"
+    state.save_user(host, user)
+    apply_rules(host)
+    if not lxc.is_running(host, account):
+        return False
+    say.line("stopping the container")
+    lxc.stop(host, account, grace=0 if user.unfinished else STOP_GRACE)
+    log.note(f"{user.name}: container stopped")
+    say.line("the container is stopped")
+    return True
+
+
+def rebuild(host: Host, user: User, say: Progress) -> None:
+    """A fresh system from the current template. Nothing of the old one survives but what was snapshotted."""
+    with held(host, user, "being rebuilt") as (user, account):
+        driver = storage.of(host, user)
+        driver.attach(user, account)
+        driver.remove_leftovers(user, account)
+        driver.check()
+        system = driver.fresh(user, account)
+        halt(host, user, account, say)
+        systems.exchange(host, user, account, system)
+    log.note(f"{user.name}: container rebuilt")
+    say.line("a fresh system is in place; the one before is kept until the first good start")
+    say.line(f"it has SSH host keys of its own: ssh-keygen -R '[{host.config.address}]:{user.port}'")
+    say.line(f"to start it: ssh {host.config.name}-manage")
 
 
 def status(host: Host, user: User, say: Progress) -> None:
@@ -119,14 +150,6 @@ def inventory(
     }
 
 
-def _fresh(host: Host, user: User) -> User:
-    """The person's file as it is now that the lock is held."""
-    now = state.load_user(host, user.name)
-    if now is None or not now.registered:
-        raise NotRegistered(f"{user.name} has no container here: ssh register@{host.config.name}-manage {user.name}")
-    return now
-
-
 def _refresh_port(host: Host, user: User, say: Progress) -> None:
     """Asks the portal for the port; if it does not answer sensibly, the last known one holds."""
     try:
@@ -143,14 +166,17 @@ def _refresh_port(host: Host, user: User, say: Progress) -> None:
     user.port, user.values_at = port, time.time()
 
 
-def _bring_up(host: Host, account: Account, say: Progress) -> None:
+def _bring_up(host: Host, user: User, account: Account, say: Progress) -> None:
     if lxc.is_running(host, account):
         say.line("the container runs already")
         return
     say.line("starting the container")
     began = time.monotonic()
     lxc.prepare(host, account)
-    lxc.start(host, account)
+    try:
+        lxc.start(host, account)
+    except LabhostError as error:
+        raise systems.gave_up(host, user, account, error) from error
     say.line(f"the container runs ({time.monotonic() - began:.1f} s)")
 
 
@@ -162,7 +188,7 @@ def _wait_for_sshd(host: Host, user: User, account: Account) -> bool:
             return True
         if not lxc.is_running(host, account):
             return False
-        time.sleep(0.05)
+        time.sleep(0.02)
     return False
 
 
@@ -197,7 +223,7 @@ def _state(host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | None
     if not user.registered:
         return "registering"
     entry = accounts.entry_of(host, user, known)
-    if entry is None or not storage.driver(host).rootfs(user).is_dir():
+    if entry is None or not storage.of(host, user).exists(user):
         return "broken"
     account = Account(user.name, entry.pw_uid, entry.pw_gid, entry.pw_dir)
     return "running" if lxc.is_running(host, account) else "stopped"

@@ -232,6 +232,14 @@ def _people(host: Host, names: Iterable[str] | None) -> dict[str, User | Labhost
     return found
 
 
+def current_keys(host: Host, user: User) -> Keys:
+    """What was pushed last; the portal's page only if no push came since it was read. Keys lock held."""
+    applied = state.load_applied(host)
+    if user.name in applied.users:
+        return applied.users[user.name]
+    return check_entries(user.keys) if applied.revision == user.keys_revision else ()
+
+
 def _write_register(host: Host, users: Mapping[str, Keys]) -> str:
     folder = host.paths.home / "register" / ".ssh"
     if not folder.is_dir():

@@ -94,7 +94,7 @@ def write(host: Host, user: User, place: str, keys: Sequence[PublicKey]) -> str:
 
 def write_inside(host: Host, user: User, name: str, text: str) -> str:
     """~/.ssh/NAME inside the container: written, unchanged, or absent if there is no root file system."""
-    with _inside(host, user) as folder:
+    with _inside(host, user, None) as folder:
         if folder is None:
             return "absent"
         new = beneath.replace_file(folder, name, text, owner=_owner_inside(user), mode=0o600)
@@ -111,10 +111,10 @@ def _file(user: User, place: str, keys: Sequence[PublicKey]) -> tuple[tuple[int,
 @contextmanager
 def _folder(host: Host, user: User, place: str, known: Mapping[str, pwd.struct_passwd] | None) -> Iterator[int | None]:
     if place == CONTAINER:
-        if not user.registered:
+        if not user.registered or user.unfinished:  # an unfinished system gets the keys with its account
             yield None
             return
-        with _inside(host, user) as folder:
+        with _inside(host, user, known) as folder:
             yield folder
         return
     if accounts.entry_of(host, user, known) is None:
@@ -132,13 +132,14 @@ def _folder(host: Host, user: User, place: str, known: Mapping[str, pwd.struct_p
 
 
 @contextmanager
-def _inside(host: Host, user: User) -> Iterator[int | None]:
+def _inside(host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | None) -> Iterator[int | None]:
     """~/.ssh inside the container, made if it is missing; None if there is no root file system."""
-    try:
-        root = beneath.open_directory(storage.driver(host).rootfs(user))
-    except (FileNotFoundError, NotADirectoryError):
+    driver = storage.of(host, user)
+    if not driver.exists(user):
         yield None
         return
+    driver.attach(user, accounts.identity(host, user, known))
+    root = beneath.open_directory(driver.rootfs(user))
     try:
         with beneath.inner(root, f"home/{user.name}") as home:
             beneath.make_directory(home, ".ssh", owner=_owner_inside(user), mode=0o700)

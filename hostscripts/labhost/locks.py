@@ -12,10 +12,16 @@ from .errors import Busy
 ACCOUNTS = "accounts"
 KEYS = "keys"
 RULES = "rules"
+TEMPLATES = "templates"
 
 
 def of_user(name: str) -> str:
     return f"user-{name}"
+
+
+def of_mounts(name: str) -> str:
+    """Short: taken also while the person's own lock is held by another process, e.g. by a push of keys."""
+    return f"mounts-{name}"
 
 
 @contextmanager

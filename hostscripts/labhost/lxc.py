@@ -33,11 +33,22 @@ def folder(host: Host, name: str) -> Path:
     return state.home_of(host, name) / ".local/share/lxc"
 
 
-def prepare(host: Host, account: Account) -> None:
-    """A user manager that outlives the session: containers run in a delegated scope below it."""
+def linger(account: Account) -> None:
+    """Lets the person's user manager come up without a session, and does not wait for it."""
     if not Path("/var/lib/systemd/linger", account.name).exists():
         linger = run(["/usr/bin/loginctl", "enable-linger", account.name], timeout=20)
         linger.check("the user manager cannot be started")
+
+
+def dismiss(account: Account) -> None:
+    """Ends the person's user manager with everything below it."""
+    run(["/usr/bin/loginctl", "disable-linger", account.name], timeout=20)
+    run(["/usr/bin/systemctl", "stop", f"user@{account.uid}.service"], timeout=90)
+
+
+def prepare(host: Host, account: Account) -> None:
+    """A user manager that outlives the session: containers run in a delegated scope below it."""
+    linger(account)
     ready = host.paths.run_user / str(account.uid) / "systemd/private"
     if not ready.exists():
         started = run(["/usr/bin/systemctl", "start", f"user@{account.uid}.service"], timeout=40)
@@ -51,8 +62,11 @@ def prepare(host: Host, account: Account) -> None:
         time.sleep(0.02)
 
 
-def start(host: Host, account: Account) -> None:
-    """Starts the container and returns once its init runs; LabhostError with LXC's own reason."""
+def start(host: Host, account: Account, *, config: Path | None = None, init: Sequence[str] = ()) -> None:
+    """Starts the container and returns once its init runs; LabhostError with LXC's own reason.
+
+    `config` and `init` take the place of the container's own file and of its /sbin/init.
+    """
     log = _log(host, account)
     log.unlink(missing_ok=True)
     words = [
@@ -63,6 +77,9 @@ def start(host: Host, account: Account) -> None:
         str(log),
         "--logpriority",
         "WARN",
+        *(["--rcfile", str(config)] if config else []),
+        "--",
+        *init,
     ]
     result = _scoped(host, account, words, timeout=40)
     if not result.ok:
@@ -70,8 +87,8 @@ def start(host: Host, account: Account) -> None:
 
 
 def stop(host: Host, account: Account, *, grace: int) -> None:
-    """Asks init to stop, after `grace` seconds kills it."""
-    words = ["/usr/bin/lxc-stop", *_which(host, account), "--timeout", str(grace)]
+    """Asks init to stop, after `grace` seconds kills it; with 0 it is not asked."""
+    words = ["/usr/bin/lxc-stop", *_which(host, account), *(["--timeout", str(grace)] if grace else ["--kill"])]
     result = run(words, timeout=grace + 20, account=account, env=_session(host, account))
     if not result.ok and is_running(host, account):
         raise LabhostError(f"the container did not stop: {result.complaint}")

@@ -16,6 +16,26 @@ def mount_entry(source: str, target: str, *, file: bool = False, read_only: bool
 
 def render(host: Host, user: User, extra_mounts: Iterable[str]) -> str:
     config = host.config
+    lines = [
+        *_base(host, user),
+        "lxc.net.0.type = veth",
+        f"lxc.net.0.link = {config.bridge}",
+        "lxc.net.0.flags = up",
+        "lxc.net.0.name = eth0",
+        f"lxc.net.0.hwaddr = {network.hardware_address(user.address)}",
+        f"lxc.net.0.ipv4.address = {user.address}/{config.network.prefixlen}",
+        f"lxc.net.0.ipv4.gateway = {config.gateway}",
+        *(_lab_mount(mount) for mount in config.mounts),
+    ]
+    return "\n".join([*lines, *extra_mounts]) + "\n"
+
+
+def render_inside(host: Host, user: User) -> str:
+    """For a run without boot: no network, no mounts of the lab's, and not the half second of lxcfs's reboot hook."""
+    return "\n".join([*_base(host, user), "lxc.net.0.type = empty", "lxc.hook.post-stop ="]) + "\n"
+
+
+def _base(host: Host, user: User) -> list[str]:
     rootfs = state.home_of(host, user.name) / ".local/share/lxc" / user.name / "rootfs"
     lines = [
         "# Written by labhost; changes are lost at the next start.",
@@ -25,21 +45,11 @@ def render(host: Host, user: User, extra_mounts: Iterable[str]) -> str:
         f"lxc.idmap = u 0 {user.subuid} {SUBUID_COUNT}",
         f"lxc.idmap = g 0 {user.subuid} {SUBUID_COUNT}",
         f"lxc.rootfs.path = dir:{rootfs}",
-        f"lxc.uts.name = {config.name}",
+        f"lxc.uts.name = {host.config.name}",
         "lxc.tty.max = 0",
         "lxc.console.path = none",
-        "lxc.net.0.type = veth",
-        f"lxc.net.0.link = {config.bridge}",
-        "lxc.net.0.flags = up",
-        "lxc.net.0.name = eth0",
-        f"lxc.net.0.hwaddr = {network.hardware_address(user.address)}",
-        f"lxc.net.0.ipv4.address = {user.address}/{config.network.prefixlen}",
-        f"lxc.net.0.ipv4.gateway = {config.gateway}",
     ]
-    if config.apparmor:
-        lines.append(f"lxc.apparmor.profile = {config.apparmor}")
-    lines += [_lab_mount(mount) for mount in config.mounts]
-    return "\n".join([*lines, *extra_mounts]) + "\n"
+    return [*lines, f"lxc.apparmor.profile = {host.config.apparmor}"] if host.config.apparmor else lines
 
 
 def _lab_mount(mount: Mount) -> str:

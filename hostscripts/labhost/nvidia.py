@@ -110,7 +110,7 @@ def match_inside(host: Host, user: User, account: Account, say: Progress) -> Non
     if host.config.driver == "bind":
         say.line(f"driver: {wanted}, shared by the server")
         return
-    rootfs = storage.driver(host).rootfs(user)
+    rootfs = storage.of(host, user).rootfs(user)
     found = inside_version(rootfs)
     if found == wanted:
         say.line(f"driver: {wanted}, the same inside")

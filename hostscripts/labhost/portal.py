@@ -1,7 +1,9 @@
 """The portal's plain-text pages, read with curl as user `iam` and judged as if the portal were hostile."""
 
+import os
 import pwd
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from . import sshconfig
@@ -29,17 +31,18 @@ class Person:
 def fetch_person(config: Config, name: str) -> Person:
     """Everything that a registration needs, or PortalUnavailable."""
     page = f"/user/{check_name(name)}"
-    port = fetch_port(config, name)
-    subuid = parse_subuid(config, _get(config, f"{page}/subuid"))
+    port, subuid, key_lines, ssh_config = _get(
+        config, f"{page}/port", f"{page}/subuid", f"{page}/.ssh/authorized_keys", f"{page}/.ssh/config"
+    )
     try:
-        keys = check_lines(_get(config, f"{page}/.ssh/authorized_keys"))
+        keys = check_lines(key_lines)
     except BadKey as error:
         raise PortalUnavailable(f"the portal's keys of {name} are not acceptable: {error}") from error
-    return Person(port, subuid, keys, sshconfig.check(_get(config, f"{page}/.ssh/config")))
+    return Person(parse_port(config, port), parse_subuid(config, subuid), keys, sshconfig.check(ssh_config))
 
 
 def fetch_port(config: Config, name: str) -> int:
-    return parse_port(config, _get(config, f"/user/{check_name(name)}/port"))
+    return parse_port(config, *_get(config, f"/user/{check_name(name)}/port"))
 
 
 def parse_port(config: Config, text: str) -> int:
@@ -69,30 +72,41 @@ def _number(text: str, what: str) -> int:
 
 def tell_seen(config: Config) -> None:
     """This server is back: the portal need not wait until its next try. PortalUnavailable."""
-    _ask(config, f"/servers/{config.name}/seen", b"204", "--request", "POST")
+    page = f"/servers/{config.name}/seen"
+    ((_, status),) = _ask(config, page, options=("--request", "POST"))
+    if status != b"204":
+        raise PortalUnavailable(f"the portal answered {status.decode()} to {page}")
 
 
-def _get(config: Config, page: str) -> str:
-    body = _ask(config, page, b"200")
+def _get(config: Config, *pages: str) -> list[str]:
+    """The text of each page; PortalUnavailable."""
+    return [_text(page, *answer) for page, answer in zip(pages, _ask(config, *pages), strict=True)]
+
+
+def _ask(config: Config, *pages: str, options: Sequence[str] = ()) -> list[tuple[bytes, bytes]]:
+    """Body and status of each page, all over one connection; the first trouble ends it."""
+    mark = os.urandom(16).hex()  # no page can hold it, so nobody's text passes for the end of a page
+    words = ["/usr/bin/curl", "--disable", "--silent", "--show-error", "--globoff", "--proto", "=http,https"]
+    words += ["--noproxy", "*", "--max-time", str(SECONDS), "--max-filesize", str(PAGE_MOST), "--fail-early", *options]
+    words += ["--header", "@-", "--write-out", f"\n{mark} %{{http_code}}\n", *(config.url + page for page in pages)]
+    header = f"Authorization: Bearer {config.token}\n".encode()
+    most = len(pages) * (PAGE_MOST + 64)
+    result = run(words, timeout=len(pages) * SECONDS + 2, account=_reader(), stdin=header, most=most)
+    if not result.ok or result.cut:
+        raise PortalUnavailable(f"the portal does not answer ({result.complaint})")
+    parts = re.split(rb"\n%s ([0-9]{3})\n" % mark.encode(), result.out)
+    if len(parts) != 2 * len(pages) + 1:
+        raise PortalUnavailable("the portal does not answer (its pages are cut)")
+    return list(zip(parts[0::2], parts[1::2], strict=False))
+
+
+def _text(page: str, body: bytes, status: bytes) -> str:
+    if status != b"200":
+        raise PortalUnavailable(f"the portal answered {status.decode()} to {page}")
     try:
         return body.decode("utf-8")
     except UnicodeDecodeError as error:
         raise PortalUnavailable(f"the portal's answer to {page} is not text") from error
-
-
-def _ask(config: Config, page: str, wanted: bytes, *options: str) -> bytes:
-    """What the portal sends with the status `wanted`; PortalUnavailable."""
-    words = ["/usr/bin/curl", "--disable", "--silent", "--show-error", "--globoff", "--proto", "=http,https"]
-    words += ["--noproxy", "*", "--max-time", str(SECONDS), "--max-filesize", str(PAGE_MOST), *options]
-    words += ["--header", "@-", "--write-out", "\n%{http_code}", config.url + page]
-    header = f"Authorization: Bearer {config.token}\n".encode()
-    result = run(words, timeout=SECONDS + 2, account=_reader(), stdin=header, most=PAGE_MOST + 16)
-    if not result.ok or result.cut:
-        raise PortalUnavailable(f"the portal does not answer ({result.complaint})")
-    body, _, status = result.out.rpartition(b"\n")
-    if status != wanted:
-        raise PortalUnavailable(f"the portal answered {status.decode('ascii', 'replace')} to {page}")
-    return body
 
 
 def _reader() -> Account:

@@ -4,39 +4,19 @@ A killed run is continued by the next one. A run that fails before the container
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import accounts, container, delivery, faults, keyfiles, locks, log, lxc, portal, state, storage, template
+from . import accounts, container, delivery, faults, inside, keyfiles, locks, log, lxc, portal, state, storage
 from .config import Host
 from .errors import LabhostError, PortalUnavailable, Refused
-from .keys import PublicKey, as_entry, check_entries, render_container
+from .keys import as_entry
 from .names import check_name
 from .progress import Progress
 from .run import Account
 from .state import User
 
 WAIT = 300.0
-INSIDE_SECONDS = 60
-INSIDE_UID = 1000
-STOP_GRACE = 10
-_INSIDE = """
-set -eu
-name=$1 server=$2 nameserver=$3 uid=$4
-rm -f /etc/resolv.conf
-printf 'nameserver %s\\n' "$nameserver" > /etc/resolv.conf
-printf '%s\\n' "$server" > /etc/hostname
-grep -qs '^127.0.1.1' /etc/hosts || printf '127.0.0.1 localhost\\n127.0.1.1 %s\\n' "$server" >> /etc/hosts
-if ! id -u "$name" > /dev/null 2>&1; then
-  useradd --create-home --uid "$uid" --user-group --shell /bin/bash --password '*' -- "$name"
-fi
-usermod --append --groups sudo -- "$name"
-sudoers=/etc/sudoers.d/lab-iam
-[ -e $sudoers ] || (umask 0227; echo '%sudo ALL=(ALL:ALL) NOPASSWD: ALL' > $sudoers)
-ssh-keygen -A > /dev/null
-id -u "$name"
-id -g "$name"
-"""
 
 
 @dataclass(frozen=True)
@@ -68,7 +48,7 @@ def register(host: Host, name: str, say: Progress) -> Registered:
             return Registered(user, created=False)
         run = Run(host, _continued(host, user or User(name)), say)
         if "clone" not in run.user.steps:
-            template.check(host)
+            storage.of(host, run.user).check()
         try:
             _steps(run)
         except (LabhostError, OSError) as error:
@@ -80,7 +60,7 @@ def register(host: Host, name: str, say: Progress) -> Registered:
 
 
 def _complete(host: Host, user: User) -> bool:
-    return user.registered and accounts.entry_of(host, user) is not None and storage.driver(host).rootfs(user).is_dir()
+    return user.registered and accounts.entry_of(host, user) is not None and storage.of(host, user).exists(user)
 
 
 def _continued(host: Host, user: User) -> User:
@@ -89,7 +69,7 @@ def _continued(host: Host, user: User) -> User:
     if accounts.entry_of(host, user) is None:
         user.steps, user.uid, user.gid = [], 0, 0
         user.account = "creating" if user.account == "creating" else ""
-    elif not storage.driver(host).rootfs(user).is_dir():
+    elif not storage.of(host, user).exists(user):
         user.steps = user.steps[: user.steps.index("clone")] if "clone" in user.steps else user.steps
     return user
 
@@ -123,7 +103,8 @@ def _take_back(run: Run) -> None:
         state.forget_user(run.host, run.user.name)
         return
     if run.user.managed:
-        storage.driver(run.host).remove_leftovers(run.user, run.account)
+        storage.of(run.host, run.user).remove(run.user, run.account)
+        lxc.dismiss(run.account)
     accounts.remove(run.host, run.user)
 
 
@@ -149,6 +130,7 @@ def _account(run: Run) -> None:
     with locks.held(run.host, locks.ACCOUNTS, seconds=accounts.WAIT, doing="accounts are being changed"):
         accounts.settle_numbers(run.host, run.user)
         accounts.create(run.host, run.user)
+    lxc.linger(run.account)  # it comes up while the next steps are done
 
 
 def _under_accounts_lock(action: Callable[[Host, User], None]) -> Callable[[Run], None]:
@@ -159,21 +141,16 @@ def _under_accounts_lock(action: Callable[[Host, User], None]) -> Callable[[Run]
     return step
 
 
-def _current_keys(run: Run) -> Sequence[PublicKey]:
-    """What was pushed last; the portal's page only if no push came since it was read. Keys lock held."""
-    applied = state.load_applied(run.host)
-    if run.user.name in applied.users:
-        return applied.users[run.user.name]
-    return check_entries(run.user.keys) if applied.revision == run.user.keys_revision else []
-
-
 def _keys(run: Run) -> None:
     with locks.held(run.host, locks.KEYS, seconds=delivery.WAIT, doing="keys are being written"):
-        keyfiles.write(run.host, run.user, keyfiles.HOST, _current_keys(run))
+        keyfiles.write(run.host, run.user, keyfiles.HOST, delivery.current_keys(run.host, run.user))
 
 
 def _clone(run: Run) -> None:
-    storage.driver(run.host).create(run.user, run.account)
+    driver = storage.of(run.host, run.user)
+    run.user.storage = driver.name
+    state.save_user(run.host, run.user)
+    driver.create(run.user, run.account)
 
 
 def _config(run: Run) -> None:
@@ -181,32 +158,15 @@ def _config(run: Run) -> None:
 
 
 def _start(run: Run) -> None:
-    if not lxc.is_running(run.host, run.account):
-        lxc.prepare(run.host, run.account)
-        lxc.start(run.host, run.account)
+    inside.start(run.host, run.user, run.account)
 
 
 def _inside(run: Run) -> None:
-    config, user = run.host.config, run.user
-    words = ["/bin/sh", "-c", _INSIDE, "sh", user.name, config.name, config.gateway, str(INSIDE_UID)]
-    result = lxc.attach(run.host, run.account, words, timeout=INSIDE_SECONDS)
-    result.check("the account inside the container cannot be made")
-    user.inside_uid, user.inside_gid = _ids(result.out)
-    with locks.held(run.host, locks.KEYS, seconds=delivery.WAIT, doing="keys are being written"):
-        keyfiles.write_inside(run.host, user, "config", user.ssh_config)
-        keyfiles.write_inside(run.host, user, "authorized_keys", render_container(_current_keys(run)))
-
-
-def _ids(out: bytes) -> tuple[int, int]:
-    words = out.split()[-2:]
-    if len(words) == 2 and all(word.isdigit() and len(word) < 6 and 0 < int(word) < 65534 for word in words):
-        return int(words[0]), int(words[1])
-    raise LabhostError("the account inside the container cannot be made: it has no ids")
+    inside.make(run.host, run.user, run.account)
 
 
 def _stop(run: Run) -> None:
-    if lxc.is_running(run.host, run.account):
-        lxc.stop(run.host, run.account, grace=STOP_GRACE)
+    inside.stop(run.host, run.account)
 
 
 def _shell(run: Run) -> None:
@@ -214,7 +174,7 @@ def _shell(run: Run) -> None:
         accounts.give_shell(run.host, run.user)
     with locks.held(run.host, locks.KEYS, seconds=delivery.WAIT, doing="keys are being written"):
         run.user.registered = True
-        keyfiles.write(run.host, run.user, keyfiles.CONTAINER, _current_keys(run))
+        keyfiles.write(run.host, run.user, keyfiles.CONTAINER, delivery.current_keys(run.host, run.user))
         state.save_user(run.host, run.user)
 
 

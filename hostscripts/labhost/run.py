@@ -17,6 +17,7 @@ from .names import printable
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OUTPUT_MOST = 1 << 20
 _PR_SET_PDEATHSIG = 1
+Process = subprocess.Popen[bytes]
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -74,7 +75,7 @@ def spawn(
     account: Account | None = None,
     stdin: int | IO[bytes] | None = subprocess.DEVNULL,
     env: dict[str, str] | None = None,
-) -> "subprocess.Popen[bytes]":
+) -> Process:
     """Starts a process that dies with this one; its own session, so that it never has a terminal."""
     identity: dict[str, object] = {}
     if account is not None:
@@ -127,9 +128,7 @@ def _holding(data: bytes) -> int:
     return fd
 
 
-def finish(
-    process: "subprocess.Popen[bytes]", words: Sequence[str], *, timeout: float, most: int = OUTPUT_MOST
-) -> Result:
+def finish(process: Process, words: Sequence[str], *, timeout: float, most: int = OUTPUT_MOST) -> Result:
     """Reads both outputs until the process ends. A descendant that keeps the pipes open is not waited for."""
     deadline = time.monotonic() + timeout
     kept = {"out": bytearray(), "err": bytearray()}
@@ -174,6 +173,6 @@ def _drain(selector: selectors.BaseSelector, key: selectors.SelectorKey, kept: b
     return cut
 
 
-def _kill(process: "subprocess.Popen[bytes]") -> None:
+def _kill(process: Process) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -6,10 +6,11 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import config, files, keys, nvidia, sudoers
+from . import archives, config, files, keys, nvidia, sudoers
 from .config import Host, Paths
 from .errors import LabhostError, Refused
 from .progress import Progress
+from .storage import probe
 
 # What root executes, or trusts as its own configuration: nobody else may write it or any folder above it.
 TRUSTED = (
@@ -40,9 +41,24 @@ def configure(words: Sequence[str], say: Progress) -> None:
             values[name] = value
         else:
             raise LabhostError(f"configure: {word} is not KEY=VALUE")
+    _choose_storage(paths, values, say)
     text = config.render(values)
     config.parse(config.values_of(text))
     say.line(f"{paths.config} {'written' if files.write_atomic(paths.config, text, mode=0o600) else 'unchanged'}")
+
+
+def _choose_storage(paths: Paths, values: dict[str, str], say: Progress) -> None:
+    """`auto`, or nothing yet: overlay where it works. Containers keep the driver with which they were made."""
+    wanted = values.get("container.storage", "auto")
+    if wanted not in ("auto", "overlay"):
+        return
+    first = config.parse({**values, "container.storage": "dir"}).subuids.first
+    fault = probe.overlay_fault(paths, first)
+    if wanted == "overlay" and fault:
+        raise Refused(f"--storage overlay: {fault}; use --storage dir, or Linux 5.19 and ext4, XFS or btrfs")
+    if fault:
+        say.line(f"storage: dir, for overlay does not work here ({fault})")
+    values["container.storage"] = "dir" if fault else "overlay"
 
 
 def _write_iam_key(paths: Paths, line: str) -> None:
@@ -69,8 +85,7 @@ def check(host: Host, say: Progress) -> None:
             _check_trusted(Path(path))
     if not Path("/sys/class/net", host.config.bridge).exists():
         raise Refused(f"the bridge {host.config.bridge} does not exist; see systemctl status lxc-net")
-    if not host.config.template.is_file():
-        say.line(f"warning: the template {host.config.template} is missing; build it with create-lxc-template.bash")
+    archives.prepare(host)
     say.line(f"driver: {nvidia.host_version(host.config) or 'none'}, storage: {host.config.storage}")
 
 

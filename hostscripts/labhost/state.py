@@ -36,6 +36,8 @@ class User:
     steps: list[str] = field(default_factory=list)
     registered: bool = False
     wanted: str = "stopped"  # or "running"
+    storage: str = ""  # the driver with which the system was made; "" until then
+    unfinished: bool = False  # the current system has not got its account and keys yet
 
     @property
     def managed(self) -> bool:

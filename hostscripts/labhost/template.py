@@ -1,7 +1,9 @@
 """The template: a tar archive, plain or packed by zstd, gzip or xz; judged once, before it is used."""
 
+import hashlib
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -10,13 +12,20 @@ from .config import Host
 from .errors import LabhostError
 from .run import finish, run, spawn
 
-LEAST_FREE = 64 * 1024 * 1024
 READ_SECONDS = 600
 _PACKERS = {
     b"\x28\xb5\x2f\xfd": ["/usr/bin/zstd", "-dcq"],
     b"\x1f\x8b": ["/usr/bin/gzip", "-dcq"],
     b"\xfd7zXZ\x00": ["/usr/bin/xz", "-dcq"],
 }
+
+
+@dataclass(frozen=True)
+class Facts:
+    """`version` is the beginning of the archive's SHA-256, `size` the bytes of its unpacked files."""
+
+    version: str
+    size: int
 
 
 def decompressor(archive: IO[bytes]) -> list[str]:
@@ -30,36 +39,34 @@ def decompressor(archive: IO[bytes]) -> list[str]:
     raise LabhostError("the template is not a tar archive; build it again with create-lxc-template.bash")
 
 
-def check(host: Host) -> None:
-    """LabhostError if the template is missing or damaged, or if a clone of it will not fit on the disk."""
+def facts(host: Host) -> Facts:
+    """What a full reading of the archive found; kept until the file changes. LabhostError if it is damaged."""
     path = host.config.template
-    try:
-        with open(path, "rb") as archive:
-            size = _unpacked_size(host, archive)
-    except FileNotFoundError as error:
-        raise LabhostError(f"the template {path} is missing; build it with create-lxc-template.bash") from error
-    room = os.statvfs(host.paths.home)
-    if room.f_bavail * room.f_frsize < size + LEAST_FREE:
-        raise LabhostError(
-            f"the disk is low: {(size + LEAST_FREE) >> 20} MB are needed; ask the lab's staff to make room"
-        )
+    if not path.is_file():
+        raise LabhostError(f"the template {path} is missing; build it with create-lxc-template.bash")
+    with open(path, "rb") as archive:
+        status = os.fstat(archive.fileno())
+        seen = [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns]
+        note = host.paths.state / "template.json"
+        known = json.loads(files.read_text(note) or "{}")
+        if known.get("file") == seen and "version" in known:
+            return Facts(known["version"], known["size"])
+        found = Facts(_version(archive), _read_through(archive))
+    text = json.dumps({"file": seen, "version": found.version, "size": found.size})
+    files.write_atomic(note, text + "\n", mode=0o600)
+    return found
 
 
-def _unpacked_size(host: Host, archive: IO[bytes]) -> int:
-    """Bytes of the unpacked archive. The answer of a full reading is kept until the file changes."""
-    status = os.fstat(archive.fileno())
-    seen = [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns]
-    note = host.paths.state / "template.json"
-    known = json.loads(files.read_text(note) or "{}")
-    if known.get("file") == seen:
-        return int(known["size"])
-    size = _read_through(archive)
-    files.write_atomic(note, json.dumps({"file": seen, "size": size}) + "\n", mode=0o600)
-    return size
+def _version(archive: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while piece := archive.read(1 << 20):
+        digest.update(piece)
+    archive.seek(0)
+    return digest.hexdigest()[:12]
 
 
 def _read_through(archive: IO[bytes]) -> int:
-    """Reads the whole archive, as the unpacking will, without writing."""
+    """Reads the whole archive, as the unpacking will, without writing; the bytes of its files."""
     words = ["/usr/bin/tar", "--list", "--verbose", "--numeric-owner", "--quoting-style=escape", "--file=-"]
     reader = spawn(decompressor(archive), stdin=archive)
     assert reader.stdout is not None
@@ -79,4 +86,4 @@ def check_tree(rootfs: Path) -> None:
             path for path in ("sbin/init", "usr/sbin/sshd", "usr/sbin/useradd") if not beneath.is_file(root, path)
         ]
     if missing:
-        raise LabhostError(f"the template has no /{missing[0]}; build it again with create-lxc-template.bash")
+        raise LabhostError(f"the system has no /{missing[0]}; ask the lab's staff to build the template again")

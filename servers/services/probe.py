@@ -28,7 +28,10 @@ def test(*, actor: str, server: Server) -> str:
         inventory.note_offered_key(actor=actor, server=server, offered=error.offered)
         raise
     Server.objects.filter(pk=server.pk).update(
-        labhost_version=answer.labhost, driver_version=answer.driver, last_contact=timezone.now()
+        labhost_version=answer.labhost,
+        driver_version=answer.driver,
+        storage=answer.storage,
+        last_contact=timezone.now(),
     )
     recording.note_containers(server, answer.containers)
     return (

@@ -9,6 +9,10 @@ HELPERS = {
     "iam": ['/home/iam/set_authorized_keys.py ""', "/root/new-lxc.bash --json", "/usr/local/sbin/labhost report"],
     "register": ["/root/new-lxc.bash --stdin"],
     "alice": [
+        "/usr/local/sbin/labhost user rebuild",
+        "/usr/local/sbin/labhost user recover",
+        "/usr/local/sbin/labhost user snapshot",
+        "/usr/local/sbin/labhost user snapshots",
         "/usr/local/sbin/labhost user start",
         "/usr/local/sbin/labhost user status",
         "/usr/local/sbin/labhost user stop",

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.lab.lab import PEOPLE, Lab
-from tests.lab.people import Iam, join, paste, register
+from tests.lab.people import Iam, forget, join, paste, register
 from tests.lab.walk import Walk
 
 HOSTILE = ["; id", "$(id)", "`id`", "alice\nid", "alice; id", "alice bob", "../alice", "-rf", "", "*", "x" * 100_000]
@@ -90,7 +90,7 @@ def test_r3_register_and_iam_get_no_terminal(lab: Lab) -> None:
 def test_r4_killed_at_any_step_there_is_no_real_shell_and_a_second_run_completes(lab: Lab, step: str) -> None:
     join(lab, "charlie") if not lab.people["charlie"].config.read_text() else None
     machine = lab.servers["gpu18"]
-    _forget(lab, "charlie")
+    forget(lab, "charlie", "gpu18")
     for when in (f"before:{step}", step):
         killed = machine.run(f"LABHOST_FAULT={when} /root/new-lxc.bash charlie", check=False)
         assert killed.returncode == 137 or "Killed" in killed.stderr, killed.stdout + killed.stderr
@@ -105,19 +105,6 @@ def test_r4_killed_at_any_step_there_is_no_real_shell_and_a_second_run_completes
     charlie.ssh("gpu18-manage")
     assert charlie.ssh("gpu18", "sudo -n id -u").stdout.strip() == "0"
     charlie.ssh("gpu18-manage", "stop")
-
-
-def _forget(lab: Lab, name: str) -> None:
-    """A server that has never seen `name`: what an administrator removes by hand today."""
-    machine = lab.servers["gpu18"]
-    (lab.people[name].folder / ".ssh/known_hosts").unlink(missing_ok=True)
-    machine.run(
-        f"uid=$(id -u {name} 2>/dev/null) || exit 0; loginctl terminate-user {name}; loginctl disable-linger {name};"
-        f" pkill -9 -U $uid; sleep 0.3; pkill -9 -U $uid; userdel -f {name};"
-        f" sed -i '/^{name} /d' /etc/lxc/lxc-usernet; sed -i '/^{name}:/d' /etc/subuid /etc/subgid;"
-        f" rm -rf /home/{name} /var/lib/lab-iam/users/{name}.json",
-        check=False,
-    )
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labhost import beneath, delivery, registration, state
+from labhost import beneath, delivery, state
 from labhost.errors import BadRequest, StaleRevision
 from labhost.frame import digest_of
 from labhost.keys import as_entry
-from labhost.progress import Progress
 from labhost.state import User
 
 from tests.hostscripts import hosts
@@ -154,23 +153,19 @@ def test_y3_y4_killed_in_a_push_an_older_one_is_refused_and_the_same_completes(t
     assert state.load_applied(host).complete and "alice" in register_file(tmp_path).read_text()
 
 
-def run_of(host: Any, **values: Any) -> registration.Run:
-    return registration.Run(host, User("alice", **values), Progress(sys.stderr))
-
-
 def test_y3_a_registration_that_ends_after_a_push_leaves_the_pushed_keys(tmp_path: Path) -> None:
     host = hosts.make(tmp_path)
-    run = run_of(host, keys=[ed25519(1)], keys_revision=0)
-    assert [as_entry(key) for key in registration._current_keys(run)] == [ed25519(1)]
+    alice = User("alice", keys=[ed25519(1)], keys_revision=0)
+    assert [as_entry(key) for key in delivery.current_keys(host, alice)] == [ed25519(1)]
     delivery.set_keys(host, request(5, {"alice": [ed25519(2)]}))
-    assert [as_entry(key) for key in registration._current_keys(run)] == [ed25519(2)]
+    assert [as_entry(key) for key in delivery.current_keys(host, alice)] == [ed25519(2)]
 
 
 def test_y3_keys_removed_while_a_registration_ran_do_not_come_back(tmp_path: Path) -> None:
     host = hosts.make(tmp_path)
-    run = run_of(host, keys=[ed25519(1)], keys_revision=0)
+    alice = User("alice", keys=[ed25519(1)], keys_revision=0)
     delivery.set_keys(host, request(5, {"bob": [ed25519(2)]}))
-    assert registration._current_keys(run) == []
+    assert delivery.current_keys(host, alice) == ()
 
 
 @pytest.mark.root

@@ -62,8 +62,8 @@ def _bench(arguments: list[str]) -> int:
     """`tests/bench/NAME.py` has a function main."""
     from tests.lab.shell import CommandFailed
 
-    if arguments[:1] not in (["sync"],):
-        raise SystemExit("lab: say './lab bench sync'; with --help it tells its options.")
+    if arguments[:1] not in (["sync"], ["containers"]):
+        raise SystemExit("lab: say './lab bench sync' or './lab bench containers'; with --help it tells its options.")
     try:
         return int(import_module(f"tests.bench.{arguments[0]}").main(arguments[1:]))
     except BlockingIOError:

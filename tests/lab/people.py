@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,3 +112,31 @@ def restore(lab: Lab) -> None:
         if machine.running:
             machine.run("rm -f /var/lib/lab-iam/keys.json")
     lab.portal.manage("sync_keys", "--force", "--wait", check=False)
+
+
+def forget(lab: Lab, name: str, server: str) -> None:
+    """A server that has never seen `name`: what an administrator removes by hand."""
+    (lab.people[name].folder / ".ssh/known_hosts").unlink(missing_ok=True)
+    lab.servers[server].run(
+        f"uid=$(id -u {name} 2>/dev/null) || exit 0; loginctl terminate-user {name}; loginctl disable-linger {name};"
+        f" pkill -9 -U $uid; sleep 0.3; pkill -9 -U $uid; sleep 0.1;"
+        f" umount /home/{name}/.local/share/lxc/{name}/rootfs; userdel -f {name};"
+        f" sed -i '/^{name} /d' /etc/lxc/lxc-usernet; sed -i '/^{name}:/d' /etc/subuid /etc/subgid;"
+        f" rm -rf /home/{name} /var/lib/lab-iam/users/{name}.json",
+        check=False,
+    )
+
+
+def labhost(lab: Lab, server: str, call: str, name: str, *, fault: str = "") -> Completed:
+    """`call` (as `container.rebuild` or `snapshot.make`) for `name`, as sudo would let it run; killed at `fault`."""
+    module, _, arguments = call.partition("(")
+    program = (
+        "import sys; sys.path.insert(0, '/usr/local/lib/lab-iam')\n"
+        f"from labhost import config, state, {module.partition('.')[0]}\n"
+        "from labhost.errors import LabhostError\n"
+        "from labhost.progress import Progress\n"
+        "host = config.load()\n"
+        f"try: {module}(host, state.load_user(host, '{name}'), Progress(sys.stdout), {arguments.rstrip(')')})\n"
+        "except LabhostError as error: sys.exit(str(error))\n"
+    )
+    return lab.servers[server].run(f"LABHOST_FAULT={fault} python3 -c {shlex.quote(program)}", check=False)

@@ -1,15 +1,18 @@
 """Storage `dir`: a copy of the template for each person, unpacked inside her id map, then renamed."""
 
 import os
-import secrets
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
-from .. import lxc, template
+from .. import locks, lxc, template
 from ..config import Host
 from ..errors import LabhostError
-from ..files import sync_directory
-from ..run import Account, finish, run, spawn
+from ..run import Account, Process, finish, run, spawn
 from ..state import User
+from . import tree
+from .slots import Slots
 
 UNPACK_SECONDS = 900
 _UNPACK = """
@@ -25,53 +28,93 @@ if [ -d etc ]; then : > etc/machine-id; fi
 
 
 class DirectoryStorage:
+    name = "dir"
+
     def __init__(self, host: Host) -> None:
         self._host = host
 
     def rootfs(self, user: User) -> Path:
         return self._folder(user) / "rootfs"
 
+    def exists(self, user: User) -> bool:
+        return self._slots(user).exists()
+
+    def check(self) -> None:
+        tree.check_room(self._host.paths.home, template.facts(self._host).size)
+
     def create(self, user: User, account: Account) -> None:
-        if self.rootfs(user).is_dir():
-            return
+        if self.exists(user):
+            return self.attach(user, account)
         self._folder(user).mkdir(mode=0o755, exist_ok=True)
         self.remove_leftovers(user, account)
-        fresh = self._folder(user) / f"rootfs.new-{secrets.token_hex(6)}"
-        fresh.mkdir(mode=0o755)
-        try:
-            os.chown(fresh, user.subuid, user.subuid, follow_symlinks=False)
-            self._unpack(user, account, fresh)
-            os.rename(fresh, self.rootfs(user))
-        except BaseException:
-            self._remove(user, account, fresh)
-            raise
-        sync_directory(self._folder(user))
+        return self.put(user, account, self.fresh(user, account))
+
+    def attach(self, user: User, account: Account) -> None:
+        with locks.held(self._host, locks.of_mounts(user.name), seconds=30, doing="files are being attached"):
+            self._slots(user).heal()
+
+    def detach(self, user: User, account: Account) -> None:
+        """Nothing is mounted."""
+
+    def fresh(self, user: User, account: Account) -> Path:
+        return self._made(user, account, lambda into: self._from_template(user, account, into))
+
+    def unpack(self, user: User, account: Account, stream: IO[bytes], template: str) -> Path:
+        return self._made(user, account, lambda into: tree.unpack(account, user.subuid, stream, into))
+
+    def put(self, user: User, account: Account, system: Path) -> None:
+        self._slots(user).put(system)
+
+    def settle(self, user: User, account: Account) -> None:
+        self._slots(user).retire()
+        self.remove_leftovers(user, account)
+
+    def revert(self, user: User, account: Account) -> bool:
+        return self._slots(user).revert()
+
+    def version(self, user: User) -> str:
+        return ""
+
+    def size(self, user: User, account: Account) -> int:
+        return tree.size(account, user.subuid, self.rootfs(user))
+
+    def archive(self, user: User, account: Account) -> Process:
+        return tree.archive(account, user.subuid, self.rootfs(user))
+
+    def remove(self, user: User, account: Account) -> None:
+        for path in self._slots(user).all():
+            tree.remove(account, user.subuid, path)
 
     def remove_leftovers(self, user: User, account: Account) -> None:
-        for path in self._folder(user).glob("rootfs.new-*"):
-            self._remove(user, account, path)
+        for path in self._slots(user).leftovers():
+            tree.remove(account, user.subuid, path)
 
     def _folder(self, user: User) -> Path:
         return lxc.folder(self._host, user.name) / user.name
 
-    def _unpack(self, user: User, account: Account, fresh: Path) -> None:
+    def _slots(self, user: User) -> Slots:
+        return Slots(self._folder(user), "rootfs")
+
+    def _made(self, user: User, account: Account, fill: Callable[[Path], None]) -> Path:
+        fresh = self._slots(user).fresh()
+        fresh.mkdir(mode=0o755)
+        try:
+            os.chown(fresh, user.subuid, user.subuid, follow_symlinks=False)
+            fill(fresh)
+            template.check_tree(fresh)
+        except BaseException:
+            with suppress(LabhostError):
+                tree.remove(account, user.subuid, fresh)
+            raise
+        return fresh
+
+    def _from_template(self, user: User, account: Account, fresh: Path) -> None:
         with open(self._host.config.template, "rb") as archive:
             reader = spawn(template.decompressor(archive), account=account, stdin=archive)
             words = lxc.in_map(account, user.subuid, ["/bin/sh", "-c", _UNPACK, "sh", str(fresh)])
             assert reader.stdout is not None
             unpacked = run(words, timeout=UNPACK_SECONDS, account=account, stdin=reader.stdout)
             read = finish(reader, ["the decompressor"], timeout=10)
-        if b"No space left" in unpacked.err or b"Disk quota" in unpacked.err:
-            raise LabhostError("the disk is full; ask the lab's staff to make room")
+        tree.check_full(unpacked)
         read.check("the template cannot be read; ask the lab's staff to build it again")
         unpacked.check("the template cannot be unpacked")
-        template.check_tree(fresh)
-
-    def _remove(self, user: User, account: Account, path: Path) -> None:
-        """Empties the tree inside the person's map: root itself walks through nothing there."""
-        inside = lxc.in_map(account, user.subuid, ["/usr/bin/find", str(path), "-mindepth", "1", "-delete"])
-        run(inside, timeout=UNPACK_SECONDS, account=account)
-        try:
-            path.rmdir()
-        except OSError as error:
-            raise LabhostError(f"{path} cannot be removed: {error.strerror}") from error

@@ -16,6 +16,9 @@ PASSED_ON = {
     "groups": "groups of people's accounts on the server (sudo)",
     "bridge": "LXC's bridge (lxcbr0)",
     "network": "its network (10.0.3.0/24)",
+    "storage": "auto|overlay|dir: how new containers get their files (auto)",
+    "snapshots": "folder of people's snapshots on the server, usually a mounted NAS",
+    "snapshots-keep": "how many snapshots of each person are kept (5)",
     "mount": "SRC:DST[:ro], a folder to show in every container",
     "apparmor": "AppArmor profile of the containers",
     "installers": "folder with NVIDIA-Linux-ARCH-VERSION.run files (/public/nvidia)",
@@ -59,7 +62,7 @@ Exit status: 0 done, 1 failed (the last line says why), 2 wrong usage."""
             login=self._login(options["user"], options["identity"], options["password_stdin"]),
             template=template,
             address=address,
-            options={name: options[name] for name in PASSED_ON if options[name] is not None},
+            options={name: given for name in PASSED_ON if (given := options[name.replace("-", "_")]) is not None},
         )
         try:
             deployment.deploy(actor=ACTOR, server=server, plan=plan, tell=self.say)

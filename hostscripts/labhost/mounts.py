@@ -1,0 +1,111 @@
+"""Mounts that the mount(8) of our systems cannot make: idmapped views, and overlays of one. Linux >= 5.19.
+
+See mount_setattr(2) and https://docs.kernel.org/filesystems/overlayfs.html. Paths are root's own and have
+neither commas nor colons.
+"""
+
+import ctypes
+import errno
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442  # the same on every architecture
+_AT_FDCWD, _AT_EMPTY_PATH = -100, 0x1000
+_OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH = 1, 4
+_ATTR_RDONLY, _ATTR_NODEV, _ATTR_IDMAP = 0x1, 0x4, 0x100000
+_CLONE_NEWUSER = 0x10000000
+_MS_NODEV = 4
+_UMOUNT_NOFOLLOW = 8
+BUSY_SECONDS = 5.0
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _MountAttr(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")]
+
+
+def idmapped(source: Path, target: Path, first: int, count: int) -> None:
+    """Mounts `source` read-only at `target`, its ids 0..count-1 shown as first..first+count-1; OSError."""
+    tree = _syscall(
+        _OPEN_TREE, ctypes.c_int(_AT_FDCWD), os.fsencode(source), ctypes.c_uint(_OPEN_TREE_CLONE | os.O_CLOEXEC)
+    )
+    try:
+        with _user_namespace(first, count) as namespace:
+            wanted = _MountAttr(_ATTR_RDONLY | _ATTR_NODEV | _ATTR_IDMAP, 0, 0, namespace)
+            size = ctypes.c_size_t(ctypes.sizeof(wanted))
+            _syscall(_MOUNT_SETATTR, ctypes.c_int(tree), b"", ctypes.c_uint(_AT_EMPTY_PATH), ctypes.byref(wanted), size)
+        flags = ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH)
+        _syscall(_MOVE_MOUNT, ctypes.c_int(tree), b"", ctypes.c_int(_AT_FDCWD), os.fsencode(target), flags)
+    finally:
+        os.close(tree)
+
+
+def overlay(target: Path, *, lower: Path, upper: Path, work: Path) -> None:
+    """`userxattr` keeps all marks in attributes that the owner of `upper` may read and archive; OSError."""
+    options = f"lowerdir={lower},upperdir={upper},workdir={work},userxattr,index=off"
+    _check(_libc.mount(b"overlay", os.fsencode(target), b"overlay", ctypes.c_ulong(_MS_NODEV), options.encode()))
+
+
+def unmount(target: Path) -> None:
+    """Everything that is mounted at `target`, if anything; waits a little for processes that just end. OSError."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            _check(_libc.umount2(os.fsencode(target), _UMOUNT_NOFOLLOW))
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENOENT):  # not a mount point
+                return
+            if error.errno != errno.EBUSY or time.monotonic() >= deadline:
+                raise
+            time.sleep(0.02)
+
+
+def is_mounted(target: Path) -> bool:
+    """True if `target` is the root of a file system of its own, as an overlay always is (a view is not)."""
+    try:
+        return os.lstat(target).st_dev != os.lstat(target.parent).st_dev
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def _user_namespace(first: int, count: int) -> Iterator[int]:
+    """A descriptor of a new user namespace in which 0..count-1 are first..first+count-1 outside."""
+    here, there = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(there[1])
+        code = _libc.unshare(_CLONE_NEWUSER)
+        os.write(here[1], b"y" if code == 0 else b"n")
+        os.read(there[0], 1)  # until the parent closes its end
+        os._exit(0)
+    os.close(here[1])
+    os.close(there[0])
+    try:
+        if os.read(here[0], 1) != b"y":
+            raise OSError(errno.EPERM, "no user namespace can be made")
+        for kind in ("uid", "gid"):
+            Path(f"/proc/{child}/{kind}_map").write_text(f"0 {first} {count}\n")
+        namespace = os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(here[0])
+        os.close(there[1])
+        os.waitpid(child, 0)
+    try:
+        yield namespace
+    finally:
+        os.close(namespace)
+
+
+def _syscall(number: int, *words: object) -> int:
+    return _check(_libc.syscall(ctypes.c_long(number), *words))
+
+
+def _check(code: int) -> int:
+    if code < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return code

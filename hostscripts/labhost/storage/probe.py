@@ -1,0 +1,46 @@
+"""Can this server's kernel and file systems do `overlay`? Tried for real, in scratch folders of root's."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from .. import mounts
+from ..config import SUBUID_COUNT, Paths
+from . import tree
+
+
+def overlay_fault(paths: Paths, first: int) -> str:
+    """Why `overlay` does not work here, in one line; empty if it does. `first` is a subordinate id."""
+    word = f".lab-iam-probe-{os.urandom(6).hex()}"
+    below, above = paths.state / word, paths.home / word
+    try:
+        for folder in (below / "lower", below / "view", above / "upper", above / "work", above / "shown"):
+            folder.mkdir(mode=0o755, parents=True)
+        below.chmod(0o700)
+        (below / "lower/file").write_text("a template's")
+        os.chown(above / "upper", first, first)
+        mounts.idmapped(below / "lower", below / "view", first, SUBUID_COUNT)
+        mounts.overlay(above / "shown", lower=below / "view", upper=above / "upper", work=above / "work")
+        return _try(above)
+    except OSError as error:
+        return f"the kernel or the file system refuses it: {error.strerror}"
+    finally:
+        for mounted in (above / "shown", below / "view"):
+            with suppress(OSError):
+                mounts.unmount(mounted)
+        tree.forget(below)
+        tree.forget(above)
+
+
+def _try(above: Path) -> str:
+    """What a container does: owns the template's files, changes one, deletes it; and all of it lies above."""
+    file = above / "shown/file"
+    owner = os.stat(file).st_uid
+    if owner != os.stat(above / "upper").st_uid:
+        return f"ids are not mapped: {owner}"
+    file.write_text("changed")
+    os.setxattr(file, "user.lab-iam", b"1")
+    if (above / "upper/file").read_text() != "changed":
+        return "changes do not reach the upper layer"
+    file.unlink()
+    return "" if not file.exists() else "deletions do not work"

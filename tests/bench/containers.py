@@ -1,0 +1,186 @@
+"""`./lab bench containers`: what people wait for on a booted server, as they see it, beside what the parts need alone."""
+
+import argparse
+import io
+import json
+import os
+import shlex
+import tarfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.bench.figures import Figure, figure
+from tests.lab import images
+from tests.lab.lab import PEOPLE, Lab, only_one
+from tests.lab.people import join
+from tests.lab.progress import progress
+from tests.lab.shell import run
+
+NAME = "bench-containers"
+SMALL, LARGE = 280 << 20, 1300 << 20  # bytes of the unpacked templates, about
+AT_ONCE = 20
+PIECE = 4 << 20
+STATE = "/var/lib/lab-iam"
+GOALS = {
+    "register_small_s": 1.2,
+    "register_large_s": 1.2,
+    "start_to_login_s": 1.5,
+    "rebuild_s": 1.0,
+    "register_20_at_once_s": 15.0,
+}
+# Starts the container as LXC itself is used by hand, and waits for the banner of its sshd; prints the seconds.
+FLOOR_START = """
+import pwd, socket, subprocess, sys, time
+name, address = sys.argv[1:]
+who = pwd.getpwnam(name)
+words = ["runuser", "-u", name, "--", "env", f"XDG_RUNTIME_DIR=/run/user/{who.pw_uid}"]
+scope = ["systemd-run", "--user", "--scope", "--quiet", "--collect", "-p", "Delegate=yes", "--"]
+began = time.monotonic()
+subprocess.run([*words, *scope, "lxc-start", "-n", name], check=True, stdin=subprocess.DEVNULL, cwd="/")
+while True:
+    try:
+        with socket.create_connection((address, 22), timeout=1) as peer:
+            if peer.recv(4) == b"SSH-":
+                break
+    except OSError:
+        time.sleep(0.005)
+print(time.monotonic() - began)
+subprocess.run([*words, "lxc-stop", "-n", name, "-k"], check=True, stdin=subprocess.DEVNULL, cwd="/")
+"""
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="./lab bench containers", description=__doc__)
+    parser.add_argument("--runs", type=int, default=5, metavar="N", help="of each figure (5)")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    options = parser.parse_args(arguments)
+    people = [f"person{number:02}" for number in range(2 * options.runs + AT_ONCE)]
+    PEOPLE.update({name: (name.title(), f"{name}-password") for name in people})
+    with only_one(NAME):
+        lab = Lab(NAME)
+        if lab.exists:
+            lab.remove()
+        lab.servers.pop("gpu18")
+        try:
+            lab.make()
+            figures = Bench(lab, people, options.runs).measure()
+        finally:
+            lab.remove()
+    if options.json:
+        print(json.dumps({key: round(value.median, 3) for key, value in figures.items()} | _spreads(figures)))
+    else:
+        _tell(figures)
+    return 0
+
+
+def _spreads(figures: dict[str, Figure]) -> dict[str, object]:
+    return {"spread": {key: [round(bound, 3) for bound in value.spread] for key, value in figures.items()}}
+
+
+def _tell(figures: dict[str, Figure]) -> None:
+    for key, value in figures.items():
+        goal = f"   at most {GOALS[key]}" if key in GOALS else ""
+        print(f"{key:24} {value}{goal}")
+    small, large = figures["register_small_s"].median, figures["register_large_s"].median
+    start, floor = figures["start_to_login_s"].median, figures["floor_start_s"].median
+    print(f"the larger template costs {large / small:.2f} x the smaller (at most 1.2)")
+    print(f"start to login is {start / floor:.2f} x the floor (at most 2)")
+
+
+class Bench:
+    def __init__(self, lab: Lab, people: list[str], runs: int) -> None:
+        self.lab, self.runs, self.machine = lab, runs, lab.servers["gpu17"]
+        self.first, self.second, self.crowd = people[:runs], people[runs : 2 * runs], people[2 * runs :]
+        self.nas = "/var/tmp/nas"
+
+    def measure(self) -> dict[str, Figure]:
+        found: dict[str, Figure] = {}
+        with progress(f"{len(PEOPLE)} people join"), ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda name: join(self.lab, name), [*self.first, *self.second, *self.crowd]))
+        self.machine.run(
+            f"mkdir -p {self.nas}; /usr/local/sbin/labhost configure snapshots.folder={self.nas}; /usr/local/sbin/labhost check"
+        )
+        # No stand-in of a driver: its installation is no part of a start.
+        self.machine.run("rm -f /usr/lib/x86_64-linux-gnu/libcuda.so*")
+        for size, who, label in ((LARGE, self.second, "large"), (SMALL, self.first, "small")):
+            self._template(size)
+            found[f"register_{label}_s"] = figure([self._register(name) for name in who])
+            found[f"floor_unpack_{label}_s"] = figure([self._unpack() for _ in range(self.runs)])
+        found |= self._days_work(self.first[0])
+        found["register_20_at_once_s"] = figure([self._all_at_once()])
+        order = ["register_small_s", "register_large_s", "start_to_login_s", "stop_s", "rebuild_s", "snapshot_s"]
+        order += ["register_20_at_once_s", "floor_start_s", "floor_unpack_small_s", "floor_unpack_large_s"]
+        return {key: found[key] for key in order}
+
+    def _days_work(self, name: str) -> dict[str, Figure]:
+        """Start, stop, snapshot and rebuild of a container that was used before."""
+        self._start_to_login(name)
+        address = self.machine.run(
+            f'sed -n \'s/.*"address": "\\(.*\\)".*/\\1/p\' {STATE}/users/{name}.json'
+        ).stdout.strip()
+        times: dict[str, list[float]] = {key: [] for key in ("start_to_login_s", "stop_s", "rebuild_s", "snapshot_s")}
+        floors = []
+        for _ in range(self.runs):
+            times["stop_s"].append(self._manage(name, "stop"))
+            floors.append(float(self.machine.run(f"python3 -c {shlex.quote(FLOOR_START)} {name} {address}").stdout))
+            times["start_to_login_s"].append(self._start_to_login(name))
+            times["snapshot_s"].append(self._manage(name, "snapshot"))
+        for _ in range(self.runs):
+            self._manage(name, "stop")
+            times["rebuild_s"].append(self._manage(name, "rebuild"))
+            (self.lab.people[name].folder / ".ssh/known_hosts").unlink()
+            self._start_to_login(name)
+        return {key: figure(seconds) for key, seconds in times.items()} | {"floor_start_s": figure(floors)}
+
+    def _register(self, name: str) -> float:
+        return self._timed(lambda: self.lab.people[name].ssh("register@gpu17-manage", name, timeout=120))
+
+    def _manage(self, name: str, *words: str) -> float:
+        return self._timed(lambda: self.lab.people[name].ssh("gpu17-manage", *words))
+
+    def _start_to_login(self, name: str) -> float:
+        person = self.lab.people[name]
+        return self._timed(lambda: (person.ssh("gpu17-manage"), person.ssh("gpu17", "true")))
+
+    def _all_at_once(self) -> float:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            return self._timed(lambda: list(pool.map(self._register, self.crowd)))
+
+    def _unpack(self) -> float:
+        """Plain unpacking of the current template, on the file system on which people's homes are."""
+        folder = "/home/.floor"
+        command = f"rm -rf {folder}; mkdir {folder}"
+        self.machine.run(command)
+        unpack = f"zstd -dcq {STATE}/template.tar.zst | tar -xpf - -C {folder} --numeric-owner --exclude='./dev/*'"
+        seconds = self._timed(lambda: self.machine.run(unpack, timeout=600))
+        self.machine.run(f"rm -rf {folder}", timeout=600)
+        return seconds
+
+    def _timed(self, work: Callable[[], object]) -> float:
+        began = time.monotonic()
+        work()
+        return time.monotonic() - began
+
+    def _template(self, size: int) -> None:
+        """The lab's own template with files added up to `size` bytes, in place on the server and unpacked there."""
+        with progress(f"making a template of {size >> 20} MB"):
+            folder = self.machine.folder / "state"
+            run(["zstd", "-dqf", str(images.template()), "-o", str(folder / "t.tar")])
+            _pad(folder / "t.tar", size)
+            run(["zstd", "-q", "-1", "-T0", "-f", str(folder / "t.tar"), "-o", str(folder / "t.zst")], timeout=600)
+            (folder / "t.tar").unlink()
+            (folder / "t.zst").rename(folder / "template.tar.zst")
+            self.machine.run("/usr/local/sbin/labhost templates", timeout=900)
+
+
+def _pad(archive: Path, size: int) -> None:
+    with tarfile.open(archive, "a") as tar:
+        number = 0
+        while archive.stat().st_size + PIECE < size:
+            number += 1
+            info = tarfile.TarInfo(f"./opt/software/{number:04}")
+            info.size = PIECE
+            # As software: packs to about a half.
+            tar.addfile(info, io.BytesIO(os.urandom(PIECE // 2) + bytes(PIECE // 2)))

@@ -1,0 +1,212 @@
+"""Storage on the real servers: cases R7 and R8, template updates, rebuild, reboot, and both drivers side by side."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab import nvidia
+from tests.lab.lab import Lab
+from tests.lab.machine import Machine
+from tests.lab.people import Iam, forget, join, labhost, register, restore
+from tests.lab.walk import eventually
+
+ARCHIVE = "/var/lib/lab-iam/template.tar.zst"
+KILLS = ["detached", "slot-empty", "swapped"]  # the same steps as a recovery's, where the others are tried
+
+
+def folder(name: str) -> str:
+    return f"/home/{name}/.local/share/lxc/{name}"
+
+
+def is_mounted(machine: Machine, name: str) -> bool:
+    return machine.run(f"findmnt -n -t overlay {folder(name)}/rootfs", check=False).returncode == 0
+
+
+def versions(machine: Machine) -> set[str]:
+    return set(machine.run("ls /var/lib/lab-iam/templates").stdout.split())
+
+
+def entries(machine: Machine, name: str) -> set[str]:
+    """What lies in the person's folder: nothing but her system, and no debris."""
+    return set(machine.run(f"ls -A {folder(name)}").stdout.split())
+
+
+WHOLE = {"config", "config.inside", "layer", "rootfs"}
+
+
+def test_set_up_tried_overlay_and_the_servers_row_says_so(lab: Lab) -> None:
+    assert Iam(lab, lab.servers["gpu17"]).status()["storage"] == "overlay"
+    rows = lab.portal.manage(
+        "shell", "-c", "from servers.models import Server; print([s.storage for s in Server.objects.all()])"
+    )
+    assert "['overlay', 'overlay']" in rows.stdout
+
+
+def test_a_clone_is_a_layer_over_a_template_that_nobody_else_can_reach(lab: Lab) -> None:
+    register(lab, "alice")
+    machine = lab.servers["gpu17"]
+    assert is_mounted(machine, "alice")
+    kilobytes = int(machine.run(f"du -sk {folder('alice')}/layer").stdout.split()[0])
+    assert kilobytes < 40_000, "the template was copied"
+    done = machine.run("runuser -u alice -- ls /var/lib/lab-iam/templates", check=False)
+    assert "Permission denied" in done.stderr
+
+
+def test_r8_two_containers_share_neither_machine_id_nor_host_keys(lab: Lab) -> None:
+    machine = lab.servers["gpu17"]
+    for name in ("alice", "bob"):
+        register(lab, name)
+    for file in ("machine-id", "ssh/ssh_host_ed25519_key.pub", "ssh/ssh_host_ecdsa_key.pub"):
+        texts = [machine.file(f"{folder(name)}/rootfs/etc/{file}") for name in ("alice", "bob")]
+        assert len(set(texts)) == 2 and all(len(text) > 30 for text in texts), file
+    left = machine.run(
+        "cd /var/lib/lab-iam/templates; ls */rootfs/etc/ssh/ssh_host_*; cat */rootfs/etc/machine-id", check=False
+    )
+    assert left.stdout == ""
+
+
+def test_a_push_to_files_that_are_not_mounted_mounts_them_first(lab: Lab) -> None:
+    alice = register(lab, "alice")
+    machine = lab.servers["gpu17"]
+    alice.ssh("gpu17-manage", "stop")
+    machine.run(f"umount {folder('alice')}/rootfs")
+    line = alice.make_key("unmounted")
+    try:
+        answer = Iam(lab, machine).set_keys({"alice": [alice.public_key, line]})
+        assert answer.body["users"]["alice"]["container"] == "written", answer.body
+        assert line.split()[1] in machine.file(f"{folder('alice')}/rootfs/home/alice/.ssh/authorized_keys")
+        machine.run(f"umount {folder('alice')}/rootfs")
+        assert machine.run(f"ls -A {folder('alice')}/rootfs").stdout == "", "it wrote below the mount point"
+    finally:
+        restore(lab)
+
+
+def test_after_a_reboot_the_files_are_there_before_anybody_starts(lab: Lab) -> None:
+    alice = register(lab, "alice")
+    alice.ssh("gpu17-manage")
+    alice.ssh("gpu17", "sync; echo kept > note; sync")
+    machine = lab.servers["gpu17"]
+    machine.reboot()
+    nvidia.make_devices(machine)
+    eventually(lambda: is_mounted(machine, "alice"), "alice's files, mounted")
+    assert machine.file(f"{folder('alice')}/rootfs/home/alice/note") == "kept\n"
+    alice.ssh("gpu17-manage")
+    assert alice.ssh("gpu17", "cat note").stdout == "kept\n"
+
+
+@pytest.fixture
+def newer(lab: Lab) -> Iterator[str]:
+    """The version of a newer template, with /opt/newer in it, on gpu18; the lab's own comes back afterwards."""
+    register(lab, "alice", "gpu18")  # stands on the lab's own, so that it is still needed
+    machine = lab.servers["gpu18"]
+    # One more frame of zstd before the others: a member of tar's without the zeros that end an archive.
+    machine.run(
+        f"cd /var/tmp; cp {ARCHIVE} own.tar.zst; mkdir -p new/opt; echo newer > new/opt/newer;"
+        f" tar -b1 -c -C new ./opt/newer | head -c -1024 | zstd -q | cat - own.tar.zst > new.tar.zst; mv new.tar.zst {ARCHIVE}"
+    )
+    try:
+        before = versions(machine)
+        said = machine.run("/usr/local/sbin/labhost templates").stdout
+        (version,) = versions(machine) - before
+        assert before < versions(machine) and version in said, "it lies beside the old one"
+        yield version
+    finally:
+        machine.run(f"mv /var/tmp/own.tar.zst {ARCHIVE}; /usr/local/sbin/labhost templates; rm -rf /var/tmp/new")
+
+
+def test_a_newer_template_reaches_a_container_by_rebuild_alone(lab: Lab, newer: str) -> None:
+    alice = register(lab, "alice", "gpu18")
+    machine = lab.servers["gpu18"]
+    alice.ssh("gpu18-manage")
+    assert alice.ssh("gpu18", "cat /opt/newer", check=False).returncode == 1, "it changed under a living container"
+    alice.ssh("gpu18", "echo mine > note; sudo touch /etc/mine")
+    before = machine.file(f"{folder('alice')}/rootfs/etc/machine-id")
+    alice.ssh("gpu18-manage", "rebuild")
+    assert entries(machine, "alice") == WHOLE | {"layer.old"}, "the system before is kept until the first good start"
+    (alice.folder / ".ssh/known_hosts").unlink()
+    alice.ssh("gpu18-manage")
+    assert entries(machine, "alice") == WHOLE
+    seen = alice.ssh(
+        "gpu18", "cat /opt/newer; sudo -n id -u; ls note /etc/mine 2>/dev/null; cat /etc/machine-id"
+    ).stdout
+    assert seen.split()[:2] == ["newer", "0"] and len(seen.split()) == 3, "something of the old system survived"
+    assert seen.split()[2] != before.strip()
+    # The one that nobody needs goes with the next template; what alice stands on stays.
+    said = machine.run(f"cp /var/tmp/own.tar.zst {ARCHIVE}; /usr/local/sbin/labhost templates").stdout
+    assert newer not in said and newer in versions(machine)
+    labhost(lab, "gpu18", "container.rebuild", "alice")
+    alice.ssh("gpu18-manage")
+    said = machine.run("/usr/local/sbin/labhost templates").stdout
+    assert f"{newer} removed" in said and newer not in versions(machine)
+    (alice.folder / ".ssh/known_hosts").unlink()
+
+
+def test_r7_without_a_good_template_rebuild_changes_nothing(lab: Lab) -> None:
+    alice = register(lab, "alice", "gpu18")
+    machine = lab.servers["gpu18"]
+    alice.ssh("gpu18-manage")
+    machine.run(f"mv {ARCHIVE} {ARCHIVE}.away")
+    try:
+        for harm, words in (("true", "missing"), (f"head -c 5000 {ARCHIVE}.away > {ARCHIVE}", "damaged")):
+            machine.run(harm)
+            done = alice.ssh("gpu18-manage", "rebuild", check=False)
+            assert done.returncode == 1 and words in done.stdout + done.stderr, done
+            assert alice.ssh("gpu18", "true").returncode == 0, "it was stopped for nothing"
+            assert entries(machine, "alice") == WHOLE
+    finally:
+        machine.run(f"mv {ARCHIVE}.away {ARCHIVE}")
+
+
+def test_a_new_system_that_does_not_start_gives_way_to_the_one_before(lab: Lab) -> None:
+    alice = register(lab, "alice", "gpu18")
+    machine = lab.servers["gpu18"]
+    alice.ssh("gpu18-manage")
+    alice.ssh("gpu18", "echo precious > note")
+    alice.ssh("gpu18-manage", "rebuild")
+    machine.run(f"rm {folder('alice')}/rootfs/usr/sbin/init")
+    done = alice.ssh("gpu18-manage", check=False)
+    assert done.returncode == 1 and "the one before is back" in done.stdout + done.stderr, done
+    alice.ssh("gpu18-manage")
+    assert alice.ssh("gpu18", "cat note").stdout == "precious\n"
+    assert entries(machine, "alice") == WHOLE
+
+
+def test_killed_at_any_step_of_a_rebuild_the_next_start_heals_it(lab: Lab) -> None:
+    alice = register(lab, "alice", "gpu18")
+    machine = lab.servers["gpu18"]
+    for kill in KILLS:
+        alice.ssh("gpu18-manage")
+        assert labhost(lab, "gpu18", "container.rebuild", "alice", fault=kill).returncode == 137, kill
+        (alice.folder / ".ssh/known_hosts").unlink(missing_ok=True)
+        alice.ssh("gpu18-manage")
+        assert alice.ssh("gpu18", "sudo -n id -u").stdout.strip() == "0", kill
+        assert entries(machine, "alice") == WHOLE, kill
+
+
+def test_a_container_keeps_the_driver_with_which_it_was_made(lab: Lab) -> None:
+    machine = lab.servers["gpu18"]
+    register(lab, "alice", "gpu18")
+    if not lab.people["charlie"].config.read_text():
+        join(lab, "charlie")
+    forget(lab, "charlie", "gpu18")
+    machine.run("/usr/local/sbin/labhost configure container.storage=dir")
+    try:
+        charlie = register(lab, "charlie", "gpu18")
+        assert not is_mounted(machine, "charlie") and is_mounted(machine, "alice")
+        charlie.ssh("gpu18-manage")
+        assert charlie.ssh("gpu18", "echo x > note; sudo -n id -u").stdout.strip() == "0"
+        lab.people["alice"].ssh("gpu18-manage")
+        assert lab.people["alice"].ssh("gpu18", "true").returncode == 0
+        said = machine.run(
+            "/usr/local/sbin/labhost configure container.storage=auto; /usr/local/sbin/labhost check"
+        ).stdout
+        assert "storage: overlay" in said
+        charlie.ssh("gpu18-manage", "rebuild")
+        (charlie.folder / ".ssh/known_hosts").unlink()
+        charlie.ssh("gpu18-manage")
+        assert not is_mounted(machine, "charlie")
+        assert charlie.ssh("gpu18", "ls -A; sudo -n id -u").stdout.split()[-1] == "0"
+        assert "rootfs.old" not in entries(machine, "charlie")
+    finally:
+        machine.run("/usr/local/sbin/labhost configure container.storage=auto")
+        forget(lab, "charlie", "gpu18")

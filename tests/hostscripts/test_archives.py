@@ -1,0 +1,131 @@
+"""Cases S1 and S4: snapshots as files, their names, and what half a snapshot is."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+import pytest
+from labhost import archives
+from labhost.archives import Manifest
+from labhost.config import Host
+from labhost.errors import LabhostError, Refused
+
+from tests.hostscripts import hosts
+
+TEXT = b"an archive"
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    (tmp_path / "nas").mkdir()
+    host = hosts.make(tmp_path, snapshots__folder=str(tmp_path / "nas"), snapshots__keep="3")
+    archives.prepare(host)
+    return host
+
+
+def make(host: Host, name: str, user: str = "alice", made: float = 1.0) -> Manifest:
+    with archives.writing(host, user, name) as stream:
+        stream.write(TEXT)
+    sha256 = hashlib.sha256(TEXT).hexdigest()
+    manifest = Manifest(name, user, "gpu17", made, "overlay", "0123456789ab", 100, len(TEXT), sha256)
+    archives.publish(host, manifest)
+    return manifest
+
+
+BAD_NAMES = [
+    "",
+    "../bob/x",
+    "/etc/passwd",
+    "*",
+    "-rf",
+    "--help",
+    ".",
+    "..",
+    ".hidden",
+    "a/b",
+    "a b",
+    "a\n",
+    "é",
+    "x" * 65,
+]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES, ids=lambda name: repr(name[:10]))
+def test_s1_another_name_is_refused(host: Host, name: str) -> None:
+    with pytest.raises(Refused, match="not a snapshot's name"):
+        archives.check(name)
+
+
+def test_s1_another_persons_snapshot_is_not_found(host: Host) -> None:
+    make(host, "one", user="bob")
+    assert archives.listed(host, "alice") == []
+    with pytest.raises(Refused, match="no snapshot one"):
+        archives.find(host, "alice", "one")
+
+
+def test_s1_a_manifest_that_speaks_of_somebody_else_is_not_believed(host: Host) -> None:
+    right = make(host, "one")
+    for wrong in ({"user": "bob"}, {"name": "two"}, {"storage": "zfs"}, {"template": "../../etc"}, {"sha256": ""}):
+        changed = replace(right, **wrong)  # type: ignore[arg-type]
+        path = archives.folder(host, "alice") / "one.json"
+        archives.publish(host, replace(changed, user="alice", name="one"))
+        text = path.read_text().replace('"user": "alice"', f'"user": "{changed.user}"')
+        path.write_text(text.replace('"name": "one"', f'"name": "{changed.name}"'))
+        assert archives.listed(host, "alice") == [], wrong
+
+
+def test_they_are_listed_by_age(host: Host) -> None:
+    for name, made in (("b", 1.0), ("a", 2.0), ("c", 3.0)):
+        make(host, name, made=made)
+    assert [one.name for one in archives.listed(host, "alice")] == ["b", "a", "c"]
+    assert archives.templates(host) == {"0123456789ab"}
+
+
+def _fill_the_disk(stream: IO[bytes]) -> None:
+    stream.write(TEXT)
+    raise OSError(28, "No space left on device")
+
+
+def test_s4_a_failed_writing_leaves_nothing(host: Host) -> None:
+    with pytest.raises(OSError, match="No space"), archives.writing(host, "alice", "one") as stream:
+        _fill_the_disk(stream)
+    assert list(archives.folder(host, "alice").iterdir()) == []
+
+
+def test_s4_what_a_kill_left_is_debris_and_the_whole_ones_stay(host: Host) -> None:
+    make(host, "whole")
+    folder = archives.folder(host, "alice")
+    (folder / ".half.tar.zst.new").write_bytes(TEXT)
+    (folder / "unnamed.tar.zst").write_bytes(TEXT)  # killed before its manifest
+    archives.remove_debris(host, "alice")
+    assert sorted(path.name for path in folder.iterdir()) == ["whole.json", "whole.tar.zst"]
+
+
+@pytest.mark.parametrize("harm", [b"", b"an archivf", TEXT + b"x", None])
+def test_s4_a_damaged_archive_is_not_read(host: Host, harm: bytes | None) -> None:
+    manifest = make(host, "one")
+    path = archives.folder(host, "alice") / "one.tar.zst"
+    path.unlink() if harm is None else path.write_bytes(harm)
+    with pytest.raises(LabhostError, match="damaged"), archives.reading(host, manifest):
+        pass
+
+
+def test_a_folder_that_is_not_mounted_is_not_written_to(host: Host) -> None:
+    (host.config.snapshots / "gpu17").rmdir()  # type: ignore[operator]
+    with pytest.raises(LabhostError, match="mounted"):
+        archives.folder(host, "alice")
+    assert archives.templates(host) is None, "what snapshots need is not known, so nothing may be removed"
+
+
+def test_without_a_folder_there_are_no_snapshots(tmp_path: Path) -> None:
+    host = hosts.make(tmp_path)
+    with pytest.raises(Refused, match="--snapshots"):
+        archives.listed(host, "alice")
+    assert archives.templates(host) == set()
+
+
+def test_a_folder_that_others_can_read_is_refused(host: Host) -> None:
+    (host.config.snapshots / "gpu17").chmod(0o755)  # type: ignore[operator]
+    with pytest.raises(Refused, match="0700"):
+        archives.prepare(host)

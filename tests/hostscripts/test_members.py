@@ -1,0 +1,75 @@
+"""Case S2: what a snapshot's archive must not hold, judged by the listing of the real tar."""
+
+import io
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from labhost import members
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    return info
+
+
+def device(kind: bytes, major: int, minor: int) -> tarfile.TarInfo:
+    info = member("./dev/x", kind)
+    info.devmajor, info.devminor = major, minor
+    return info
+
+
+def faults(tmp_path: Path, *infos: tarfile.TarInfo) -> list[str]:
+    archive = tmp_path / "a.tar"
+    with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT) as tar:
+        for info in infos:
+            tar.addfile(info, io.BytesIO())
+    with archive.open("rb") as stream:
+        done = subprocess.run(members.LISTING, stdin=stream, capture_output=True, check=True)
+    return [members.fault(line) for line in done.stdout.splitlines()]
+
+
+BAD: dict[str, Callable[[], tarfile.TarInfo]] = {
+    "absolute": lambda: member("/etc/passwd"),
+    "up": lambda: member("../etc/passwd"),
+    "up-inside": lambda: member("./a/../../etc/passwd"),
+    "top-level-extra": lambda: member("rootfs/etc/passwd"),
+    "hard-link-absolute": lambda: member("./x", tarfile.LNKTYPE, "/etc/shadow"),
+    "hard-link-up": lambda: member("./x", tarfile.LNKTYPE, "./../x"),
+    "symlink-outside": lambda: member("/x", tarfile.SYMTYPE, "y"),
+    "block-device": lambda: device(tarfile.BLKTYPE, 8, 0),
+    "character-device": lambda: device(tarfile.CHRTYPE, 1, 1),
+    "block-device-0": lambda: device(tarfile.BLKTYPE, 0, 0),
+    "line-break": lambda: member("/etc/x\n./y"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_s2_it_is_refused(tmp_path: Path, kind: str) -> None:
+    found = faults(tmp_path, member("./fine"), BAD[kind]())
+    assert found[0] == "" and len(found) == 2
+    assert found[1].startswith("has a")
+
+
+def test_what_a_system_is_made_of_is_accepted(tmp_path: Path) -> None:
+    fine = [
+        member("./", tarfile.DIRTYPE),
+        member("./bin", tarfile.SYMTYPE, "usr/bin"),
+        member("./etc/alternatives/x", tarfile.SYMTYPE, "/../../etc/shadow"),  # tar makes it, and follows none
+        member("./a", tarfile.REGTYPE),
+        member("./b", tarfile.LNKTYPE, "./a"),
+        member("./with space -> and link to", tarfile.REGTYPE),
+        member("./new\nline", tarfile.REGTYPE),
+        member("./fifo", tarfile.FIFOTYPE),
+        member("./..dots", tarfile.REGTYPE),
+        device(tarfile.CHRTYPE, 0, 0),
+    ]
+    assert [fault for fault in faults(tmp_path, *fine) if fault] == []
+
+
+@pytest.mark.parametrize("line", [b"", b"\n", b"tar: something", b"-rw-r--r-- root/root 0 2026-01-01 00:00 ./x"])
+def test_a_line_that_is_no_listing_is_a_fault(line: bytes) -> None:
+    assert members.fault(line)
