@@ -17,6 +17,8 @@ Options; what is not given stays as it was:
   --template FILE     archive made by create-lxc-template.bash; it is copied
   --ports A-B         people's ports (22000-29999)
   --subuids A-B       people's subordinate ids (1000000000-2147483647)
+  --forwards A-B      ports that people may lead to their containers (30000-32767)
+  --forwards-each N   so many for each person; 0 for none (5)
   --groups LIST       groups of people's accounts here (sudo)
   --bridge NAME       LXC's bridge (lxcbr0)
   --network CIDR      its network (10.0.3.0/24)
@@ -30,6 +32,7 @@ Options; what is not given stays as it was:
   --installers DIR    where NVIDIA-Linux-ARCH-VERSION.run files lie (/public/nvidia)
   --libraries LIST    folders with the server's libcuda.so.1
   --devices DIR       where the nvidia* device nodes are (/dev)
+  --driver-seconds N  how long the driver's installer may hold up a start (240)
   --help              this text
 TEXT
 }
@@ -70,6 +73,8 @@ parse_words() {
       --token-file) settings+=("token-file=$value") ;;
       --ports) settings+=("server.ports=$value") ;;
       --subuids) settings+=("server.subuids=$value") ;;
+      --forwards) settings+=("server.forwards=$value") ;;
+      --forwards-each) settings+=("server.forwards_each=$value") ;;
       --template) template=$value ;;
       --groups) settings+=("container.groups=$value") ;;
       --bridge) settings+=("container.bridge=$value") ;;
@@ -83,6 +88,7 @@ parse_words() {
       --installers) settings+=("driver.installers=$value") ;;
       --libraries) settings+=("driver.libraries=$value") ;;
       --devices) settings+=("driver.devices=$value") ;;
+      --driver-seconds) settings+=("driver.seconds=$value") ;;
       *) die "unknown option $option; see --help" ;;
     esac
   done
@@ -135,6 +141,15 @@ put() {
   sync -- "$target.lab-iam-new"
   mv -fT -- "$target.lab-iam-new" "$target"
   say "wrote $target"
+}
+
+# write_line TEXT TARGET: as put, with a text of one or a few lines.
+write_line() {
+  local file
+  file=$(mktemp)
+  printf '%s\n' "$1" >"$file"
+  put 0644 "$file" "$2"
+  rm -f -- "$file"
 }
 
 # folder MODE PATH: a folder of root's.
@@ -195,6 +210,7 @@ install_files() {
   put 0755 "$HERE/register.bash" /home/register/register.bash
   put 0755 "$HERE/new-lxc.bash" /root/new-lxc.bash
   put 0644 "$HERE/lab-iam-reconcile.service" /etc/systemd/system/lab-iam-reconcile.service
+  put 0644 "$HERE/lab-iam-reconcile.timer" /etc/systemd/system/lab-iam-reconcile.timer
 }
 
 install_sudoers() {
@@ -229,19 +245,35 @@ install_template() {
   put 0600 "$template" "$target"
 }
 
-# lxc-net's own DHCP keeps to the first addresses; the others are given out by labhost.
-limit_dhcp() {
-  local file=/etc/default/lxc-net network prefix
+# lxc-net's own DHCP keeps to the first addresses; the others are given out by labhost, and reserved for who asks by DHCP.
+configure_lxc_net() {
+  local file=/etc/default/lxc-net network prefix text=''
+  folder 0755 /etc/lxc/lab-iam-dhcp-hosts
+  write_line 'dhcp-hostsdir=/etc/lxc/lab-iam-dhcp-hosts' /etc/lxc/lab-iam-dnsmasq.conf
   [[ -f $file ]] || return 0
-  grep -Eq '^[[:space:]]*LXC_DHCP_RANGE=' "$file" && return 0
   network=$(sed -n 's/^network = //p' /etc/lab-iam/host.conf)
   prefix=${network%.*}
-  [[ $network == 10.0.3.0/24 ]] || return 0
-  printf '\n# Lab IAM gives the other addresses to its containers.\nLXC_DHCP_RANGE="%s.2,%s.9"\nLXC_DHCP_MAX="8"\n' \
-    "$prefix" "$prefix" >>"$file"
+  if [[ $network == 10.0.3.0/24 ]] && ! grep -Eq '^[[:space:]]*LXC_DHCP_RANGE=' "$file"; then
+    text+="LXC_DHCP_RANGE=\"$prefix.2,$prefix.9\""$'\n'"LXC_DHCP_MAX=\"253\""$'\n'
+  fi
+  if ! grep -Eq '^[[:space:]]*LXC_DHCP_CONFILE=' "$file"; then
+    text+='LXC_DHCP_CONFILE="/etc/lxc/lab-iam-dnsmasq.conf"'$'\n'
+  elif ! grep -qF lab-iam-dnsmasq.conf "$file"; then
+    say "note: for containers with DHCP, name /etc/lxc/lab-iam-dnsmasq.conf in the file of LXC_DHCP_CONFILE (conf-file=)"
+  fi
+  [[ -n $text ]] || return 0
+  printf '\n# Lab IAM gives the other addresses to its containers.\n%s' "$text" >>"$file"
   if [[ ! -d /sys/class/net/lxcbr0/brif || -z $(find /sys/class/net/lxcbr0/brif -mindepth 1 -print -quit) ]]; then
     systemctl restart lxc-net.service
+  else
+    say "note: containers run; lxc-net takes its new values at its next start"
   fi
+}
+
+# People's user managers may limit processors too, not only memory and processes as systemd has it.
+delegate_controllers() {
+  folder 0755 /etc/systemd/system/user@.service.d
+  write_line $'[Service]\nDelegate=cpu memory pids' /etc/systemd/system/user@.service.d/lab-iam.conf
 }
 
 main() {
@@ -256,15 +288,17 @@ main() {
   system_account register /home/register/register.bash
   /usr/local/sbin/labhost configure "${settings[@]}" || die "the values were refused"
   install_template
-  limit_dhcp
+  configure_lxc_net
+  delegate_controllers
   systemctl enable --now --quiet lxc-net.service
   /usr/local/sbin/labhost check || die "this server is not fit yet"
   /usr/local/sbin/labhost templates || die "the template was refused"
   install_sudoers
   install_sshd
   systemctl daemon-reload
-  systemctl enable --quiet lab-iam-reconcile.service
+  systemctl enable --quiet lab-iam-reconcile.service lab-iam-reconcile.timer
   systemctl restart lab-iam-reconcile.service || die "see: journalctl -u lab-iam-reconcile"
+  systemctl restart lab-iam-reconcile.timer
   say "this server is ready"
 }
 

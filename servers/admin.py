@@ -14,6 +14,7 @@ from knox.models import AuthToken
 from accounts.admin import MachineMade
 from accounts.models import User
 from accounts.services import keys
+from servers import limits_admin  # noqa: F401  registers its page
 from servers.dialing import RemoteError
 from servers.models import Container, Registration, Server, Sync
 from servers.services import delivery, inventory, probe, registration

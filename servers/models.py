@@ -1,3 +1,5 @@
+from decimal import Decimal
+
 from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
@@ -7,6 +9,7 @@ from django.utils import timezone
 from servers import hostkeys
 
 NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z"  # $ would allow a line break at the end
+GPUS = r"^(all|none|[0-9]{1,2}(,[0-9]{1,2})*)?\Z"
 ADDRESS = r"^[A-Za-z0-9]([A-Za-z0-9_.:-]{0,251}[A-Za-z0-9])?\Z"
 
 
@@ -104,6 +107,68 @@ class Container(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user} on {self.server}"
+
+
+class Limits(models.Model):
+    """What containers may use. Without a person it is for everybody, without a server for every server.
+
+    Where several rows speak of one container the closest wins, value by value (see services/limits.py).
+    """
+
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.CASCADE,
+        related_name="limits",
+        verbose_name="person",
+        null=True,
+        blank=True,
+        help_text="Blank: everybody.",
+    )
+    server = models.ForeignKey(
+        Server,
+        on_delete=models.CASCADE,
+        related_name="limits",
+        null=True,
+        blank=True,
+        help_text="Blank: every server.",
+    )
+    memory = models.PositiveIntegerField("memory (GB)", null=True, blank=True, validators=[MinValueValidator(1)])
+    cpus = models.DecimalField(
+        "CPUs", max_digits=6, decimal_places=2, null=True, blank=True, validators=[MinValueValidator(Decimal("0.1"))]
+    )
+    processes = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(64)])
+    gpus = models.CharField(
+        "GPUs",
+        max_length=191,
+        blank=True,
+        validators=[RegexValidator(GPUS, "Write all, none, or numbers like 0,1.")],
+        help_text="all, none, or numbers of device nodes: 0,1 for /dev/nvidia0 and /dev/nvidia1",
+    )
+    disk = models.PositiveIntegerField(
+        "disk (GB)",
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="Shown to the person; this version of the host programs does not enforce it.",
+    )
+
+    class Meta:
+        verbose_name = "limits"
+        verbose_name_plural = "limits"
+        ordering = ["user", "server"]
+        constraints = [
+            # Null is not equal to null in a database, so each shape has a constraint of its own.
+            models.UniqueConstraint(fields=["user", "server"], name="limits_once_per_container"),
+            models.UniqueConstraint(fields=["user"], condition=Q(server=None), name="limits_once_per_person"),
+            models.UniqueConstraint(fields=["server"], condition=Q(user=None), name="limits_once_per_server"),
+            models.UniqueConstraint(
+                models.Value(1), condition=Q(user=None, server=None), name="limits_once_for_everybody"
+            ),
+            models.CheckConstraint(condition=Q(gpus__regex=GPUS), name="limits_gpus_are_numbers"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user or 'everybody'} on {self.server or 'every server'}"
 
 
 class Sync(models.Model):

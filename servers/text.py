@@ -12,6 +12,8 @@ from django.views.decorators.http import require_safe
 from accounts import names
 from accounts.models import User
 from servers import access
+from servers.models import Server
+from servers.services import limits as limits_service
 from servers.services import overview
 
 log = logging.getLogger(__name__)
@@ -87,6 +89,16 @@ def authorized_keys(request: HttpRequest, name: str) -> str:
 def ssh_config(request: HttpRequest, name: str) -> str:
     person = _person(request, name)
     return overview.ssh_config_of(person, _numbers(person)[0])
+
+
+@_page
+def limits(request: HttpRequest, name: str) -> str:
+    """What the container of this person on the server `?server=NAME` may use, as `key=value` lines."""
+    person = _person(request, name)
+    server = Server.objects.filter(name=request.GET.get("server", ""), enabled=True).first()
+    if server is None:
+        raise _Refusal(404, "Unknown: the portal has no server of this name in service; add ?server=NAME.")
+    return limits_service.text(limits_service.of(person, server))
 
 
 @_page

@@ -18,6 +18,7 @@ urlpatterns = [
     path("servers/<str:name>/seen", views.seen, name="server-seen"),
     path("user/<str:name>/port", text.port, name="text-port"),
     path("user/<str:name>/subuid", text.subuid, name="text-subuid"),
+    path("user/<str:name>/limits", text.limits, name="text-limits"),
     path("user/<str:name>/name", text.full_name, name="text-name"),
     path("user/<str:name>/.ssh/authorized_keys", text.authorized_keys, name="text-keys"),
     path("user/<str:name>/.ssh/config", text.ssh_config, name="text-ssh-config"),

@@ -16,7 +16,7 @@ PURE = {"names", "numbers", "sshkeys", "protocol", "ssh_config", "hostkeys", "li
 EDGES = {"directory", "remote", "dialing", "iam_key", "sessions"}
 MODELS = {"models", "signals"}
 DOORS = {
-    "access", "admin", "api", "apps", "backends", "checks", "forms", "lockout", "panel", "serializers", "tasks",
+    "access", "admin", "api", "apps", "backends", "checks", "forms", "limits_admin", "lockout", "panel", "serializers", "tasks",
     "text", "urls", "views", "management",
 }  # fmt: skip
 

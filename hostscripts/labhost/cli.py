@@ -10,36 +10,40 @@ from . import (
     __version__,
     answers,
     config,
+    console,
     container,
+    drivers,
     frame,
     nvidia,
     portal,
     registration,
     session,
     setup,
-    snapshot,
+    shell,
     state,
     systems,
 )
 from .config import Host
-from .errors import BadRequest, PortalUnavailable, Refused
+from .errors import BadRequest, LabhostError, PortalUnavailable, Refused
 from .names import check_name
 from .progress import Progress
 
 USAGE = """usage: labhost VERB
-  user start|stop|status|rebuild|snapshot|snapshots|recover
-                           the caller's own container (through sudo); a snapshot's name on one line
+  user WORD                a word of the login shell, for the caller's own container (through sudo); its
+                           arguments are one line on stdin
   register --stdin|--json  a name on one line, or a framed request; labhost register NAME for staff
   set-keys                 framed requests, each answered: writes everybody's public keys
   report                   a framed request: what this server is and has
   reconcile                everybody's files attached, port rules as the running containers need them; tells the
                            portal that this server is back
   templates                unpacks the current template, removes those that nothing needs
+  nvidia [VERSION]         the driver here and in each container; what another version would touch
   configure KEY=VALUE ...  writes host.conf (used by setup-gpu-server.bash)
   check                    is this server fit?
   version
 """
 SECONDS = {"user": 3600, "register": 1800, "templates": 1800, "report": 60}  # set-keys counts each of its requests
+CONSOLE_SECONDS = console.SECONDS + 60
 
 
 def main(words: Sequence[str]) -> int:
@@ -59,25 +63,17 @@ def main(words: Sequence[str]) -> int:
 
 
 def _user(words: list[str]) -> int:
-    verbs: dict[str, Callable[[Host, state.User, Progress], None]] = {
-        "start": container.start,
-        "stop": container.stop,
-        "status": container.status,
-        "rebuild": container.rebuild,
-        "snapshot": lambda host, user, say: snapshot.make(host, user, say, _line()),
-        "snapshots": snapshot.show,
-        "recover": lambda host, user, say: snapshot.recover(host, user, say, _line()),
-    }
-    if len(words) != 1 or words[0] not in verbs:
-        sys.stderr.write(USAGE)
-        return 2
-    say = Progress(sys.stdout)
-
-    def work() -> None:
-        host = config.load()
-        verbs[words[0]](host, container.by_uid(host, _caller()), say)
-
-    return _for_people(work, say)
+    if len(words) != 1 or words[0] not in shell.WORDS:
+        return _usage()
+    verb, say = words[0], Progress(sys.stdout)
+    line = ""
+    if verb == "console":
+        signal.alarm(CONSOLE_SECONDS)
+    else:
+        line = shell.read_line()
+    if line == shell.JSON:
+        say = Progress(sys.stderr)
+    return _for_people(lambda: shell.speak(config.load(), _caller(), verb, line, say), say, shell.exit_status)
 
 
 def _caller() -> int:
@@ -156,8 +152,7 @@ def _reconcile(words: list[str]) -> int:
 
     def work() -> None:
         host = config.load()
-        systems.attach_all(host)
-        container.apply_rules(host)
+        container.reconcile(host)
         try:
             portal.tell_seen(host.config)
         except PortalUnavailable as error:
@@ -169,6 +164,11 @@ def _reconcile(words: list[str]) -> int:
 def _templates(words: list[str]) -> int:
     say = Progress(sys.stdout)
     return _usage() if words else _for_people(lambda: systems.refresh_templates(config.load(), say), say)
+
+
+def _nvidia(words: list[str]) -> int:
+    say = Progress(sys.stdout)
+    return _for_people(lambda: drivers.show(config.load(), words, say), say)
 
 
 def _configure(words: list[str]) -> int:
@@ -191,12 +191,13 @@ def _usage() -> int:
     return 2
 
 
-def _for_people(work: Callable[[], None], say: Progress) -> int:
+def _for_people(work: Callable[[], None], say: Progress, status: Callable[[LabhostError], int] = lambda _: 1) -> int:
     try:
         work()
     except Exception as error:
-        say.line(str(answers.expected(error)))
-        return 1
+        refusal = answers.expected(error)
+        say.refusal(str(refusal))
+        return status(refusal)
     return 0
 
 
@@ -215,6 +216,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "report": _report,
     "reconcile": _reconcile,
     "templates": _templates,
+    "nvidia": _nvidia,
     "configure": _configure,
     "check": _check,
     "version": _version,

@@ -21,7 +21,15 @@ WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 # Every key that host.conf may hold, with its default; None means that it must be given.
 KEYS: Mapping[str, Mapping[str, str | None]] = {
     "portal": {"url": None, "token": None},
-    "server": {"name": None, "address": None, "ports": "22000-29999", "subuids": "1000000000-2147483647"},
+    "server": {
+        "name": None,
+        "address": None,
+        "ports": "22000-29999",
+        "subuids": "1000000000-2147483647",
+        # Below the kernel's own outgoing ports (32768 and up), so that no connection of the server's has one of them.
+        "forwards": "30000-32767",
+        "forwards_each": "5",
+    },
     "container": {
         "template": "/var/lib/lab-iam/template.tar.zst",
         "bridge": "lxcbr0",
@@ -32,7 +40,13 @@ KEYS: Mapping[str, Mapping[str, str | None]] = {
         "apparmor": "",
     },
     "snapshots": {"folder": "", "keep": "5"},
-    "driver": {"mode": "install", "installers": "/public/nvidia", "libraries": "", "devices": "/dev"},
+    "driver": {
+        "mode": "install",
+        "installers": "/public/nvidia",
+        "libraries": "",
+        "devices": "/dev",
+        "seconds": "240",
+    },
 }
 
 
@@ -60,6 +74,8 @@ class Config:
     address: str
     ports: Range
     subuids: Range
+    forwards: Range
+    forwards_each: int
     template: Path
     bridge: str
     network: ipaddress.IPv4Network
@@ -73,6 +89,7 @@ class Config:
     installers: Path
     libraries: tuple[Path, ...]
     devices: Path
+    driver_seconds: int
 
     @property
     def gateway(self) -> str:
@@ -90,6 +107,10 @@ class Paths:
     usernet: Path = Path("/etc/lxc/lxc-usernet")
     leases: Path = Path("/var/lib/misc")
     run_user: Path = Path("/run/user")
+    dhcp_hosts: Path = Path("/etc/lxc/lab-iam-dhcp-hosts")
+    cgroups: Path = Path("/sys/fs/cgroup")
+    interfaces: Path = Path("/sys/class/net")
+    bridge_filter: Path = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
     lxc_share: Path = Path("/usr/share/lxc/config")
     login_shell: Path = Path("/public/login.bash")
 
@@ -175,6 +196,8 @@ def parse(values: Mapping[str, str]) -> Config:
         address=_address(text("server.address")),
         ports=_range("ports", text("server.ports"), 1024, 65535),
         subuids=_range("subuids", text("server.subuids"), SUBUID_COUNT, LAST_ID),
+        forwards=_range("forwards", text("server.forwards"), 1024, 65535),
+        forwards_each=_count("server.forwards_each", text("server.forwards_each"), 100),
         template=folder("container.template"),
         bridge=text("container.bridge", re.compile(r"[A-Za-z0-9_.-]{1,15}", re.ASCII)),
         network=_network(text("container.network")),
@@ -188,6 +211,7 @@ def parse(values: Mapping[str, str]) -> Config:
         installers=folder("driver.installers"),
         libraries=tuple(_path("driver.libraries", word) for word in text("driver.libraries").split()),
         devices=folder("driver.devices"),
+        driver_seconds=_count("driver.seconds", text("driver.seconds"), 840),
     )
 
 
@@ -223,6 +247,12 @@ def _range(key: str, value: str, least: int, most: int) -> Range:
     if not least <= first <= last <= most:
         raise LabhostError(f"host.conf: [server] {key} must lie between {least} and {most}")
     return Range(first, last)
+
+
+def _count(name: str, value: str, most: int) -> int:
+    if not re.fullmatch(r"[0-9]{1,4}", value, re.ASCII) or int(value) > most:
+        raise LabhostError(f"host.conf: {name} must be a number from 0 to {most}")
+    return int(value)
 
 
 def _mount(line: str) -> Mount:

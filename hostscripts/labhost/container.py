@@ -1,4 +1,4 @@
-"""Start, stop and status of a registered person's container, and the port rules that follow from them."""
+"""Start and stop of a registered person's container, and the port rules that follow from them."""
 
 import pwd
 import socket
@@ -7,14 +7,31 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from . import accounts, files, locks, log, lxc, lxcconfig, network, nvidia, portal, state, storage, systems
+from . import (
+    accounts,
+    dhcp,
+    files,
+    limits,
+    locks,
+    log,
+    lxc,
+    lxcconfig,
+    network,
+    nvidia,
+    output,
+    portal,
+    ports,
+    state,
+    storage,
+    systems,
+)
 from .config import Host
 from .errors import LabhostError, NotRegistered, PortalUnavailable
 from .progress import Progress
 from .run import Account
 from .state import User
 
-BANNER_SECONDS = 30
+BANNER_SECONDS = 20
 STOP_GRACE = 20
 WAIT = 90.0
 
@@ -44,8 +61,9 @@ def held(host: Host, user: User, doing: str) -> Iterator[tuple[User, Account]]:
 def start(host: Host, user: User, say: Progress) -> None:
     """The seed's "Start the Container". Safe to repeat: a running container stays, its rule is healed."""
     with held(host, user, "starting or stopping") as (user, account):
-        _refresh_port(host, user, say)
+        _refresh(host, user, say)
         say.line(f"port: {user.port}")
+        lxc.prepare(host, account)  # first, for its cgroup tells which limits this server can enforce
         write_config(host, user)
         systems.ready(host, user, account, say)
         _bring_up(host, user, account, say)
@@ -54,7 +72,8 @@ def start(host: Host, user: User, say: Progress) -> None:
         # While it boots: LXC itself gave the address, before its init ran.
         _check_address(host, user, account)
         apply_rules(host)
-        answered = _wait_for_sshd(host, user, account)
+        with say.during("waiting for its sshd"):
+            answered = _wait_for_sshd(host, user, account)
         if answered:
             nvidia.match_inside(host, user, account, say)
         elif not lxc.is_running(host, account):
@@ -65,7 +84,7 @@ def start(host: Host, user: User, say: Progress) -> None:
         if not answered:
             raise LabhostError(
                 f"the container runs, but no sshd answered within {BANNER_SECONDS} s; "
-                f"try `ssh {host.config.name}`, or `ssh {host.config.name}-manage stop` and start again"
+                f"look inside with: ssh -t {host.config.name}-manage console"
             )
         say.line(f"now: ssh {host.config.name}")
         systems.settle(host, user, account)
@@ -87,7 +106,8 @@ def halt(host: Host, user: User, account: Account, say: Progress) -> bool:
     if not lxc.is_running(host, account):
         return False
     say.line("stopping the container")
-    lxc.stop(host, account, grace=0 if user.unfinished else STOP_GRACE)
+    with say.during("stopping the container"):
+        lxc.stop(host, account, grace=0 if user.unfinished else STOP_GRACE)
     log.note(f"{user.name}: container stopped")
     say.line("the container is stopped")
     return True
@@ -109,13 +129,9 @@ def rebuild(host: Host, user: User, say: Progress) -> None:
     say.line(f"to start it: ssh {host.config.name}-manage")
 
 
-def status(host: Host, user: User, say: Progress) -> None:
-    account = accounts.identity(host, user)
-    running = lxc.is_running(host, account)
-    say.line(f"{user.name} on {host.config.name}: {'running' if running else 'stopped'}")
-    say.line(f"port: {user.port}, address: {user.address}")
-    say.line(f"driver: {nvidia.host_version(host.config) or 'none'} on the server")
-    say.line(f"now: ssh {host.config.name}" if running else f"to start it: ssh {host.config.name}-manage")
+def restart(host: Host, user: User, say: Progress) -> None:
+    stop(host, user, say)
+    start(host, user, say)
 
 
 def write_config(host: Host, user: User) -> None:
@@ -126,18 +142,28 @@ def write_config(host: Host, user: User) -> None:
             user.address = network.address_for(host, user, others)
             state.save_user(host, user)
     path = lxc.folder(host, user.name) / user.name / "config"
-    files.write_atomic(path, lxcconfig.render(host, user, nvidia.mounts(host.config)), mode=0o644)
+    extra = limits.render(user.limits, limits.controllers(host, user))
+    extra += nvidia.mounts(host.config, limits.gpus(user))
+    files.write_atomic(path, lxcconfig.render(host, user, extra), mode=0o644)
+    dhcp.reserve(host, user)
 
 
 def apply_rules(host: Host) -> None:
     """Rules for the containers that are wanted and run, and for no others."""
     with locks.held(host, locks.RULES, seconds=30, doing="port rules are being set"):
-        forwards = [
-            network.Forward(user.port, user.address)
-            for user in state.all_users(host)
-            if user.registered and user.wanted == "running" and _runs(host, user)
-        ]
+        forwards = []
+        for user in state.all_users(host):
+            if user.registered and user.wanted == "running" and runs(host, user):
+                forwards.append(network.Forward(user.port, user.address))
+                forwards += [network.Forward(pair.outside, user.address, pair.inside) for pair in ports.of(host, user)]
         network.apply_rules(host, forwards)
+
+
+def reconcile(host: Host) -> None:
+    """What must be so, whatever happened since: at boot and each minute."""
+    systems.attach_all(host)
+    apply_rules(host)
+    dhcp.keep_only(host, (user.name for user in state.all_users(host)))
 
 
 def inventory(
@@ -150,20 +176,19 @@ def inventory(
     }
 
 
-def _refresh_port(host: Host, user: User, say: Progress) -> None:
-    """Asks the portal for the port; if it does not answer sensibly, the last known one holds."""
+def _refresh(host: Host, user: User, say: Progress) -> None:
+    """Asks the portal for port and limits; if it does not answer sensibly, what was last known holds."""
     try:
-        port = portal.fetch_port(host.config, user.name)
+        port, allowed = portal.fetch_values(host.config, user.name)
     except PortalUnavailable as error:
-        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(user.values_at))
-        say.line(f"warning: {error}; going on with what was known on {since}")
+        say.line(f"warning: {error}; going on with what was known on {output.moment(user.values_at)}")
         return
     holder = next((other.name for other in state.all_users(host) if other.port == port and other.name != user.name), "")
     if holder:
         say.line(f"warning: the portal gave port {port}, which belongs to somebody else here; keeping {user.port}")
         log.note(f"{user.name}: the portal gave port {port} of {holder}", warning=True)
         return
-    user.port, user.values_at = port, time.time()
+    user.port, user.limits, user.values_at = port, allowed, time.time()
 
 
 def _bring_up(host: Host, user: User, account: Account, say: Progress) -> None:
@@ -172,9 +197,10 @@ def _bring_up(host: Host, user: User, account: Account, say: Progress) -> None:
         return
     say.line("starting the container")
     began = time.monotonic()
-    lxc.prepare(host, account)
+    nvidia.make_way(host, user)
     try:
-        lxc.start(host, account)
+        with say.during("starting the container"):
+            lxc.start(host, account)
     except LabhostError as error:
         raise systems.gave_up(host, user, account, error) from error
     say.line(f"the container runs ({time.monotonic() - began:.1f} s)")
@@ -211,11 +237,12 @@ def _check_address(host: Host, user: User, account: Account) -> None:
     if info.running and user.address not in info.addresses:
         raise LabhostError(
             f"the container has {', '.join(info.addresses) or 'no address'} instead of {user.address}; "
-            f"stop and start it: ssh {host.config.name}-manage stop"
+            f"stop and start it: ssh {host.config.name}-manage restart"
         )
+    network.allow_hairpin(host, info.link)
 
 
-def _runs(host: Host, user: User) -> bool:
+def runs(host: Host, user: User) -> bool:
     return accounts.entry_of(host, user) is not None and lxc.is_running(host, accounts.identity(host, user))
 
 

@@ -11,6 +11,7 @@ from .errors import Busy
 
 ACCOUNTS = "accounts"
 KEYS = "keys"
+PORTS = "ports"
 RULES = "rules"
 TEMPLATES = "templates"
 

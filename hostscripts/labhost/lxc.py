@@ -22,6 +22,7 @@ LOG_NAME = "lab-iam-lxc.log"
 class Info:
     state: str  # RUNNING, STOPPED, STARTING, STOPPING, ... as lxc-info says
     addresses: tuple[str, ...]
+    link: str = ""  # the host's end of its network, such as veth1001_abcd
 
     @property
     def running(self) -> bool:
@@ -89,7 +90,7 @@ def start(host: Host, account: Account, *, config: Path | None = None, init: Seq
 def stop(host: Host, account: Account, *, grace: int) -> None:
     """Asks init to stop, after `grace` seconds kills it; with 0 it is not asked."""
     words = ["/usr/bin/lxc-stop", *_which(host, account), *(["--timeout", str(grace)] if grace else ["--kill"])]
-    result = run(words, timeout=grace + 20, account=account, env=_session(host, account))
+    result = run(words, timeout=grace + 20, account=account, env=session(host, account))
     if not result.ok and is_running(host, account):
         raise LabhostError(f"the container did not stop: {result.complaint}")
 
@@ -103,21 +104,19 @@ def attach(
     stdin: int | IO[bytes] | None = None,
 ) -> Result:
     """Runs words as root of the container, inside its namespaces. Its output is the container's word."""
-    attach_words = ["/usr/bin/lxc-attach", *_which(host, account), "--clear-env"]
-    attach_words += [
-        "--set-var",
-        "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
-        "--set-var",
-        "LC_ALL=C.UTF-8",
-        "--",
-        *words,
-    ]
-    return _scoped(host, account, attach_words, timeout=timeout, stdin=stdin)
+    return _scoped(host, account, attach_words(host, account, words), timeout=timeout, stdin=stdin)
+
+
+def attach_words(host: Host, account: Account, words: Sequence[str], variables: Sequence[str] = ()) -> list[str]:
+    """lxc-attach with an environment of these variables (`NAME=value`), PATH and LC_ALL."""
+    every = ("PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", *variables)
+    settings = [word for variable in every for word in ("--set-var", variable)]
+    return ["/usr/bin/lxc-attach", *_which(host, account), "--clear-env", *settings, "--", *words]
 
 
 def info(host: Host, account: Account) -> Info:
-    words = ["/usr/bin/lxc-info", *_which(host, account), "--state", "--ips"]
-    result = run(words, timeout=15, account=account, env=_session(host, account))
+    words = ["/usr/bin/lxc-info", *_which(host, account), "--state", "--ips", "--stats"]
+    result = run(words, timeout=15, account=account, env=session(host, account))
     return parse_info(result.out.decode("utf-8", "replace"))
 
 
@@ -128,7 +127,9 @@ def parse_info(text: str) -> Info:
         if colon
     ]
     states = [value for key, value in pairs if key == "State"]
-    return Info(states[0] if states else "UNKNOWN", tuple(value for key, value in pairs if key == "IP"))
+    links = [value for key, value in pairs if key == "Link"]
+    addresses = tuple(value for key, value in pairs if key == "IP")
+    return Info(states[0] if states else "UNKNOWN", addresses, links[0] if links else "")
 
 
 def is_running(host: Host, account: Account) -> bool:
@@ -166,8 +167,15 @@ def _which(host: Host, account: Account) -> list[str]:
     return ["--lxcpath", str(folder(host, account.name)), "--name", account.name]
 
 
-def _session(host: Host, account: Account) -> dict[str, str]:
+def session(host: Host, account: Account) -> dict[str, str]:
+    """How the person's processes find her user manager."""
     return {"XDG_RUNTIME_DIR": str(host.paths.run_user / str(account.uid))}
+
+
+def scope() -> list[str]:
+    """Words that put what follows them into a delegated cgroup of the person's user manager."""
+    options = ["--user", "--scope", "--quiet", "--collect", "--property", "Delegate=yes"]
+    return ["/usr/bin/systemd-run", *options, "--"]
 
 
 def _scoped(
@@ -178,15 +186,5 @@ def _scoped(
     timeout: float,
     stdin: int | IO[bytes] | None = None,
 ) -> Result:
-    scope = [
-        "/usr/bin/systemd-run",
-        "--user",
-        "--scope",
-        "--quiet",
-        "--collect",
-        "--property",
-        "Delegate=yes",
-        "--",
-    ]
-    result = run([*scope, *words], timeout=timeout, account=account, env=_session(host, account), stdin=stdin)
+    result = run([*scope(), *words], timeout=timeout, account=account, env=session(host, account), stdin=stdin)
     return replace(result, words=tuple(words))

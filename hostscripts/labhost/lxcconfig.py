@@ -14,7 +14,8 @@ def mount_entry(source: str, target: str, *, file: bool = False, read_only: bool
     return f"lxc.mount.entry = {source} {target.lstrip('/')} none {options} 0 0"
 
 
-def render(host: Host, user: User, extra_mounts: Iterable[str]) -> str:
+def render(host: Host, user: User, extra: Iterable[str]) -> str:
+    """`extra` are more lines: mounts of this start, limits."""
     config = host.config
     lines = [
         *_base(host, user),
@@ -27,7 +28,7 @@ def render(host: Host, user: User, extra_mounts: Iterable[str]) -> str:
         f"lxc.net.0.ipv4.gateway = {config.gateway}",
         *(_lab_mount(mount) for mount in config.mounts),
     ]
-    return "\n".join([*lines, *extra_mounts]) + "\n"
+    return "\n".join([*lines, *extra]) + "\n"
 
 
 def render_inside(host: Host, user: User) -> str:

@@ -12,6 +12,7 @@ from .run import run
 from .state import User
 
 FIRST_HOST = 10  # the addresses below are left to the bridge and to lxc-net's own DHCP
+_LINK = re.compile(r"[A-Za-z0-9_-]{1,15}", re.ASCII)
 IPTABLES = "/usr/sbin/iptables"
 JUMPS = (
     ("nat", "PREROUTING", "LAB-IAM-PRE"),
@@ -23,16 +24,17 @@ JUMPS = (
 
 @dataclass(frozen=True)
 class Forward:
-    """`port` of the server leads to port 22 of `address`."""
+    """`port` of the server leads to port `inside` of `address`."""
 
     port: int
     address: str
+    inside: int = 22
 
 
 def address_for(host: Host, user: User, others: Iterable[User]) -> str:
     """The person's own address if it is still good, else the first that nobody has. Accounts lock held."""
     net = host.config.network
-    taken = {other.address for other in others} | _leases(host)
+    taken = {other.address for other in others} | _leases(host, own=user.address)
     if belongs(host.config, user.address) and user.address not in taken:
         return user.address
     for number in range(int(net.network_address) + FIRST_HOST, int(net.broadcast_address)):
@@ -56,17 +58,18 @@ def render_rules(config_address: str, bridge: str, network: str, forwards: Itera
     nat = [f":{chain} - [0:0]" for table, _, chain in JUMPS if table == "nat"]
     allow = [":LAB-IAM-FWD - [0:0]"]
     for item in sorted(forwards, key=lambda forward: forward.port):
-        to = f"-j DNAT --to-destination {item.address}:22"
+        to = f"-j DNAT --to-destination {item.address}:{item.inside}"
         nat.append(f"-A LAB-IAM-PRE -d {config_address}/32 -p tcp -m tcp --dport {item.port} {to}")
         nat.append(f"-A LAB-IAM-OUT -d {config_address}/32 -p tcp -m tcp --dport {item.port} {to}")
         # A container that calls the server's address must get its answers through the server.
         nat.append(
-            f"-A LAB-IAM-POST -s {network} -d {item.address}/32 -p tcp -m tcp --dport 22"
+            f"-A LAB-IAM-POST -s {network} -d {item.address}/32 -p tcp -m tcp --dport {item.inside}"
             " -m conntrack --ctstate DNAT -j MASQUERADE"
         )
         forwarded = "-m conntrack --ctstate DNAT -j ACCEPT"
-        allow.append(f"-A LAB-IAM-FWD -o {bridge} -d {item.address}/32 -p tcp -m tcp --dport 22 {forwarded}")
-        allow.append(f"-A LAB-IAM-FWD -i {bridge} -s {item.address}/32 -p tcp -m tcp --sport 22 {forwarded}")
+        inward, outward = f"-o {bridge} -d {item.address}/32", f"-i {bridge} -s {item.address}/32"
+        allow.append(f"-A LAB-IAM-FWD {inward} -p tcp -m tcp --dport {item.inside} {forwarded}")
+        allow.append(f"-A LAB-IAM-FWD {outward} -p tcp -m tcp --sport {item.inside} {forwarded}")
     return "\n".join(["*nat", *nat, "COMMIT", "*filter", *allow, "COMMIT", ""])
 
 
@@ -83,7 +86,21 @@ def apply_rules(host: Host, forwards: Iterable[Forward]) -> None:
             )
 
 
-def _leases(host: Host) -> set[str]:
-    """Addresses that lxc-net's dnsmasq has given away: the third word of each line of its lease file."""
+def allow_hairpin(host: Host, link: str) -> None:
+    """Lets a container reach its own ports by the server's address where bridged packets pass iptables.
+
+    There (br_netfilter, as Docker loads it) a packet is led back to the bridge's port that it came from, which a
+    bridge refuses unless told; elsewhere it is routed, and nothing is to be done.
+    """
+    filtering = files.read_text(host.paths.bridge_filter)
+    port = host.paths.interfaces / host.config.bridge / "brif" / link / "hairpin_mode"
+    if (filtering or "").strip() == "1" and _LINK.fullmatch(link) and port.exists():
+        port.write_text("1\n")
+
+
+def _leases(host: Host, *, own: str) -> set[str]:
+    """Addresses that lxc-net's dnsmasq has given to others: `expiry MAC address name id` in its lease file."""
     text = files.read_text(host.paths.leases / f"dnsmasq.{host.config.bridge}.leases") or ""
-    return {found[1] for line in text.splitlines() if (found := re.match(r"\S+ \S+ ([0-9.]+) ", line))}
+    found = [match for line in text.splitlines() if (match := re.match(r"\S+ (\S+) ([0-9.]+) ", line))]
+    mine = (hardware_address(own), own) if own else ()
+    return {match[2] for match in found if match.groups() != mine}

@@ -8,10 +8,12 @@ import os
 import platform
 import re
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from . import beneath, lxc, storage
 from .config import Config, Host
+from .errors import LabhostError
 from .lxcconfig import mount_entry
 from .progress import Progress
 from .run import Account, finish, spawn
@@ -23,11 +25,15 @@ LIBRARIES = (
     Path("/usr/lib64"),
     Path("/usr/lib"),
 )
-INSTALL_SECONDS = 600
+NVIDIA_SMI = Path("/usr/bin/nvidia-smi")
 HOPS = 8  # Debian's packages reach the library through several alternatives
 _LIBCUDA = re.compile(r"libcuda\.so\.([0-9]{1,4}(?:\.[0-9]{1,4}){1,3})", re.ASCII)
 _DEVICE = re.compile(r"nvidia[A-Za-z0-9_-]{0,40}", re.ASCII)
-_LIBRARY = re.compile(r"lib(?:cuda|cudadebugger|nvcuvid|nvoptix|nvidia-[a-z0-9-]+)\.so[0-9.]*", re.ASCII)
+_LIBRARY = re.compile(
+    r"lib(?:cuda|cudadebugger|nvcuvid|nvoptix|nvidia-[a-z0-9-]+|(?:EGL|GLX|GLESv1_CM|GLESv2)_nvidia)\.so[0-9.]*",
+    re.ASCII,
+)
+_GPU = re.compile(r"nvidia([0-9]{1,2})", re.ASCII)
 _INSTALL = """
 set -eu
 cd /tmp
@@ -45,6 +51,12 @@ def host_version(config: Config) -> str:
         if match := _LIBCUDA.fullmatch(os.path.basename(os.path.realpath(folder / "libcuda.so.1"))):
             return match[1]
     return ""
+
+
+def inside(host: Host, user: User) -> str:
+    """The version in a person's container; empty if there is none, or no container."""
+    rootfs = storage.of(host, user).rootfs(user)
+    return inside_version(rootfs) if rootfs.is_dir() else ""
 
 
 def inside_version(rootfs: Path) -> str:
@@ -67,15 +79,30 @@ def _linked_version(root: int, path: str) -> str:
     return ""
 
 
-def mounts(config: Config) -> list[str]:
-    """LXC mount entries: the device nodes, and with `mode = bind` the host's libraries too."""
+def mounts(config: Config, gpus: frozenset[int] | None = None) -> list[str]:
+    """LXC mount entries: the device nodes, and with `mode = bind` the host's libraries too.
+
+    `gpus` are the numbers of those that the container may have, None for all. Inside a user namespace nobody can
+    make device nodes, so what is not mounted cannot be opened.
+    """
     version = host_version(config)
     entries = [
-        mount_entry(str(path), f"/dev/{path.relative_to(config.devices)}", file=True) for path in _devices(config)
+        mount_entry(str(path), f"/dev/{path.relative_to(config.devices)}", file=True)
+        for path in _devices(config)
+        if gpus is None or _is_allowed(path.name, gpus)
     ]
     if version and config.driver == "bind":
-        entries += _bound_libraries(config)
+        entries += [
+            mount_entry(str(path), f"/{target}", file=True, read_only=True)
+            for target, path in _bound_files(config).items()
+        ]
     return entries
+
+
+def _is_allowed(name: str, gpus: frozenset[int]) -> bool:
+    """One GPU's node if it is among them; what all GPUs share (nvidiactl, ...) if there is any."""
+    gpu = _GPU.fullmatch(name)
+    return int(gpu[1]) in gpus if gpu else bool(gpus)
 
 
 def _devices(config: Config) -> list[Path]:
@@ -87,22 +114,35 @@ def _devices(config: Config) -> list[Path]:
     return [path for path in (*nodes, *caps) if stat.S_ISCHR(os.lstat(path).st_mode)]
 
 
-def _bound_libraries(config: Config) -> list[str]:
+def _bound_files(config: Config) -> dict[str, Path]:
+    """With `mode = bind`: paths inside -> files of the host. Each name a program may ask for is a file of its own."""
     folder = next(path for path in config.libraries or LIBRARIES if (path / "libcuda.so.1").is_symlink())
-    inside = f"/usr/lib/{platform.machine()}-linux-gnu"
-    found = sorted(path for path in folder.iterdir() if _LIBRARY.fullmatch(path.name) and path.is_file())
-    entries = [
-        mount_entry(os.path.realpath(path), f"{inside}/{path.name}", file=True, read_only=True) for path in found
-    ]
-    if os.path.isfile("/usr/bin/nvidia-smi"):
-        entries.append(
-            mount_entry(os.path.realpath("/usr/bin/nvidia-smi"), "/usr/bin/nvidia-smi", file=True, read_only=True)
-        )
-    return entries
+    inside = f"usr/lib/{platform.machine()}-linux-gnu"
+    found = {f"{inside}/{path.name}": path for path in sorted(folder.iterdir()) if _LIBRARY.fullmatch(path.name)}
+    found["usr/bin/nvidia-smi"] = NVIDIA_SMI
+    return {target: Path(os.path.realpath(path)) for target, path in found.items() if path.is_file()}
+
+
+def make_way(host: Host, user: User) -> None:
+    """Removes the symbolic links that an installed driver left where the host's files are to be mounted.
+
+    LXC mounts onto no symbolic link. The container is stopped; nothing but links of these names is touched.
+    """
+    if not host_version(host.config) or host.config.driver != "bind":
+        return
+    with beneath.directory(storage.of(host, user).rootfs(user)) as root:
+        for target in _bound_files(host.config):
+            folder, _, name = target.rpartition("/")
+            with suppress(LabhostError, OSError), beneath.inner(root, folder) as parent:
+                if stat.S_ISLNK(os.lstat(name, dir_fd=parent).st_mode):
+                    os.unlink(name, dir_fd=parent)
 
 
 def match_inside(host: Host, user: User, account: Account, say: Progress) -> None:
-    """Installs the host's version in a running container that has another or none. Never stops the start."""
+    """Installs the host's version in a running container that has another or none.
+
+    Never stops the start, and holds it up for at most `[driver] seconds`.
+    """
     wanted = host_version(host.config)
     if not wanted:
         say.line("driver: this server has none, skipped")
@@ -110,8 +150,7 @@ def match_inside(host: Host, user: User, account: Account, say: Progress) -> Non
     if host.config.driver == "bind":
         say.line(f"driver: {wanted}, shared by the server")
         return
-    rootfs = storage.of(host, user).rootfs(user)
-    found = inside_version(rootfs)
+    found = inside(host, user)
     if found == wanted:
         say.line(f"driver: {wanted}, the same inside")
         return
@@ -120,8 +159,9 @@ def match_inside(host: Host, user: User, account: Account, say: Progress) -> Non
         say.line(f"warning: driver {wanted} is not inside, and {installer} is missing; tell the lab's staff")
         return
     say.line(f"driver: {found or 'none'} inside, {wanted} on the server; installing, this takes a while")
-    reason = _install(host, account, installer)
-    if not reason and inside_version(rootfs) != wanted:
+    with say.during("installing the driver"):
+        reason = _install(host, account, installer)
+    if not reason and inside(host, user) != wanted:
         reason = "the installer ended well but left another version"
     say.line(f"warning: driver not installed: {reason}" if reason else f"driver: {wanted} installed inside")
 
@@ -132,6 +172,6 @@ def _install(host: Host, account: Account, installer: Path) -> str:
         feeder = spawn(["/bin/cat"], account=account, stdin=program)
     assert feeder.stdout is not None
     words = ["/bin/sh", "-c", _INSTALL]
-    result = lxc.attach(host, account, words, timeout=INSTALL_SECONDS, stdin=feeder.stdout)
+    result = lxc.attach(host, account, words, timeout=host.config.driver_seconds, stdin=feeder.stdout)
     finish(feeder, ["cat"], timeout=5)
     return "" if result.ok else f"the installer: {result.complaint}"

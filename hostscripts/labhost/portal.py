@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from . import sshconfig
+from . import limits, sshconfig
 from .config import SUBUID_COUNT, Config
 from .errors import LabhostError, PortalUnavailable
 from .keys import BadKey, PublicKey, check_lines
@@ -41,8 +41,11 @@ def fetch_person(config: Config, name: str) -> Person:
     return Person(parse_port(config, port), parse_subuid(config, subuid), keys, sshconfig.check(ssh_config))
 
 
-def fetch_port(config: Config, name: str) -> int:
-    return parse_port(config, *_get(config, f"/user/{check_name(name)}/port"))
+def fetch_values(config: Config, name: str) -> tuple[int, dict[str, str]]:
+    """What a start needs: the port, and the limits (see limits.py) of this person's container on this server."""
+    page = f"/user/{check_name(name)}"
+    port, text = _get(config, f"{page}/port", f"{page}/limits?server={config.name}")
+    return parse_port(config, port), limits.parse(text)
 
 
 def parse_port(config: Config, text: str) -> int:

@@ -88,13 +88,13 @@ def spawn(
         cwd="/",
         env=environment(account, env),
         start_new_session=True,
-        preexec_fn=_die_with_parent,
+        preexec_fn=die_with_parent,
         umask=0o022,
         **identity,
     )
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

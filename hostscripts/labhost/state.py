@@ -38,6 +38,8 @@ class User:
     wanted: str = "stopped"  # or "running"
     storage: str = ""  # the driver with which the system was made; "" until then
     unfinished: bool = False  # the current system has not got its account and keys yet
+    forwards: list[list[int]] = field(default_factory=list)  # pairs: port inside, port of the server
+    limits: dict[str, str] = field(default_factory=dict)  # as the portal last gave them, see limits.py
 
     @property
     def managed(self) -> bool:

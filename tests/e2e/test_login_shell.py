@@ -1,7 +1,11 @@
-"""Cases L1, L3 and L7, and what a person does with her container from outside it."""
+"""Cases L1 and L4 to L7, and what a person does with her container from outside it."""
 
+import json
 import random
+import re
 import string
+import subprocess
+import time
 
 import pytest
 
@@ -35,21 +39,36 @@ def test_l1_anything_else_is_an_unknown_command(lab: Lab, word: str) -> None:
 
 
 def test_l1_random_words_have_no_effect(lab: Lab) -> None:
+    """A few hundred through the real sshd, over one connection; 100,000 are in hostscripts/test_login_words.py."""
     alice = register(lab, "alice")
     chance = random.Random(17)
     before = len(Walk(lab).commands_by("alice"))
-    for _ in range(40):
-        word = "".join(chance.choices(string.printable, k=chance.randint(1, 40))).strip()
-        if word in ("", "start", "stop", "status", "help"):
-            continue
-        assert alice.ssh("gpu17-manage", "--", word, check=False).returncode == 2, word
+    control = alice.folder / ".ssh/control"
+    alice.ssh(
+        "-o", "ControlMaster=yes", "-o", f"ControlPath={control}", "-o", "ControlPersist=60", "gpu17-manage", "help"
+    )
+    try:
+        for _ in range(200):
+            word = "".join(chance.choices(string.printable, k=chance.randint(1, 40))).strip()
+            if chance.random() < 0.5:
+                word = chance.choice(["start", "port", "rebuild", "recover", "console"]) + " " + word
+            if word in ("", *KNOWN) or re.fullmatch(GOOD, word):
+                continue
+            done = alice.ssh("-o", f"ControlPath={control}", "gpu17-manage", "--", word, check=False)
+            assert done.returncode == 2, (word, done)
+    finally:
+        alice.ssh("-o", f"ControlPath={control}", "-O", "exit", "gpu17-manage", check=False)
     assert len(Walk(lab).commands_by("alice")) == before
 
 
-def test_help_names_every_command(lab: Lab) -> None:
+GOOD = r"(snapshot|recover) [A-Za-z0-9][A-Za-z0-9_.-]*( [a-z0-9]{8})?|port [0-9]+( [0-9]+)?|rebuild [a-z0-9]{8}"
+KNOWN = ("start", "stop", "restart", "status", "port", "snapshot", "snapshots", "rebuild", "console", "top", "help")
+
+
+def test_help_names_every_command_and_exit_status(lab: Lab) -> None:
     done = register(lab, "alice").ssh("gpu17-manage", "help")
-    for word in ("start", "stop", "status", "help"):
-        assert word in done.stdout
+    for word in (*KNOWN, "recover NAME", "port -d N", "--json", "Exit status"):
+        assert word in done.stdout, word
 
 
 def test_stop_and_start_again(lab: Lab) -> None:
@@ -80,17 +99,80 @@ def test_files_in_the_container_outlive_stop_and_start(lab: Lab) -> None:
     assert alice.ssh("gpu17", "cat ~/note; ls /etc/note").stdout.split() == ["kept", "/etc/note"]
 
 
-def test_l3_with_the_portal_down_start_stop_status_and_login_go_on(lab: Lab) -> None:
+def test_l4_sessions_that_start_and_stop_at_once_end_in_one_state(lab: Lab) -> None:
     alice = register(lab, "alice")
-    lab.portal.web.stop()
-    try:
+    argv = [alice.argv("-o", "BatchMode=yes", "gpu17-manage", word) for word in ("start", "stop", "start", "stop")]
+    sessions = [subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) for words in argv]
+    for session in sessions:
+        out, _ = session.communicate(timeout=90)
+        assert session.returncode == 0, out
+    found = json.loads(alice.ssh("gpu17-manage", "status --json").stdout)
+    assert found["state"] == {"running": "running", "stopped": "stopped"}[found["wanted"]]
+    rules = lab.servers["gpu17"].run("iptables-save -t nat").stdout
+    assert (f"--dport {found['port']} " in rules) == (found["state"] == "running")
+    alice.ssh("gpu17-manage")
+
+
+@pytest.mark.parametrize("flags", [["-T"], ["-tt"]], ids=["without a terminal", "with a terminal"])
+def test_l5_the_client_goes_away_during_a_start_and_the_next_login_heals_it(lab: Lab, flags: list[str]) -> None:
+    alice = register(lab, "alice")
+    for patience in (0.15, 0.3, 0.45):
         alice.ssh("gpu17-manage", "stop")
-        done = alice.ssh("gpu17-manage")
-        assert "portal" in (done.stdout + done.stderr).lower(), "it does not say that its values are old"
-        assert alice.ssh("gpu17-manage", "status").returncode == 0
+        session = subprocess.Popen(
+            alice.argv(*flags, "-o", "BatchMode=yes", "gpu17-manage", "start"),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(patience)
+        session.kill()
+        session.wait()
+        alice.ssh("gpu17-manage")
         assert alice.ssh("gpu17", "id -un").stdout.strip() == "alice"
+
+
+@pytest.mark.parametrize("init", ["ends", "missing"])
+def test_l6_a_container_that_does_not_come_up_is_said_with_its_reason(lab: Lab, init: str) -> None:
+    alice = register(lab, "alice")
+    alice.ssh("gpu17-manage", "stop")
+    machine, rootfs = lab.servers["gpu17"], "/home/alice/.local/share/lxc/alice/rootfs"
+    new = "printf '#!/bin/sh\\nexit 7\\n' > sbin/init; chmod 755 sbin/init" if init == "ends" else "true"
+    inside = f"cd {rootfs}; mv -T sbin/init sbin/init.kept; {new}"
+    machine.run(inside)
+    try:
+        began = time.monotonic()
+        done = alice.ssh("gpu17-manage", check=False)
+        assert done.returncode == 1 and time.monotonic() - began < 20, done
+        assert (
+            ("ended" in done.stdout or "stopped again" in done.stdout)
+            if init == "ends"
+            else "did not start" in done.stdout
+        )
+        assert "stopped" in alice.ssh("gpu17-manage", "status").stdout
+        rules = machine.run("iptables-save -t nat").stdout
+        assert "-j DNAT" not in rules, "a rule to a container that is not there"
     finally:
-        lab.portal.start_web()
+        machine.run(f"cd {rootfs}; rm -f sbin/init; mv -T sbin/init.kept sbin/init")
+    alice.ssh("gpu17-manage")
+
+
+def test_l6_without_sshd_a_start_ends_in_half_a_minute_and_console_repairs_it(lab: Lab) -> None:
+    alice = register(lab, "alice")
+    alice.ssh("gpu17-manage")
+    alice.ssh("gpu17", "sudo systemctl mask ssh.service")
+    began = time.monotonic()
+    done = alice.ssh("gpu17-manage", "restart", check=False, timeout=90)
+    assert done.returncode == 1 and time.monotonic() - began < 35, done
+    assert "no sshd answered" in done.stdout and "ssh -t gpu17-manage console" in done.stdout
+    assert "waiting for its sshd: 2 s" in done.stdout, "twenty seconds without a sign of life"
+    with alice.on_a_terminal("gpu17-manage", "console") as console:
+        console.wait_for("# ")
+        console.type("systemctl unmask ssh.service; systemctl start ssh.service; echo do''ne\n")
+        console.wait_for("done\r")
+        console.type("exit\n")
+        assert console.end()[0] == 0
+    alice.ssh("gpu17-manage")
+    assert alice.ssh("gpu17", "id -un").stdout.strip() == "alice"
 
 
 def test_l7_what_lies_in_the_home_or_the_environment_has_no_effect(lab: Lab) -> None:

@@ -5,18 +5,23 @@ import pytest
 from tests.lab.lab import Lab
 from tests.lab.people import register
 
+WORDS = (
+    "console",
+    "port",
+    "rebuild",
+    "recover",
+    "restart",
+    "snapshot",
+    "snapshots",
+    "start",
+    "status",
+    "stop",
+    "top",
+)
 HELPERS = {
     "iam": ['/home/iam/set_authorized_keys.py ""', "/root/new-lxc.bash --json", "/usr/local/sbin/labhost report"],
     "register": ["/root/new-lxc.bash --stdin"],
-    "alice": [
-        "/usr/local/sbin/labhost user rebuild",
-        "/usr/local/sbin/labhost user recover",
-        "/usr/local/sbin/labhost user snapshot",
-        "/usr/local/sbin/labhost user snapshots",
-        "/usr/local/sbin/labhost user start",
-        "/usr/local/sbin/labhost user status",
-        "/usr/local/sbin/labhost user stop",
-    ],
+    "alice": [f"/usr/local/sbin/labhost user {word}" for word in WORDS],
 }
 ENTRY_POINTS = [
     "/public/login.bash",

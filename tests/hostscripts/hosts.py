@@ -25,5 +25,9 @@ def make(folder: Path, **values: str) -> Host:
         subgid=folder / "subgid",
         usernet=folder / "lxc-usernet",
         leases=folder,
+        dhcp_hosts=folder / "dhcp-hosts",
+        cgroups=folder / "cgroup",
+        interfaces=folder / "net",
+        bridge_filter=folder / "bridge-nf-call-iptables",
     )
     return Host(config.parse(VALUES | {key.replace("__", "."): text for key, text in values.items()}), paths)

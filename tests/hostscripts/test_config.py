@@ -11,6 +11,7 @@ from tests.hostscripts.hosts import VALUES
 def test_defaults_are_those_of_the_documents() -> None:
     read = config.parse(VALUES)
     assert (read.ports, read.subuids) == (Range(22000, 29999), Range(1000000000, 2147483647))
+    assert (read.forwards, read.forwards_each, read.driver_seconds) == (Range(30000, 32767), 5, 240)
     assert (read.groups, read.storage, read.driver, read.gateway) == (("sudo",), "dir", "install", "10.0.3.1")
 
 
@@ -33,6 +34,9 @@ WRONG = {
     "server.address": ["gpu17", "::1", "1.2.3.4/24", "1.2.3.4 -j ACCEPT", "01.2.3.4"],
     "server.ports": ["22000", "9-5", "80-90", "22000-70000", "a-b", "22000 - 29999"],
     "server.subuids": ["1-70000", "1000000000-4294967295", "5-4"],
+    "server.forwards": ["30000", "80-90", "30000-70000", "-", "30000-32767;id"],
+    "server.forwards_each": ["", "-1", "101", "5.0", "x", "\u0665"],
+    "driver.seconds": ["", "-1", "900", "1e2"],
     "container.network": ["10.0.3.1/24", "10.0.3.0", "::/64", "10.0.3.0/30"],
     "container.bridge": ["lxcbr0 -j", "a" * 16, "", "br/0"],
     "container.groups": ["sudo;id", "-G", "Sudo"],

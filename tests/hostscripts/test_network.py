@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from labhost import lxc, lxcconfig, network
+from labhost import dhcp, lxc, lxcconfig, network
 from labhost.errors import LabhostError
 from labhost.network import Forward
 from labhost.state import User
@@ -95,3 +95,42 @@ def test_lxc_info_is_read() -> None:
     )
     assert info.running and info.addresses == ("10.0.3.160", "fe80::1")
     assert lxc.parse_info("").state == "UNKNOWN"
+    assert (
+        lxc.parse_info("State: RUNNING\nLink:           veth1001_Ab3\n TX bytes:      1 KiB\n").link == "veth1001_Ab3"
+    )
+
+
+@pytest.mark.parametrize(("filtering", "link", "mode"), [("1", "veth1", "1"), ("0", "veth1", "0"), ("1", "../x", "0")])
+def test_only_where_bridged_packets_pass_iptables_a_port_may_lead_back(
+    tmp_path: Path, filtering: str, link: str, mode: str
+) -> None:
+    host = hosts.make(tmp_path)
+    host.paths.bridge_filter.write_text(f"{filtering}\n")
+    for port in ("veth1", "veth2", "../x"):
+        folder = host.paths.interfaces / "lxcbr0/brif" / port
+        folder.mkdir(parents=True)
+        (folder / "hairpin_mode").write_text("0\n")
+    network.allow_hairpin(host, link)
+    assert (host.paths.interfaces / "lxcbr0/brif" / link / "hairpin_mode").read_text().strip() == mode
+    assert (host.paths.interfaces / "lxcbr0/brif/veth2/hairpin_mode").read_text() == "0\n"
+
+
+def test_ones_own_lease_does_not_cost_the_address(tmp_path: Path) -> None:
+    mac = network.hardware_address("10.0.3.99")
+    lines = f"1795479832 {mac} 10.0.3.99 gpu17 *\n1795479832 00:16:3e:aa:bb:cc 10.0.3.98 other *\n"
+    (tmp_path / "dnsmasq.lxcbr0.leases").write_text(lines)
+    host = hosts.make(tmp_path)
+    assert network.address_for(host, User("a", address="10.0.3.99"), []) == "10.0.3.99"
+    assert network.address_for(host, User("a", address="10.0.3.98"), []) == "10.0.3.10"
+
+
+def test_who_asks_by_dhcp_is_given_her_own_address_and_who_left_none(tmp_path: Path) -> None:
+    host = hosts.make(tmp_path)
+    alice = User("alice", address="10.0.3.160")
+    dhcp.reserve(host, alice)  # a server that was set up before reservations came
+    host.paths.dhcp_hosts.mkdir()
+    dhcp.reserve(host, alice)
+    dhcp.reserve(host, User("bob", address="10.0.3.161"))
+    assert (host.paths.dhcp_hosts / "alice").read_text() == "00:16:3e:00:03:a0,10.0.3.160\n"
+    dhcp.keep_only(host, ["alice"])
+    assert [path.name for path in host.paths.dhcp_hosts.iterdir()] == ["alice"]

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 from labhost import nvidia
+from labhost.config import Host
+from labhost.state import User
 
 from tests.hostscripts import hosts
 
@@ -101,6 +103,9 @@ def test_device_nodes_become_mount_points_and_nothing_else_does(tmp_path: Path) 
     host = hosts.make(tmp_path, driver__devices=str(devices), driver__libraries=str(tmp_path))
     mounted = [entry.split()[3] for entry in nvidia.mounts(host.config)]
     assert mounted == ["dev/nvidia0", "dev/nvidiactl", "dev/nvidia-caps/nvidia-cap1"]
+    assert nvidia.mounts(host.config, frozenset()) == []
+    some = [entry.split()[3] for entry in nvidia.mounts(host.config, frozenset({1, 2}))]
+    assert some == ["dev/nvidiactl", "dev/nvidia-caps/nvidia-cap1"]
 
 
 def test_mode_bind_shares_the_hosts_libraries_read_only(tmp_path: Path) -> None:
@@ -117,3 +122,40 @@ def test_mode_bind_shares_the_hosts_libraries_read_only(tmp_path: Path) -> None:
         "libnvidia-ml.so.535.104.05",
     ]
     assert all(entry.split()[5].endswith(",ro") for entry in entries)
+
+
+@pytest.fixture
+def bound(tmp_path: Path) -> Host:
+    """A server with `mode = bind` and two libraries."""
+    libraries = tmp_path / "lib"
+    libraries.mkdir()
+    (libraries / "libcuda.so.535.104.05").touch()
+    (libraries / "libcuda.so.1").symlink_to("libcuda.so.535.104.05")
+    values = {"driver__mode": "bind", "driver__libraries": str(libraries), "driver__devices": str(tmp_path)}
+    return hosts.make(tmp_path, **values)
+
+
+def system_of(host: Host) -> tuple[User, Path]:
+    """Somebody's root file system on this server, with the folder of libraries."""
+    rootfs = host.paths.home / "alice/.local/share/lxc/alice/rootfs"
+    (rootfs / LIBRARIES).mkdir(parents=True)
+    return User("alice"), rootfs
+
+
+def test_links_of_an_installed_driver_make_way_and_nothing_else_does(bound: Host) -> None:
+    user, rootfs = system_of(bound)
+    link(rootfs, "libcuda.so.535.104.05")
+    link(rootfs, "elsewhere", "libother.so.1")
+    (rootfs / LIBRARIES / "libcuda.so.535.104.05").write_text("hers")
+    nvidia.make_way(bound, user)
+    assert sorted(path.name for path in (rootfs / LIBRARIES).iterdir()) == ["libcuda.so.535.104.05", "libother.so.1"]
+
+
+def test_h6_making_way_leads_nowhere_else(bound: Host, tmp_path: Path) -> None:
+    user, rootfs = system_of(bound)
+    (tmp_path / "hosts").mkdir()
+    (tmp_path / "hosts/libcuda.so.1").symlink_to("x")
+    (rootfs / LIBRARIES).rmdir()
+    (rootfs / LIBRARIES).symlink_to(tmp_path / "hosts")
+    nvidia.make_way(bound, user)
+    assert (tmp_path / "hosts/libcuda.so.1").is_symlink()

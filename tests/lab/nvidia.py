@@ -19,14 +19,27 @@ ln -sf libcuda.so.{VERSION} /{LIBRARIES}/libcuda.so.1
 # Says in which user namespace and with which id it ran, so that a test can see that it was the container's.
 cat /proc/self/uid_map > /var/log/nvidia-installer.log
 """
+USERS = "/run/stand-in-nvidia-smi"
+SMI = f"""#!/bin/sh
+# Stand-in for nvidia-smi: one GPU that is none; who is on it stands in {USERS} as lines "pid, MB".
+case "$*" in
+  --query-gpu=*) echo "0, GPU-stand-in-0, stand-in for a GPU, 87, 10240, 40960" ;;
+  --query-compute-apps=*) if [ -e {USERS} ]; then sed "s/^/GPU-stand-in-0, /" {USERS}; fi ;;
+  *) echo "stand-in for nvidia-smi {VERSION}" ;;
+esac
+"""
 
 
 def prepare(machine: Machine) -> None:
-    """The host's driver libraries and the folder of installers, before the boot."""
+    """The host's driver libraries, nvidia-smi and the folder of installers, before the boot."""
     libraries = machine.root / LIBRARIES
     libraries.mkdir(parents=True)
     (libraries / f"libcuda.so.{VERSION}").write_text(f"stand-in {VERSION}\n")
     (libraries / "libcuda.so.1").symlink_to(f"libcuda.so.{VERSION}")
+    smi = machine.root / "usr/bin/nvidia-smi"
+    smi.parent.mkdir(parents=True, exist_ok=True)
+    smi.write_text(SMI)
+    smi.chmod(0o755)
     installers = machine.root / "public/nvidia"
     installers.mkdir(parents=True)
     (installers / f"NVIDIA-Linux-x86_64-{VERSION}.run").write_text(INSTALLER)

@@ -1,9 +1,13 @@
 """A person with a home of her own and a real OpenSSH client."""
 
+import re
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from tests.lab.shell import Completed, run
+from tests.lab.shell import CommandFailed, Completed, run
+from tests.lab.terminal import Terminal
 
 
 class Person:
@@ -53,6 +57,20 @@ class Person:
         """Run ssh without a terminal."""
         argv = self.argv("-o", "BatchMode=yes", *arguments, key=key)
         return run(argv, check=check, stdin=stdin, timeout=timeout)
+
+    def insist(self, server: str, words: str, timeout: float = 120) -> Completed:
+        """A word that asks again, said with the one-time word that its first answer tells."""
+        asked = self.ssh(f"{server}-manage", words, check=False)
+        told = re.search(rf"{server}-manage {re.escape(words)} ([a-z0-9]{{8}})\n", asked.stdout)
+        if asked.returncode != 3 or told is None:
+            raise CommandFailed(["ssh", f"{server}-manage", words], asked.returncode, asked.stdout + asked.stderr)
+        return self.ssh(f"{server}-manage", f"{words} {told[1]}", timeout=timeout)
+
+    @contextmanager
+    def on_a_terminal(self, *arguments: str) -> Iterator[Terminal]:
+        """ssh on a terminal of its own (`ssh -t`), with somebody who types."""
+        with Terminal(self.argv("-tt", *arguments)) as terminal:
+            yield terminal
 
     def terminal(self, *arguments: str) -> int:
         """Run ssh on this terminal, for a person who tries the demo."""

@@ -24,6 +24,9 @@ PASSED_ON = {
     "installers": "folder with NVIDIA-Linux-ARCH-VERSION.run files (/public/nvidia)",
     "libraries": "folders with the server's libcuda.so.1",
     "devices": "folder with the nvidia* device nodes (/dev)",
+    "driver-seconds": "how long the driver's installer may hold up a start (240)",
+    "forwards": "ports that people may lead to their containers (30000-32767)",
+    "forwards-each": "so many for each person; 0 for none (5)",
 }
 
 

@@ -1,0 +1,51 @@
+"""How figures and tables look to people, and how answers look to programs. Pure: nothing is read or written here."""
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+_UNITS = ("B", "KB", "MB", "GB", "TB")
+
+
+def size(number: float) -> str:
+    """Bytes, with the unit in which they are at least 1: 12.3 GB (1 KB = 1024 B)."""
+    unit = 0
+    while number >= 1024 and unit < len(_UNITS) - 1:
+        number /= 1024
+        unit += 1
+    return f"{number:.0f} {_UNITS[unit]}" if number >= 100 or number == int(number) else f"{number:.1f} {_UNITS[unit]}"
+
+
+def age(then: float, now: float | None = None) -> str:
+    """How long ago a moment (seconds since the epoch) was, in its largest unit."""
+    seconds = max(0, int((time.time() if now is None else now) - then))
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            count = seconds // length
+            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+    return "just now"
+
+
+def moment(then: float) -> str:
+    """A moment in the server's own time, and its age."""
+    return f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(then))}, {age(then)}"
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    """Lines with aligned columns; what is a number stands to the right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in [list(heads), *cells]) for column in range(len(heads))]
+    right = [bool(rows) and all(isinstance(row[column], int | float) for row in rows) for column in range(len(heads))]
+    return [
+        "  ".join(
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in [list(heads), *cells]
+    ]
+
+
+def document(**values: Any) -> str:
+    """One JSON object on one line; its `version` rises when a name in it changes its meaning."""
+    return json.dumps({"version": 1, **values}, separators=(",", ":"))

@@ -1,0 +1,30 @@
+"""The admin's page of limits; admin.py loads it."""
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+from servers.models import Limits
+from servers.services import limits
+
+
+@admin.register(Limits)
+class LimitsAdmin(admin.ModelAdmin):
+    list_display = ["__str__", "memory", "cpus", "processes", "gpus", "disk"]
+    list_filter = ["server"]
+    list_select_related = ["user", "server"]
+    search_fields = ["user__username", "server__name"]
+    autocomplete_fields = ["user", "server"]
+
+    def save_model(self, request: HttpRequest, obj: Limits, form: Any, change: bool) -> None:
+        limits.save(actor=request.user.get_username(), limits=obj)
+        self.message_user(request, "Containers get it at their next start.", messages.INFO)
+
+    def delete_model(self, request: HttpRequest, obj: Limits) -> None:
+        limits.remove(actor=request.user.get_username(), limits=obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Limits]) -> None:
+        for row in queryset:
+            limits.remove(actor=request.user.get_username(), limits=row)

@@ -1,0 +1,75 @@
+"""How figures, tables and lines look."""
+
+import io
+import json
+import os
+import pty
+import time
+
+import pytest
+from labhost import output, progress
+from labhost.progress import Progress
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1 KB"), (1536, "1.5 KB"), (200 << 30, "200 GB"), (5 << 50, "5120 TB")],
+)
+def test_sizes(number: int, text: str) -> None:
+    assert output.size(number) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-5, "just now"), (59, "just now"), (60, "1 minute ago"), (7199, "1 hour ago"), (200_000, "2 days ago")],
+)
+def test_ages(seconds: int, text: str) -> None:
+    assert output.age(1_000_000, 1_000_000 + seconds) == text
+
+
+def test_numbers_stand_to_the_right_in_a_table() -> None:
+    assert output.table(("name", "port"), [("alice", 80), ("b", 30000)]) == [
+        "name    port",
+        "alice     80",
+        "b      30000",
+    ]
+    assert output.table(("name", "port"), []) == ["name  port"]
+
+
+def test_a_document_is_one_line_with_a_version() -> None:
+    text = output.document(ports=[1], name="a\nb")
+    assert "\n" not in text and json.loads(text) == {"version": 1, "ports": [1], "name": "a\nb"}
+
+
+def terminal_text(term: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("TERM", term)
+    outer, inner = pty.openpty()
+    with os.fdopen(inner, "w") as stream:
+        say = Progress(stream)
+        say.line("warning: old")
+        say.line("port: 1")
+        say.refusal("no\x1b[2J")
+        text = os.read(outer, 4096).decode()
+    os.close(outer)
+    return text
+
+
+def test_colour_only_on_a_terminal_and_nobody_elses_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert terminal_text("xterm", monkeypatch) == "\x1b[33mwarning: old\x1b[0m\r\nport: 1\r\n\x1b[31mno?[2J\x1b[0m\r\n"
+    assert "\x1b" not in terminal_text("dumb", monkeypatch)
+    stream = io.StringIO()
+    Progress(stream).line("warning: old")
+    assert stream.getvalue() == "warning: old\n"
+
+
+def test_what_takes_long_says_so_and_its_child_is_gone_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "TICK", 0.05)
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as stream:
+        with Progress(stream).during("stopping"):
+            time.sleep(0.3)
+        said = os.read(reading, 4096).decode()
+    os.close(reading)
+    assert said.startswith("  stopping: 0 s\n") and said.count("\n") >= 2
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
