@@ -163,6 +163,10 @@ LAB_SUBUIDS = env.range("LAB_SUBUIDS", "1000000000-2147483647", SUBUID_COUNT)
 LAB_NETWORKS = env.networks("LAB_NETWORKS")
 IAM_KEY_FILE = Path(env.str("IAM_KEY_FILE", str(DATA_DIR / "iam_ed25519"))).absolute()
 
+# A push that would take more than this away waits for a person (servers/services/guards.py)
+PUSH_MAX_REMOVAL_PERCENT = env.number("PUSH_MAX_REMOVAL_PERCENT", 20, 0, 100)
+PUSH_MIN_PEOPLE = env.number("PUSH_MIN_PEOPLE", 5, 1, 1_000_000)
+
 # The directory (accounts/directory.py reads these). ldap://ldap.mylab.com/mylab.com also names the base.
 LDAP_URL = env.address("LDAP_URL", "", {"ldap", "ldaps"})
 _LDAP_PARTS = urlsplit(LDAP_URL)
@@ -244,6 +248,7 @@ SPECTACULAR_SETTINGS = {
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
     "SCHEMA_PATH_PREFIX": r"/api/v1",
+    "ENUM_NAME_OVERRIDES": {"KeyStateEnum": "servers.services.liveness.State"},
 }
 
 # The worker: why each number is what it is stands in docs/design.md

@@ -1,14 +1,24 @@
 """The interface for machines, read only. People see themselves; staff see everybody."""
 
+from typing import Any
+
 from django.db.models import QuerySet
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework import generics, mixins, viewsets
 from rest_framework.permissions import IsAdminUser
 from rest_framework.request import Request
 
-from accounts.models import User
+from accounts.models import SSHKey, User
 from servers.models import Container, Server, Sync
-from servers.serializers import ContainerSerializer, PersonSerializer, ServerSerializer, SyncSerializer
+from servers.serializers import (
+    ContainerSerializer,
+    KeySerializer,
+    PersonSerializer,
+    ServerSerializer,
+    SyncSerializer,
+)
+from servers.services import liveness
+from servers.services.liveness import KeyStatus
 
 
 def _caller(request: Request) -> User:
@@ -46,6 +56,41 @@ class Containers(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Gene
     def get_queryset(self) -> QuerySet[Container]:
         caller, everything = _caller(self.request), super().get_queryset()
         return everything if caller.is_staff else everything.filter(user=caller)
+
+
+@extend_schema_view(
+    list=extend_schema(
+        parameters=[
+            OpenApiParameter("user", str, description="Name of a person (for staff)."),
+            OpenApiParameter("removed", bool, description="true: removed keys instead of active ones."),
+        ]
+    )
+)
+class Keys(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet):
+    """Your keys, and on which server and in which place each is live; staff see everybody's."""
+
+    serializer_class = KeySerializer
+    queryset = SSHKey.objects.select_related("user").order_by("pk")
+    lookup_value_regex = "[0-9]{1,18}"
+
+    def get_queryset(self) -> QuerySet[SSHKey]:
+        caller, found = _caller(self.request), super().get_queryset()
+        if not caller.is_staff:
+            found = found.filter(user=caller)
+        if self.action != "list":
+            return found
+        if name := self.request.query_params.get("user"):
+            found = found.filter(user__username=name.lower())
+        is_removed = self.request.query_params.get("removed", "").lower() in {"true", "1"}
+        return found.filter(revoked_revision__isnull=not is_removed)
+
+    def paginate_queryset(self, queryset: Any) -> Any:
+        """The states of one page of keys are read together."""
+        page = super().paginate_queryset(queryset)
+        return liveness.status_of(page or [])
+
+    def get_object(self) -> KeyStatus:
+        return liveness.status_of([super().get_object()])[0]
 
 
 class Syncs(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet):

@@ -1,9 +1,11 @@
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.db import DatabaseError
 
 from servers import iam_key
+from servers.services import revisions
 
 
 @register
@@ -30,3 +32,21 @@ def iam_key_is_usable(**_: Any) -> list[CheckMessage]:
     except iam_key.NoKey as error:
         return [Error(str(error), id="servers.E003")]
     return []
+
+
+@register(Tags.database)
+def no_server_is_ahead(databases: Any = None, **_: Any) -> list[CheckMessage]:
+    """With `check --database default`, and with each migrate, which follows a restored backup."""
+    try:
+        names = [server.name for server in revisions.ahead()] if databases else []
+    except DatabaseError:  # the tables are not there yet
+        return []
+    if not names:
+        return []
+    return [
+        Warning(
+            f"Newer keys than in this database are on: {', '.join(names)}. It looks like an older copy.",
+            hint="If it is meant to be used, run manage.py raise_revision; see its --help.",
+            id="servers.W004",
+        )
+    ]

@@ -1,26 +1,34 @@
-from django.db.models import Q
+from datetime import timedelta
+
 from django.http import HttpRequest
 
-from accounts.services import keys
 from lab_iam.dashboard import Figure, Panel
-from servers.models import Container, Registration, Server
-from servers.services import worker
+from servers.models import Container, Registration, Removal, Server
+from servers.services import backlog, revisions, worker
+
+LATE_SECONDS = 3600
+HELD = "many keys would go: look, then confirm"
+AHEAD = "an older database? see manage.py raise_revision"
 
 
 def servers_panel(request: HttpRequest) -> Panel:
     """The first page of the administration: are the keys everywhere, and does the worker live?"""
     enabled = Server.objects.filter(enabled=True)
-    behind = enabled.filter(Q(applied_revision__lt=keys.current_revision()) | Q(behind_since__isnull=False))
+    behind = backlog.behind()
     changed = enabled.exclude(offered_host_key="").count()
     running = Container.objects.filter(state=Container.State.RUNNING).count()
     failed = Registration.objects.filter(state=Registration.State.FAILED).count()
-    count = behind.count()
-    page = "/admin/servers/server/"
+    held = Removal.objects.filter(state=Removal.State.WAITING).count()
+    ahead, count = revisions.ahead().count(), behind.count()
+    page, removals = "/admin/servers/server/", "/admin/servers/removal/?state__exact=waiting"
     return Panel(
         "Servers",
         [
             Figure("servers in service", enabled.count(), page),
             Figure("without the latest keys", count, page, tone="warn" if count else "good"),
+            _lag_figure(),
+            Figure("pushes held back", held, removals, tone="bad" if held else "good", note=HELD if held else ""),
+            Figure("newer than the portal", ahead, page, tone="bad" if ahead else "good", note=AHEAD if ahead else ""),
             Figure("with a changed host key", changed, page, tone="bad" if changed else "good"),
             Figure("running containers", running, "/admin/servers/container/?state__exact=running"),
             Figure("failed registrations", failed, "/admin/servers/registration/?state__exact=failed"),
@@ -29,6 +37,14 @@ def servers_panel(request: HttpRequest) -> Panel:
         template="servers/_panel.html",
         context={"servers": behind.order_by("name")[:20]},
     )
+
+
+def _lag_figure() -> Figure:
+    seconds = backlog.measure().seconds
+    if seconds is None:
+        return Figure("oldest change not delivered", "none", tone="good")
+    tone = "warn" if seconds < LATE_SECONDS else "bad"
+    return Figure("oldest change not delivered", f"{timedelta(seconds=seconds)}", tone=tone)
 
 
 def _worker_figure() -> Figure:

@@ -3,6 +3,9 @@ from rest_framework import serializers
 
 from accounts.models import User
 from servers.models import Container, Server, Sync
+from servers.services import liveness
+
+STATES = [(state.value, state.name) for state in liveness.State]
 
 
 class PersonSerializer(serializers.ModelSerializer):
@@ -50,6 +53,40 @@ class ContainerSerializer(serializers.ModelSerializer):
         model = Container
         fields = ["server", "user", "state", "address", "last_seen"]
         read_only_fields = fields
+
+
+class PlaceSerializer(serializers.Serializer):
+    """One key file: of the host account, the container, or `register`."""
+
+    name = serializers.ChoiceField([liveness.HOST, liveness.CONTAINER, liveness.REGISTER])
+    state = serializers.ChoiceField(STATES)
+    since = serializers.DateTimeField(allow_null=True)
+    reason = serializers.CharField()
+
+
+class OnServerSerializer(serializers.Serializer):
+    server = serializers.CharField(source="server.name")
+    state = serializers.ChoiceField(STATES)
+    since = serializers.DateTimeField(allow_null=True)
+    reason = serializers.CharField()
+    next_try = serializers.DateTimeField(allow_null=True)
+    places = PlaceSerializer(many=True)
+
+
+class KeySerializer(serializers.Serializer):
+    """A key and where it is live, as the servers have confirmed it. `live` of `total` servers have it."""
+
+    id = serializers.IntegerField(source="key.pk")
+    user = serializers.CharField(source="key.user.username")
+    fingerprint = serializers.CharField(source="key.fingerprint")
+    type = serializers.CharField(source="key.key_type")
+    comment = serializers.CharField(source="key.comment")
+    added = serializers.DateTimeField(source="key.created_at")
+    removed = serializers.DateTimeField(source="key.revoked_at", allow_null=True)
+    summary = serializers.CharField(source="words")
+    live = serializers.IntegerField()
+    total = serializers.IntegerField()
+    servers = OnServerSerializer(many=True)
 
 
 class UserResultSerializer(serializers.Serializer):

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from servers.models import Server
-from servers.services import delivery, names, queue, recording, registration, worker
+from servers.services import delivery, guards, inspection, names, placements, queue, recording, registration, worker
 
 ACTOR = "worker"
 NAMES_SECONDS = 60.0
@@ -30,6 +30,12 @@ def register() -> None:
     worker.alive()
 
 
+def inspect() -> None:
+    worker.alive()
+    inspection.inspect(actor=ACTOR)
+    worker.alive()
+
+
 def reconcile() -> None:
     """Each minute: find work that was lost with a worker or a broker, and have it done."""
     worker.alive()
@@ -38,5 +44,9 @@ def reconcile() -> None:
         queue.soon(queue.CONVERGE)
     if registration.recover():
         queue.soon(queue.REGISTER)
+    if inspection.is_due():
+        queue.soon(queue.INSPECT)
     for server in Server.objects.all():
         recording.prune(server)
+    placements.prune()
+    guards.forget()

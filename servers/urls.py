@@ -6,6 +6,7 @@ from servers import api, text, views
 router = SimpleRouter(trailing_slash=False)
 router.register("servers", api.Servers)
 router.register("containers", api.Containers)
+router.register("keys", api.Keys, basename="key")
 router.register("syncs", api.Syncs)
 router.register("users", api.Users)
 

@@ -14,7 +14,7 @@ from accounts.models import User
 from accounts.numbers import SUBUID_COUNT
 from accounts.services import keys
 from servers import access
-from servers.services import delivery, overview, tokens, worker
+from servers.services import backlog, delivery, overview, tokens, worker
 
 
 @never_cache
@@ -56,10 +56,15 @@ def push_log(request: HttpRequest) -> HttpResponse:
     user = _watcher(request)
     if user is None:
         return redirect("login")
+    statuses = overview.statuses_of(user)
+    views = overview.servers_for(user, statuses)
     context = {
         "watcher": user,
         "revision": keys.current_revision(),
-        "servers": overview.servers_for(user),
+        "servers": views,
+        "summary": overview.summary(views),
+        "others": [view for view in views if view.state in overview.OTHERS],
+        "has_keys": user.is_staff or bool(statuses),
         "is_active": delivery.is_active(),
     }
     is_fragment = getattr(request, "htmx", False)
@@ -72,6 +77,7 @@ def healthz(request: HttpRequest) -> JsonResponse:
     """200 while the database answers and the worker was seen lately, else 503; for machines that watch."""
     try:
         silence = worker.silence()
+        lag = backlog.measure()
     except DatabaseError:
         return JsonResponse({"ok": False, "database": "unavailable", "worker": "unknown"}, status=503)
     seconds = None if silence is None else int(silence.total_seconds())
@@ -81,6 +87,8 @@ def healthz(request: HttpRequest) -> JsonResponse:
         "database": "ok",
         "worker": "ok" if is_well else "silent",
         "worker_seen_seconds_ago": seconds,
+        "oldest_undelivered_seconds": lag.seconds,
+        "servers_behind": lag.servers,
     }
     return JsonResponse(body, status=200 if is_well else 503)
 
@@ -100,14 +108,16 @@ def _my_page(request: HttpRequest, user: User, new_token: str = "") -> HttpRespo
     port = getattr(user, "port", None)
     block = getattr(user, "subuids", None)
     config = overview.ssh_config_of(user, port.number) if port else ""
+    statuses = overview.statuses_of(user)
     context = {
         "port": port,
         "subuids": block,  # not "block": templates use that word themselves
         "last_subuid": block.start + SUBUID_COUNT - 1 if block else 0,
-        "keys": overview.active_keys(user),
+        "statuses": [status for status in statuses if status.key.is_active],
+        "leaving": [status for status in statuses if not status.key.is_active],
         "add_key_form": AddKeyForm(),
         "ssh_config": config,
-        "servers": overview.servers_for(user),
+        "servers": overview.servers_for(user, statuses),
         "tokens": AuthToken.objects.filter(user=user).order_by("created"),
         "new_token": new_token,
     }

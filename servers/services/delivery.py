@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,7 +13,7 @@ from django.utils import timezone
 from accounts.services import audit, keys
 from servers.dialing import RemoteError
 from servers.models import Server, Sync
-from servers.services import hosts, pool, queue, recording
+from servers.services import guards, hosts, pool, queue, recording
 from servers.services.payloads import Payload, Payloads
 from servers.services.recording import Claim, Outcome
 
@@ -35,6 +35,7 @@ class _Order:
     claim: Claim
     payloads: Payloads
     payload: Payload
+    held_back: RemoteError | None = None
 
 
 def request_push(*, actor: str, servers: Collection[Server]) -> list[Sync]:
@@ -181,7 +182,19 @@ def _orders(claims: list[Claim]) -> list[_Order]:
     if not claims:
         return []
     payloads = Payloads()
-    return [_Order(claim, payloads, _payload(claim, payloads)) for claim in claims]
+    orders = [_Order(claim, payloads, _payload(claim, payloads)) for claim in claims]
+    if any(guards.concern(order.payload.names) for order in orders):
+        guards.remember(payloads.revision, payloads.digest, payloads.users)
+    return [replace(order, held_back=_held_back(order)) for order in orders]
+
+
+def _held_back(order: _Order) -> RemoteError | None:
+    """Asked here and not in the threads: those open no database."""
+    try:
+        guards.permit(order.claim.server, order.payload.revision, order.payload.digest, order.payload.names)
+    except RemoteError as error:
+        return error
+    return None
 
 
 def _payload(claim: Claim, payloads: Payloads) -> Payload:
@@ -193,6 +206,8 @@ def _push(order: _Order) -> Outcome:
     """Never raises: whatever happens to one server is the outcome of that server."""
     server, payload = order.claim.server, order.payload
     try:
+        if order.held_back is not None:
+            raise order.held_back
         with hosts.line(server, seconds=SERVER_SECONDS) as line:
             answer = line.ask(payload.framed)
             if answer.code == "other_base":

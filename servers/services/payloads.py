@@ -24,9 +24,9 @@ class Payloads:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         state = keys.current_state()
-        self.revision, self._users = state.revision, protocol.plain(state.users)
+        self.revision, self.users = state.revision, protocol.plain(state.users)
         self._whole: Payload | None = None
-        self._digest = protocol.digest(self._users)
+        self.digest = protocol.digest(self.users)
         self._changes: dict[tuple[int, str], Payload] = {}
 
     def for_server(self, server: Server) -> Payload:
@@ -42,13 +42,13 @@ class Payloads:
         """Everybody's keys. Asks no database: a thread may call it when a server has something else."""
         with self._lock:
             if self._whole is None:
-                request = protocol.build_set_keys(self.revision, self._users, self._digest)
-                self._whole = Payload(self.revision, self._digest, protocol.frame(request))
+                request = protocol.build_set_keys(self.revision, self.users, self.digest)
+                self._whole = Payload(self.revision, self.digest, protocol.frame(request))
             return self._whole
 
     def _since(self, revision: int, digest: str) -> Payload:
         names = frozenset(keys.changed_since(revision))
-        if 2 * len(names) > len(self._users) + 2:
+        if 2 * len(names) > len(self.users) + 2:
             return self.whole()
-        request = protocol.build_changes(self.revision, self._digest, digest, self._users, sorted(names))
-        return Payload(self.revision, self._digest, protocol.frame(request), names)
+        request = protocol.build_changes(self.revision, self.digest, digest, self.users, sorted(names))
+        return Payload(self.revision, self.digest, protocol.frame(request), names)

@@ -1,7 +1,5 @@
 """Is a server there, is it the right one, and do its programs answer? Bounded, so that a page may ask."""
 
-from django.utils import timezone
-
 from servers import hostkeys
 from servers.dialing import RemoteError
 from servers.models import Server
@@ -27,13 +25,7 @@ def test(*, actor: str, server: Server) -> str:
     except RemoteError as error:
         inventory.note_offered_key(actor=actor, server=server, offered=error.offered)
         raise
-    Server.objects.filter(pk=server.pk).update(
-        labhost_version=answer.labhost,
-        driver_version=answer.driver,
-        storage=answer.storage,
-        last_contact=timezone.now(),
-    )
-    recording.note_containers(server, answer.containers)
+    recording.note_status(server, answer)
     return (
         f"{server.name}: answers as {answer.name or 'nobody'}, host programs {answer.labhost or '?'}, "
         f"revision {answer.revision}, {len(answer.containers)} containers."

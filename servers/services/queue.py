@@ -3,7 +3,7 @@
 from django.db import transaction
 from django_q.tasks import async_task
 
-CONVERGE, REGISTER = "servers.tasks.converge", "servers.tasks.register"
+CONVERGE, REGISTER, INSPECT = "servers.tasks.converge", "servers.tasks.register", "servers.tasks.inspect"
 
 
 def soon(task: str) -> None:

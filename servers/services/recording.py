@@ -1,22 +1,27 @@
-"""What a push came to, written down on its Sync row, the server and its containers."""
+"""What a push came to, or a server said of itself, written down on its rows."""
 
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import transaction
+from django.db.models import Q
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from accounts.models import User
-from accounts.services import audit
+from accounts.services import audit, keys
 from servers.dialing import RemoteError
-from servers.models import Container, Server, Sync
-from servers.protocol import Answer, ContainerFact
+from servers.models import Server, Sync
+from servers.protocol import Answer
+from servers.services import guards, placements, queue
 
 BACKOFF_FIRST, BACKOFF_MOST = 2.0, 300.0
 KEPT_SYNCS = 50  # of each server
-STALE = "it has applied a newer revision than the portal's; see 'Backup' in the administrators' guide"
+STALE = (
+    "it holds a newer revision of the keys than the portal, as after restoring an older backup; "
+    "nothing was changed there: see manage.py raise_revision --help"
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,8 @@ class Claim:
 class Outcome:
     """`answer` is None if nothing was applied; `offered` is a host key that was refused.
 
-    `whole`: the answer tells of everybody. Otherwise only of the people that the push named.
+    `whole`: the answer tells of everybody. Otherwise only of the people that the push named. `stale`: the
+    server holds something newer than what the portal has.
     """
 
     state: Sync.State
@@ -45,12 +51,15 @@ class Outcome:
     permanent: bool = False
     offered: str = ""
     whole: bool = True
+    stale: bool = False
 
 
 def judge(server: Server, revision: int, digest: str, answer: Answer, *, whole: bool = True) -> Outcome:
     """What the answer to a push of this revision and digest means."""
+    if answer.code == "stale_revision":
+        return Outcome(Sync.State.FAILED, revision, error=f"{server.name}: {STALE}.", permanent=True, stale=True)
     if not answer.ok and answer.code != "partial":
-        words = STALE if answer.code == "stale_revision" else answer.message or answer.code
+        words = answer.message or answer.code
         return Outcome(Sync.State.FAILED, revision, error=f"{server.name}: {words}.".replace("..", "."))
     if (answer.revision, answer.digest) != (revision, digest):
         return Outcome(Sync.State.FAILED, revision, error=f"{server.name}: it answers for another revision.")
@@ -89,9 +98,12 @@ def record_all(results: Sequence[tuple[Claim, Outcome]]) -> list[Sync]:
         ours = [(claim, outcome) for claim, outcome in results if claim.server.pk in held]
         _update_servers(ours, held, now)
         _finish_syncs(ours, now)
+        applied = [(claim.server, outcome.answer) for claim, outcome in ours if outcome.answer is not None]
+        placements.confirm(applied, now=now)
+        guards.note_applied([server for server, _ in applied])
     for claim, outcome in ours:
         if outcome.answer is not None:
-            _note_answer(claim, outcome.answer, whole=outcome.whole)
+            _note_answer(claim, outcome.answer, whole=outcome.whole, now=now)
     return [claim.sync for claim, _ in ours]
 
 
@@ -125,10 +137,10 @@ def _finish_syncs(ours: Sequence[tuple[Claim, Outcome]], now: datetime) -> None:
 
 
 @transaction.atomic
-def _note_answer(claim: Claim, answer: Answer, *, whole: bool) -> None:
+def _note_answer(claim: Claim, answer: Answer, *, whole: bool, now: datetime) -> None:
     _count(claim.sync, answer)
     claim.sync.save(update_fields=["results", "written", "unchanged"])
-    note_containers(claim.server, answer.containers, among=None if whole else answer.users.keys())
+    placements.note_answer(claim.server, answer, whole=whole, now=now)
 
 
 def _changes(server: Server, claim: Claim, outcome: Outcome, now: datetime) -> dict[str, object]:
@@ -138,9 +150,15 @@ def _changes(server: Server, claim: Claim, outcome: Outcome, now: datetime) -> d
             "applied_revision": outcome.revision,
             "applied_digest": outcome.digest,
             "attempted_revision": outcome.revision,
+            "held_revision": outcome.revision,
+            "ahead_since": None,
             "last_contact": now,
             "offered_host_key": "",
         }
+        if outcome.whole:
+            changes["inspected_at"] = now
+    if outcome.stale and outcome.revision >= server.applied_revision:
+        changes |= {"ahead_since": server.ahead_since or now, "last_contact": now}
     if outcome.state == Sync.State.SUCCEEDED:
         return changes | {"attempts": 0, "next_attempt": None, "behind_since": None}
     if outcome.offered:
@@ -169,30 +187,39 @@ def _count(sync: Sync, answer: Answer) -> None:
     sync.unchanged = len(answer.users) - sync.written - sum(1 for result in answer.users.values() if result.failed)
 
 
-def note_containers(
-    server: Server, facts: Mapping[str, ContainerFact], *, among: Collection[str] | None = None
-) -> None:
-    """Make the rows of this server equal to what it told; people unknown to the portal are left out.
+@transaction.atomic
+def note_status(server: Server, answer: Answer) -> None:
+    """What a server said of itself. `server` is its row as it was before the question.
 
-    `among`: the names that it was asked about; None for everybody.
+    A container that the portal did not know, or keys that are no longer what the server confirmed, are
+    reason enough for a push, which tells the rest.
     """
-    now = timezone.now()
-    mine = Container.objects.filter(server=server)
-    mine = mine if among is None else mine.filter(user__username__in=among)
-    rows = {row.user.username: row for row in mine.select_related("user")}
-    people = User.objects.filter(username__in=facts.keys() - rows.keys())
-    Container.objects.bulk_create(
-        Container(server=server, user=user, last_seen=now, **_fact(facts[user.username])) for user in people
+    now, mine = timezone.now(), Server.objects.filter(pk=server.pk)
+    ahead = Coalesce("ahead_since", now) if _is_ahead(server, answer) else None
+    mine.update(
+        labhost_version=answer.labhost,
+        driver_version=answer.driver,
+        held_revision=answer.revision,
+        last_contact=now,
+        inspected_at=now,
+        **({"ahead_since": ahead} if ahead or answer.digest == server.applied_digest else {}),
     )
-    mine.filter(pk__in=[row.pk for name, row in rows.items() if name not in facts]).delete()
-    for name, row in rows.items():
-        if name in facts and (row.state, row.address) != (facts[name].state, facts[name].address):
-            Container.objects.filter(pk=row.pk).update(**_fact(facts[name]))
-    mine.update(last_seen=now)
+    if server.applied_digest and answer.revision < server.applied_revision:
+        lost = mine.filter(Q(lease_until__isnull=True) | Q(lease_until__lt=now))
+        lost = lost.filter(applied_revision=server.applied_revision, applied_digest=server.applied_digest)
+        held = {"applied_revision": answer.revision, "applied_digest": answer.digest}
+        if lost.update(**held, behind_since=now, next_attempt=now):
+            placements.forget(server, above=answer.revision)
+            queue.soon(queue.CONVERGE)
+    if placements.note_containers(server, answer.containers, now=now) and server.enabled:
+        Sync.objects.get_or_create(server=server, state=Sync.State.QUEUED, defaults={"trigger": "new container"})
+        queue.soon(queue.CONVERGE)
 
 
-def _fact(fact: ContainerFact) -> dict[str, str]:
-    return {"state": fact.state, "address": fact.address}
+def _is_ahead(server: Server, answer: Answer) -> bool:
+    """It holds a revision that the portal has not reached, or knows with other keys: another history."""
+    is_other = answer.revision == server.applied_revision and answer.digest not in ("", server.applied_digest)
+    return answer.revision > keys.current_revision() or (bool(server.applied_digest) and is_other)
 
 
 def prune(server: Server) -> None:

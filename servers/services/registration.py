@@ -153,7 +153,7 @@ def _register(row: Registration, lines: _Log) -> str:
         with contextlib.suppress(RemoteError):  # the order itself is answered; a push tells the same later
             status = ask(host, protocol.STATUS, protocol.frame(protocol.build_status()))
             if status.ok:
-                recording.note_containers(server, status.containers)
+                recording.note_status(server, status)
     return "" if answer.ok else f"{server.name}: {answer.message or answer.code}"
 
 

@@ -19,3 +19,9 @@ def silence() -> timedelta | None:
     """How long ago the worker was seen; None if never."""
     seen = Worker.objects.filter(pk=1).values_list("seen_at", flat=True).first()
     return None if seen is None else timezone.now() - seen
+
+
+def is_silent() -> bool:
+    """Whether the worker was seen once, and is not any more."""
+    gone = silence()
+    return gone is not None and gone > SILENT_AFTER

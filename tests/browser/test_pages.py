@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from tests.lab.lab import PEOPLE, Lab
+from tests.lab.people import is_known
 from tests.lab.walk import Walk
 
 CHROMIUM = "/usr/bin/chromium"
@@ -54,7 +55,25 @@ def test_a_pasted_key_is_followed_live_to_both_servers(lab: Lab, page: Page) -> 
     expect(page).to_have_url(f"http://{lab.portal.address}/log/push-keys")
     for server in ("gpu17", "gpu18"):
         expect(page.get_by_text(server).first).to_be_visible()
+    expect(page.locator("#push-summary.good")).to_contain_text("live on 2 of 2 servers", timeout=60_000)
+    assert all(is_known(server, line) for server in lab.servers.values()), "the page said more than was true"
+    assert page.locator("#push-log").get_attribute("hx-trigger") is None, "it goes on asking"
     picture(page, "log")
+
+
+def test_each_key_says_where_it_is_live_place_by_place(lab: Lab, page: Page) -> None:
+    line = lab.people["bob"].make_key("for_places")
+    sign_in(page, "bob")
+    page.get_by_label("SSH public keys").fill(line)
+    page.get_by_role("button", name="Add").click()
+    expect(page.locator("#push-summary.good")).to_contain_text("live on 2 of 2 servers", timeout=60_000)
+    page.goto("/me/")
+    where = page.locator("details.where").last
+    expect(where).to_contain_text("live on 2 of 2 servers")
+    expect(where.get_by_role("cell", name="gpu17")).to_be_hidden()
+    where.locator("summary").click()
+    expect(where.get_by_role("cell", name="gpu17")).to_be_visible()
+    picture(page, "me-places")
 
 
 def test_a_private_key_is_refused_and_never_shown_again(page: Page) -> None:
@@ -93,7 +112,8 @@ def test_a_key_is_removed_after_a_question(lab: Lab, page: Page) -> None:
 
 def test_staff_see_servers_and_people(page: Page) -> None:
     sign_in(page, "boss")
-    for path in ("", "servers/server/", "servers/sync/", "servers/container/", "accounts/user/", "accounts/sshkey/"):
+    for path in ("", "servers/server/", "servers/sync/", "servers/container/", "accounts/user/", "accounts/sshkey/",
+                 "servers/placement/", "servers/removal/"):  # fmt: skip
         answer = page.goto(f"/admin/{path}")
         assert answer is not None and answer.status == 200, path
         picture(page, f"admin-{path.strip('/').replace('/', '-') or 'index'}")

@@ -2,16 +2,20 @@ from html import unescape
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from accounts.models import AuditEvent, User
 from accounts.services.keys import add_keys
 from servers import hostkeys
-from servers.models import Container, Registration, Server, Sync
-from tests.accounts.keys import line
+from servers.models import Container, Placement, Registration, Removal, Server, Sync
+from servers.protocol import UserResult
+from tests.accounts.keys import fingerprint, line
 from tests.servers.conftest import OTHER, PINNED, make_server, signed_in
 from tests.servers.farm import Farm
+from tests.servers.pushes import GOOD, fail, push
 
 pytestmark = pytest.mark.django_db
 LIST = "/admin/servers/server/"
@@ -28,7 +32,7 @@ def act(client: Client, action: str, *servers: Server, **fields: Any) -> str:
     return unescape(client.post(LIST, data, follow=True).content.decode())
 
 
-@pytest.mark.parametrize("page", ["server", "container", "sync", "registration"])
+@pytest.mark.parametrize("page", ["server", "container", "sync", "registration", "placement", "removal"])
 def test_people_who_are_not_staff_see_none_of_it(alice: User, page: str) -> None:
     answer = signed_in(alice).get(f"/admin/servers/{page}/", follow=True)
     assert answer.status_code == 403
@@ -57,20 +61,24 @@ def test_the_list_costs_the_same_for_many_servers(boss: Client, django_assert_ma
 
 
 def _queries(client: Client) -> int:
-    from django.db import connection
-    from django.test.utils import CaptureQueriesContext
-
     with CaptureQueriesContext(connection) as seen:
         client.get(LIST)
     return len(seen)
 
 
-@pytest.mark.parametrize("page", ["container", "sync", "registration"])
+@pytest.mark.parametrize("page", ["container", "sync", "registration", "placement", "removal"])
 def test_machine_made_rows_are_read_only(boss: Client, server: Server, alice: User, page: str) -> None:
+    now = timezone.now()
     rows = {
         "container": Container.objects.create(server=server, user=alice),
         "sync": Sync.objects.create(server=server, state="queued"),
         "registration": Registration.objects.create(server=server, user=alice, log="[1/11] fetch"),
+        "placement": Placement.objects.create(
+            server=server, user=alice, host="good", container="absent", host_since=now, container_since=now
+        ),
+        "removal": Removal.objects.create(
+            server=server, base_revision=1, revision=2, gone={"bob": ["ab"]}, people=1, keys=1, of_keys=2
+        ),
     }
     path = f"/admin/servers/{page}/"
     assert boss.get(path).status_code == 200
@@ -172,3 +180,49 @@ def test_the_first_page_shows_servers_that_are_behind(boss: Client, server: Serv
     Server.objects.update(behind_since=timezone.now(), last_error="gpu17: it is away.")
     page = unescape(boss.get("/admin/").content.decode())
     assert "gpu17: it is away." in page and "never seen" in page
+
+
+def test_the_list_of_servers_counts_what_waits(boss: Client, server: Server, alice: User, bob: User) -> None:
+    add_keys(actor="alice", user=alice, pasted=line(1))
+    push(server, {"alice": GOOD})
+    assert "all live" in boss.get(LIST).content.decode()
+    add_keys(actor="bob", user=bob, pasted=line(2))
+    assert "1 to come or go" in boss.get(LIST).content.decode()
+    push(server, {"alice": UserResult("failed", "absent", "host: the home is missing")})
+    assert "1 person not served" in boss.get(LIST).content.decode()
+
+
+def test_the_page_of_a_server_names_the_keys_that_wait_there(boss: Client, server: Server, alice: User) -> None:
+    push(server)
+    add_keys(actor="alice", user=alice, pasted=line(1))
+    fail(server)
+    page = unescape(boss.get(f"{LIST}{server.pk}/change/").content.decode())
+    assert fingerprint(line(1)) in page and "no route to host, since" in page
+    push(server, {"alice": GOOD})
+    page = unescape(boss.get(f"{LIST}{server.pk}/change/").content.decode())
+    assert fingerprint(line(1)) not in page and "Every key is where it should be" in page
+
+
+def test_a_key_says_where_it_is_in_the_list_and_on_its_page(boss: Client, server: Server, alice: User) -> None:
+    (key,) = add_keys(actor="alice", user=alice, pasted=line(1)).added
+    path = "/admin/accounts/sshkey/"
+    assert "live on 0 of 1 server" in boss.get(path).content.decode()
+    push(server, {"alice": GOOD})
+    assert "live on 1 of 1 server" in boss.get(path).content.decode()
+    page = boss.get(f"{path}{key.pk}/change/").content.decode()
+    assert "live on 1 of 1 server" in page and "host account" in page and "since" in page
+    assert boss.get(f"{path}nothing/change/").status_code in (302, 404)
+
+
+def test_the_list_of_keys_costs_the_same_for_many(boss: Client, server: Server, alice: User) -> None:
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as seen:
+            boss.get("/admin/accounts/sshkey/")
+        return len(seen)
+
+    add_keys(actor="alice", user=alice, pasted=line(0))
+    few = queries()
+    for number in range(1, 9):
+        user = User.objects.create_user(f"u{number}", directory_id=f"d{number}")
+        add_keys(actor="test", user=user, pasted=line(number))
+    assert queries() == few

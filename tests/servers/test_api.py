@@ -5,14 +5,16 @@ from django.core.management import call_command
 from django.test import Client
 from django.utils import timezone
 
-from accounts.models import User
-from accounts.services.keys import add_keys
+from accounts.models import SSHKey, User
+from accounts.services.keys import add_keys, revoke_keys
 from servers.models import Container, Server, Sync
 from servers.services import tokens
 from tests.accounts.keys import fingerprint, line
+from tests.servers.conftest import PINNED
+from tests.servers.pushes import ACCOUNT, fail, push
 
 pytestmark = pytest.mark.django_db
-PATHS = ["me", "servers", "containers", "syncs", "users"]
+PATHS = ["me", "servers", "containers", "keys", "syncs", "users"]
 
 
 def api(user: User) -> Client:
@@ -69,11 +71,50 @@ def test_alice_sees_her_container_and_her_row(everything: Server, alice: User) -
     assert sync["results"]["alice"]["error"] == "alice's trouble"
 
 
+def test_a_key_says_where_it_is_live_and_why_not_elsewhere(everything: Server, alice: User) -> None:
+    fail(Server.objects.create(name="gpu18", address="172.16.2.18", host_key=PINNED))
+    push(everything, {"alice": ACCOUNT})
+    client = api(alice)
+    (told,) = client.get("/api/v1/keys").json()["results"]
+    assert (told["user"], told["fingerprint"], told["removed"]) == ("alice", fingerprint(line()), None)
+    assert (told["summary"], told["live"], told["total"]) == ("live on 1 of 2 servers", 1, 2)
+    live, waiting = told["servers"]
+    assert (live["server"], live["state"], live["reason"]) == ("gpu17", "live", "") and live["since"]
+    states = {place["name"]: place["state"] for place in live["places"]}
+    assert states == {"host account": "live", "container": "absent", "register": "live"}
+    assert (waiting["server"], waiting["state"], waiting["reason"]) == ("gpu18", "waiting", "no route to host")
+    assert waiting["next_try"]
+    assert client.get(f"/api/v1/keys/{told['id']}").json() == told
+
+
+def test_removed_keys_are_told_when_they_are_asked_for(everything: Server, alice: User, staff: User) -> None:
+    push(everything, {"alice": ACCOUNT})
+    revoke_keys(actor="alice", keys=alice.ssh_keys.all())
+    client = api(staff)
+    assert client.get("/api/v1/keys?user=alice").json()["results"] == []
+    (told,) = client.get("/api/v1/keys?removed=true&user=Alice").json()["results"]
+    assert told["removed"] and told["servers"][0]["state"] == "leaving"
+    assert client.get("/api/v1/keys?removed=true&user=bob").json()["results"] == []
+
+
+def test_the_keys_of_many_cost_the_same_as_of_few(
+    everything: Server, staff: User, django_assert_max_num_queries: object
+) -> None:
+    client = api(staff)
+    for number in range(1, 8):
+        user = User.objects.create_user(f"u{number}", directory_id=f"d{number}")
+        add_keys(actor="test", user=user, pasted=line(number))
+    with django_assert_max_num_queries(14):  # type: ignore[operator]
+        assert len(client.get("/api/v1/keys").json()["results"]) == 8
+
+
 def test_charlie_sees_nothing_of_alices(everything: Server, charlie: User) -> None:
     client, container, sync = api(charlie), Container.objects.get(), Sync.objects.get()
-    answers = [client.get(f"/api/v1/{path}") for path in ("me", "servers", "containers", "syncs")]
+    answers = [client.get(f"/api/v1/{path}") for path in ("me", "servers", "containers", "syncs", "keys")]
+    answers += [client.get(f"/api/v1/keys?user=alice&removed={word}") for word in ("true", "false")]
+    answers += [client.get(f"/api/v1/keys/{SSHKey.objects.get().pk}")]
     answers += [client.get(f"/api/v1/syncs/{sync.pk}"), client.get(f"/api/v1/containers/{container.pk}")]
-    assert [answer.status_code for answer in answers] == [200, 200, 200, 200, 200, 404]
+    assert [answer.status_code for answer in answers] == [200] * 7 + [404, 200, 404]
     for answer in answers:
         assert b"alice" not in answer.content and b"10.0.3.160" not in answer.content
 

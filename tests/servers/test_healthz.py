@@ -6,7 +6,7 @@ from django.db import DatabaseError
 from django.test import Client
 from django.utils import timezone
 
-from servers.models import Worker
+from servers.models import Server, Worker
 from servers.services import worker
 
 pytestmark = pytest.mark.django_db
@@ -16,7 +16,24 @@ def test_well_while_the_worker_was_seen_lately(client: Client) -> None:
     worker.alive()
     answer = client.get("/healthz")
     assert answer.status_code == 200
-    assert answer.json() == {"ok": True, "database": "ok", "worker": "ok", "worker_seen_seconds_ago": 0}
+    assert answer.json() == {
+        "ok": True,
+        "database": "ok",
+        "worker": "ok",
+        "worker_seen_seconds_ago": 0,
+        "oldest_undelivered_seconds": None,
+        "servers_behind": 0,
+    }
+
+
+def test_a_server_that_is_behind_is_told_in_seconds_and_is_no_fault_of_the_portals(
+    client: Client, server: Server
+) -> None:
+    worker.alive()
+    Server.objects.update(behind_since=timezone.now() - timedelta(seconds=90))
+    answer = client.get("/healthz")
+    assert answer.status_code == 200 and answer.json()["servers_behind"] == 1
+    assert 90 <= answer.json()["oldest_undelivered_seconds"] < 120
 
 
 def test_not_well_when_no_worker_was_ever_seen(client: Client) -> None:

@@ -1,15 +1,19 @@
 import re
+from html import unescape
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from knox.models import AuthToken
 
 from accounts.models import AuditEvent, User
-from accounts.services.keys import add_keys
+from accounts.services.keys import add_keys, revoke_keys
 from servers.models import Container, Server
 from servers.services import tokens
 from tests.accounts.keys import fingerprint, line
-from tests.servers.conftest import signed_in
+from tests.servers.conftest import PINNED, signed_in
+from tests.servers.pushes import ACCOUNT, fail, push
 
 pytestmark = pytest.mark.django_db
 
@@ -40,6 +44,50 @@ def test_with_a_container_it_says_how_to_start_it_and_to_log_in(server: Server, 
     Container.objects.create(server=server, user=alice, state="stopped")
     text = page(alice)
     assert "ssh gpu17-manage</code>" in text and "ssh gpu17</code>" in text and "register@" not in text
+
+
+def test_each_key_says_where_it_is_live_place_by_place(server: Server, alice: User) -> None:
+    other = Server.objects.create(name="gpu18", address="172.16.2.18", host_key=PINNED)
+    add_keys(actor="alice", user=alice, pasted=line(1))
+    push(server, {"alice": ACCOUNT})
+    push(other, {})
+    add_keys(actor="alice", user=alice, pasted=line(2))
+    push(server, {"alice": ACCOUNT})
+    fail(other)
+    text = unescape(page(alice))
+    assert "live on 2 of 2 servers" in text and "live on 1 of 2 servers" in text
+    place = re.search(r'data-label="host account">\s*<span class="good">live</span> <span[^>]*>since', text)
+    assert place is not None and "no container there yet" in text
+    assert "gpu18: no route to host, since " in text and ", next try " in text
+
+
+def test_a_removed_key_stays_on_the_page_until_every_server_has_dropped_it(server: Server, alice: User) -> None:
+    add_keys(actor="alice", user=alice, pasted=line(1))
+    push(server, {"alice": ACCOUNT})
+    revoke_keys(actor="alice", keys=alice.ssh_keys.all())
+    fail(server)
+    text = unescape(page(alice))
+    assert "removed, but still live on gpu17" in text
+    assert "gpu17: still live there until it answers: no route to host" in text and fingerprint(line(1)) in text
+    push(server, {"alice": ACCOUNT})
+    assert fingerprint(line(1)) not in unescape(page(alice))
+
+
+def test_it_costs_the_same_for_many_servers_and_keys(alice: User, bob: User) -> None:
+    def queries(user: User) -> int:
+        client = signed_in(user)
+        with CaptureQueriesContext(connection) as seen:
+            client.get("/me/")
+        return len(seen)
+
+    add_keys(actor="alice", user=alice, pasted=line(0))
+    push(Server.objects.create(name="gpu99", address="172.16.2.99", host_key=PINNED))
+    few = queries(alice)
+    for number in range(20):
+        push(Server.objects.create(name=f"gpu{number}", address=f"172.16.2.{number}", host_key=PINNED))
+    for number in range(1, 9):
+        add_keys(actor="alice", user=alice, pasted=line(number))
+    assert queries(alice) == few
 
 
 def test_charlie_sees_nothing_of_alices(server: Server, alice: User, charlie: User) -> None:

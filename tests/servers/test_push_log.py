@@ -7,27 +7,20 @@ from django.utils import timezone
 
 from accounts.models import User
 from accounts.services.keys import add_keys, current_revision
-from servers.models import Server, Sync
+from servers.models import Server
+from servers.protocol import UserResult
 from tests.accounts.keys import line
-from tests.servers.conftest import signed_in
+from tests.servers.conftest import PINNED, signed_in
+from tests.servers.pushes import ACCOUNT, fail, push
 
 pytestmark = pytest.mark.django_db
-ROW = {"host": "written", "container": "absent", "error": ""}
+FAILED = UserResult("failed", "absent", "the home is missing")
 
 
 def page(client: Client) -> str:
     answer = client.get("/log/push-keys")
     assert answer.status_code == 200
     return unescape(answer.content.decode())
-
-
-def pushed(server: Server, results: dict[str, dict[str, str]], **fields: object) -> Sync:
-    """As after a push of the current revision that ended now."""
-    now, revision = timezone.now(), current_revision()
-    done = {"applied_revision": revision, "attempted_revision": revision, "applied_digest": "d" * 64}
-    Server.objects.filter(pk=server.pk).update(attempted_at=now, **done | fields)
-    state = "partial" if any(row["error"] for row in results.values()) else "succeeded"
-    return Sync.objects.create(server=server, state=state, results=results, finished_at=now, written=len(results))
 
 
 @pytest.fixture
@@ -54,10 +47,22 @@ def test_the_fragment_is_the_table_only(pasted: Client, server: Server) -> None:
     assert text.lstrip().startswith("<section") and "<html" not in text
 
 
-def test_when_all_is_live_it_stops_asking(pasted: Client, server: Server) -> None:
-    pushed(server, {"alice": ROW})
+def test_when_all_is_live_it_says_so_and_stops_asking(pasted: Client, server: Server) -> None:
+    push(server, {"alice": ACCOUNT})
     text = page(pasted)
-    assert "live" in text and "host written, container absent" in text and "hx-trigger" not in text
+    assert "live on 1 of 1 server" in text and "an account" in text and "hx-trigger" not in text
+
+
+def test_while_it_runs_it_counts_what_is_live_so_far(pasted: Client, server: Server) -> None:
+    other = Server.objects.create(name="gpu18", address="172.16.2.18", host_key=PINNED)
+    push(server, {"alice": ACCOUNT})
+    text = page(pasted)
+    assert "live on 1 of 2 servers</strong> so far" in text and 'hx-trigger="every 1s"' in text
+    fail(other)
+    Server.objects.update(next_attempt=timezone.now() + timedelta(minutes=4))
+    text = page(pasted)
+    assert "live on 1 of 2 servers" in text and "so far" not in text and "hx-trigger" not in text
+    assert "<li>gpu18: no route to host, since " in text and ", next try " in text
 
 
 def test_a_server_that_is_down_is_behind_since_then_with_the_reason_and_the_next_try(
@@ -76,28 +81,29 @@ def test_a_server_that_is_down_is_behind_since_then_with_the_reason_and_the_next
 
 
 def test_y8_her_own_failure_is_shown_and_nobody_elses(pasted: Client, server: Server, bob: User) -> None:
-    failed = {"host": "failed", "container": "absent", "error": "the home is missing"}
-    pushed(server, {"alice": ROW, "bob": failed}, last_error="gpu17: one person was not served.")
+    add_keys(actor="bob", user=bob, pasted=line(2))
+    push(server, {"alice": ACCOUNT, "bob": FAILED})
     text = page(pasted)
-    assert "live" in text and "bob" not in text and "the home is missing" not in text
-    assert "the home is missing" in page(signed_in(bob))
+    assert "live on 1 of 1 server" in text and "bob" not in text and "the home is missing" not in text
+    assert "live on 0 of 1 server" in page(signed_in(bob)) and "the home is missing" in page(signed_in(bob))
 
 
 def test_charlie_sees_nothing_of_alices(pasted: Client, server: Server, charlie: User) -> None:
-    pushed(server, {"alice": ROW})
+    push(server, {"alice": ACCOUNT})
     text = page(signed_in(charlie))
-    assert "alice" not in text and "no account of yours" in text
+    assert "alice" not in text and "no account of yours" in text and "You have no key" in text
 
 
 def test_staff_see_everybody(pasted: Client, server: Server, staff: User) -> None:
-    pushed(server, {"alice": ROW, "quiet": {"host": "unchanged", "container": "unchanged", "error": ""}})
+    push(server, {"alice": ACCOUNT, "quiet": UserResult("unchanged", "unchanged")})
     text = page(signed_in(staff))
-    assert "alice: host written" in text and "2 written" in text and "quiet" not in text
+    assert "alice: host written" in text and "1 written" in text and "quiet" not in text
+    assert "live on 1 of 1 server" in text
 
 
 def test_pasting_as_staff_without_signing_in_shows_own_rows_only(pasted: Client, server: Server) -> None:
     User.objects.filter(username="alice").update(is_staff=True, is_superuser=True)
-    pushed(server, {"alice": ROW, "bob": ROW})
+    push(server, {"alice": ACCOUNT, "bob": ACCOUNT})
     assert "bob" not in page(pasted)
 
 
@@ -106,10 +112,11 @@ def test_o1_a_locked_out_person_sees_nothing_any_more(pasted: Client, server: Se
     assert pasted.get("/log/push-keys").status_code == 302
 
 
-def test_a_name_with_two_underscores_is_only_a_name(server: Server) -> None:
-    user = User.objects.create_user("a__b", directory_id="x")
-    pushed(server, {"a__b": ROW})
-    assert "host written" in page(signed_in(user))
+def test_a_push_about_others_only_does_not_hide_her_account(pasted: Client, server: Server, bob: User) -> None:
+    push(server, {"alice": ACCOUNT})
+    add_keys(actor="bob", user=bob, pasted=line(2))
+    push(server, {"bob": ACCOUNT}, whole=False)
+    assert "an account" in page(pasted) and "live on 1 of 1 server" in page(pasted)
 
 
 def test_without_servers_it_says_so(pasted: Client) -> None:

@@ -1,4 +1,4 @@
-"""The admin's page of limits; admin.py loads it."""
+"""What containers may use: for everybody, a server, a person, or one container."""
 
 from typing import Any
 

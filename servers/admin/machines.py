@@ -8,25 +8,16 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django_q.models import Schedule
-from knox.models import AuthToken
 
-from accounts.admin import MachineMade
 from accounts.models import User
 from accounts.services import keys
-from servers import limits_admin  # noqa: F401  registers its page
+from servers.admin.actor import actor_of
 from servers.dialing import RemoteError
-from servers.models import Container, Registration, Server, Sync
-from servers.services import delivery, inventory, probe, registration
+from servers.models import Removal, Server, Sync
+from servers.services import delivery, inventory, liveness, overview, probe, registration
 
-# A schedule runs any function of Python's in the worker, and a token speaks for anybody: neither is made by hand.
-admin.site.unregister([Schedule, AuthToken])
-
+MAX_KEYS = 100  # that wait, on the page of a server
 MAX_TESTS = 5  # at once in a request; each takes up to probe.SECONDS
-
-
-def _actor(request: HttpRequest) -> str:
-    return request.user.get_username()
 
 
 class PersonForm(forms.Form):
@@ -67,16 +58,16 @@ class ServerAdmin(admin.ModelAdmin):
         "address",
         "state",
         "revision",
-        "behind_since",
-        "next_attempt",
-        "last_contact",
+        "waiting",
+        "why",
+        "heard",
         "container_count",
         "storage",
-        "last_error",
     ]
     list_filter = ["enabled", Behind, ("offered_host_key", admin.EmptyFieldListFilter)]
     search_fields = ["name", "address"]
     form = ServerForm
+    change_form_template = "servers/admin_server.html"
     actions = ["push_now", "test_connection", "register_container", "accept_host_key", "enable", "disable"]
     editable = ["address", "ssh_port"]
     fields = [
@@ -92,6 +83,9 @@ class ServerAdmin(admin.ModelAdmin):
         "next_attempt",
         "last_contact",
         "last_error",
+        "held_revision",
+        "ahead_since",
+        "register_outcome",
         "labhost_version",
         "driver_version",
         "storage",
@@ -99,12 +93,16 @@ class ServerAdmin(admin.ModelAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Server]:
         running = Sync.objects.filter(server=OuterRef("pk"), state=Sync.State.RUNNING)
+        held = Removal.objects.filter(server=OuterRef("pk"), state=Removal.State.WAITING)
         return (
             super()
             .get_queryset(request)
             .annotate(
                 containers_there=Count("containers"),
                 is_running=Exists(running),
+                is_held=Exists(held),
+                keys_missing=overview.keys_missing(),
+                people_failing=overview.people_failing(),
                 current=Value(keys.current_revision()),
             )
         )
@@ -127,6 +125,10 @@ class ServerAdmin(admin.ModelAdmin):
             words, tone = "host key changed", "bad"
         elif not server.host_key:
             words, tone = "no host key", "bad"
+        elif server.ahead_since:
+            words, tone = "newer than the portal", "bad"
+        elif getattr(server, "is_held", False):
+            words, tone = "held back", "warn"
         elif getattr(server, "is_running", False):
             words, tone = "pushing", "soft"
         elif server.behind_since or server.applied_revision < getattr(server, "current", 0):
@@ -139,29 +141,59 @@ class ServerAdmin(admin.ModelAdmin):
     def revision(self, server: Server) -> str:
         return f"{server.applied_revision} of {getattr(server, 'current', 0)}"
 
+    @admin.display(description="keys", ordering="keys_missing")
+    def waiting(self, server: Server) -> SafeString:
+        missing, failing = getattr(server, "keys_missing", 0), getattr(server, "people_failing", 0)
+        if not missing and not failing:
+            return format_html('<span class="{}">{}</span>', "good", "all live")
+        words = [f"{missing} to come or go"] if missing else []
+        words += [f"{failing} {'person' if failing == 1 else 'people'} not served"] if failing else []
+        return format_html('<span class="{}">{}</span>', "warn", ", ".join(words))
+
+    @admin.display(description="why", ordering="behind_since")
+    def why(self, server: Server) -> str:
+        words = server.last_error.removeprefix(f"{server.name}: ").rstrip(".")
+        if server.behind_since is not None:
+            words += f"{', ' if words else ''}since {liveness.clock(server.behind_since)}"
+        if words and server.next_attempt is not None:
+            words += f", next try {liveness.clock(server.next_attempt)}"
+        return words
+
+    @admin.display(description="last contact", ordering="last_contact")
+    def heard(self, server: Server) -> str:
+        return liveness.clock(server.last_contact) if server.last_contact else "never"
+
     @admin.display(description="containers", ordering="containers_there")
     def container_count(self, server: Server) -> int:
         return getattr(server, "containers_there", 0)
 
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        server = Server.objects.filter(pk=object_id if object_id.isdecimal() else 0).first()
+        found = liveness.open_on(server, MAX_KEYS) if server is not None else []
+        context = {"open_keys": found, "most": MAX_KEYS}
+        return super().change_view(request, object_id, form_url, context | (extra_context or {}))
+
     def save_model(self, request: HttpRequest, obj: Server, form: Any, change: bool) -> None:
         if change:
             before = Server.objects.get(pk=obj.pk)
-            inventory.move(actor=_actor(request), server=before, address=obj.address, ssh_port=obj.ssh_port)
+            inventory.move(actor=actor_of(request), server=before, address=obj.address, ssh_port=obj.ssh_port)
             return
-        new = inventory.add(actor=_actor(request), name=obj.name, address=obj.address, ssh_port=obj.ssh_port)
+        new = inventory.add(actor=actor_of(request), name=obj.name, address=obj.address, ssh_port=obj.ssh_port)
         obj.pk, obj.address = new.pk, new.address
         self.message_user(request, "Now test the connection, then accept its host key.", messages.INFO)
 
     def delete_model(self, request: HttpRequest, obj: Server) -> None:
-        inventory.remove(actor=_actor(request), server=obj)
+        inventory.remove(actor=actor_of(request), server=obj)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Server]) -> None:
         for server in queryset:
-            inventory.remove(actor=_actor(request), server=server)
+            inventory.remove(actor=actor_of(request), server=server)
 
     @admin.action(description="Push keys now", permissions=["change"])
     def push_now(self, request: HttpRequest, chosen: QuerySet[Server]) -> None:
-        orders = delivery.request_push(actor=_actor(request), servers=chosen)
+        orders = delivery.request_push(actor=actor_of(request), servers=chosen)
         words = f"{len(orders)} pushes ordered; the worker makes them now."
         self.message_user(request, words, messages.SUCCESS if orders else messages.WARNING)
         if len(orders) < len(chosen):
@@ -174,7 +206,7 @@ class ServerAdmin(admin.ModelAdmin):
             return
         for server in chosen:
             try:
-                self.message_user(request, probe.test(actor=_actor(request), server=server), messages.SUCCESS)
+                self.message_user(request, probe.test(actor=actor_of(request), server=server), messages.SUCCESS)
             except RemoteError as error:
                 self.message_user(request, error.message, messages.ERROR)
 
@@ -185,7 +217,7 @@ class ServerAdmin(admin.ModelAdmin):
             return self._ask(request, chosen, "servers/admin_register.html", "Whose container?", {"form": form})
         for server in chosen:
             try:
-                registration.request(actor=_actor(request), server=server, user=form.cleaned_data["name"])
+                registration.request(actor=actor_of(request), server=server, user=form.cleaned_data["name"])
             except registration.RegistrationRefused as refused:
                 self.message_user(request, str(refused), messages.ERROR)
             else:
@@ -207,7 +239,7 @@ class ServerAdmin(admin.ModelAdmin):
         for server in offering:
             shown = request.POST.get(f"fingerprint-{server.pk}", "")
             try:
-                inventory.accept_offered_key(actor=_actor(request), server=server, fingerprint=shown)
+                inventory.accept_offered_key(actor=actor_of(request), server=server, fingerprint=shown)
             except inventory.ServerRefused as refused:
                 self.message_user(request, str(refused), messages.ERROR)
             else:
@@ -223,7 +255,7 @@ class ServerAdmin(admin.ModelAdmin):
         self._set_enabled(request, chosen, enabled=False)
 
     def _set_enabled(self, request: HttpRequest, chosen: QuerySet[Server], *, enabled: bool) -> None:
-        done = [inventory.set_enabled(actor=_actor(request), server=server, enabled=enabled) for server in chosen]
+        done = [inventory.set_enabled(actor=actor_of(request), server=server, enabled=enabled) for server in chosen]
         words = "in service" if enabled else "out of service"
         self.message_user(request, f"{sum(done)} now {words}, {len(done) - sum(done)} already were.", messages.SUCCESS)
 
@@ -240,43 +272,3 @@ class ServerAdmin(admin.ModelAdmin):
             **more,
         }
         return TemplateResponse(request, template, context)
-
-
-@admin.register(Container)
-class ContainerAdmin(MachineMade):
-    list_display = ["user", "server", "state", "address", "last_seen"]
-    list_filter = ["state", "server"]
-    list_select_related = ["user", "server"]
-    search_fields = ["user__username", "server__name", "address"]
-
-
-@admin.register(Sync)
-class SyncAdmin(MachineMade):
-    list_display = ["server", "state", "revision", "trigger", "started_at", "finished_at", "written", "error"]
-    list_filter = ["state", "server"]
-    list_select_related = ["server"]
-    search_fields = ["server__name", "error"]
-    date_hierarchy = "created_at"
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Sync]:
-        everything = super().get_queryset(request)
-        is_list = request.resolver_match is not None and request.resolver_match.url_name == "servers_sync_changelist"
-        return everything.defer("results") if is_list else everything
-
-
-@admin.register(Registration)
-class RegistrationAdmin(MachineMade):
-    list_display = [
-        "user",
-        "server",
-        "state",
-        "requested_by",
-        "attempts",
-        "started_at",
-        "finished_at",
-        "error",
-    ]
-    list_filter = ["state", "server"]
-    list_select_related = ["user", "server"]
-    search_fields = ["user__username", "server__name", "error"]
-    date_hierarchy = "created_at"

@@ -1,0 +1,66 @@
+"""Pushes as the worker records them, without a host: what was answered is the test's to say."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from django.utils import timezone
+
+from accounts.services import keys
+from servers import protocol
+from servers.models import Server, Sync
+from servers.protocol import Answer, UserResult
+from servers.services import recording
+from servers.services.recording import Claim, Outcome
+
+GOOD = UserResult("written", "written")
+ACCOUNT = UserResult("written", "absent")
+NOWHERE = UserResult("absent", "absent")
+
+
+def claim(server: Server) -> Claim:
+    """As when the worker has begun with this server, at the revision of now."""
+    now = timezone.now()
+    lease, revision = now + timedelta(minutes=1), keys.current_revision()
+    Server.objects.filter(pk=server.pk).update(lease_until=lease, attempted_at=now, attempted_revision=revision)
+    sync = Sync.objects.create(server=server, state="running", started_at=now, revision=revision)
+    server.refresh_from_db()
+    return Claim(server, sync, lease, 1)
+
+
+def answered(
+    begun: Claim, users: Mapping[str, UserResult], *, whole: bool = True, register: str = "written"
+) -> Outcome:
+    """The outcome when the host has applied the revision that was current when the claim was made."""
+    state = keys.current_state()
+    revision = begun.sync.revision
+    digest = protocol.digest(protocol.plain(state.users))
+    failed = any(result.failed for result in users.values()) or register == "failed"
+    answer = Answer(
+        ok=not failed,
+        code="partial" if failed else "",
+        revision=revision,
+        digest=digest,
+        users=users,
+        register=register,
+    )
+    return recording.judge(begun.server, revision, digest, answer, whole=whole)
+
+
+def push(
+    server: Server, users: Mapping[str, UserResult] | None = None, *, whole: bool = True, register: str = "written"
+) -> Sync:
+    """A push of what is current, answered and recorded."""
+    begun = claim(server)
+    sync = recording.record(begun, answered(begun, users or {}, whole=whole, register=register))
+    assert sync is not None
+    server.refresh_from_db()
+    return sync
+
+
+def fail(server: Server, words: str = "no route to host") -> Sync:
+    """A push that reached nobody."""
+    begun = claim(server)
+    sync = recording.record(begun, Outcome(Sync.State.FAILED, begun.sync.revision, error=f"{server.name}: {words}."))
+    assert sync is not None
+    server.refresh_from_db()
+    return sync

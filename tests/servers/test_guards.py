@@ -1,0 +1,215 @@
+"""No push takes many keys away before a person has looked: over real SSH to the real labhost."""
+
+from html import unescape
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+from pytest_django.fixtures import Settings
+
+from accounts.models import AuditEvent, SSHKey, User
+from accounts.services import keys, numbers, people
+from accounts.services.keys import add_keys, revoke_keys
+from servers import protocol
+from servers.models import KeySet, Removal, Server, Sync
+from servers.services import delivery, guards
+from tests.accounts.keys import line
+from tests.servers.conftest import make_server, signed_in
+from tests.servers.farm import ADDRESSES, Farm
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick")]
+LIST = "/admin/servers/removal/"
+CROWD = 10
+
+
+@pytest.fixture
+def crowd(transactional_db: None) -> list[User]:
+    """Ten people with a key each."""
+    found = []
+    for number in range(CROWD):
+        user = User.objects.create_user(f"user{number}", directory_id=f"id-{number}")
+        numbers.assign(user)
+        add_keys(actor="test", user=user, pasted=line(number))
+        found.append(user)
+    return found
+
+
+@pytest.fixture
+def gpu17(farm: Farm, crowd: list[User]) -> Server:
+    """A server that holds the keys of all."""
+    server = make_server(farm)
+    assert converge()[0].state == "succeeded"
+    server.refresh_from_db()
+    return server
+
+
+@pytest.fixture
+def boss(staff: User) -> Client:
+    return signed_in(staff)
+
+
+def converge() -> list[Sync]:
+    Server.objects.update(next_attempt=timezone.now())
+    return delivery.converge(actor="test")
+
+
+def remove(*users: User) -> None:
+    revoke_keys(actor="test", keys=SSHKey.objects.filter(user__in=users))
+
+
+def lines(farm: Farm, number: int = 0) -> int:
+    return len(farm.register_file(ADDRESSES[number]).splitlines())
+
+
+def confirm(boss: Client, *removals: Removal, mark: str = "") -> str:
+    data: dict[str, object] = {"action": "confirm", "_selected_action": [row.pk for row in removals]}
+    data |= {"confirmed": "yes"} | {f"mark-{row.pk}": mark or row.mark for row in removals}
+    return unescape(boss.post(LIST, data, follow=True).content.decode())
+
+
+def test_many_keys_go_only_after_a_person_has_confirmed_it(
+    farm: Farm, gpu17: Server, crowd: list[User], boss: Client
+) -> None:
+    remove(*crowd[:5])
+    (sync,) = converge()
+    gpu17.refresh_from_db()
+    assert sync.state == "failed" and lines(farm) == CROWD and gpu17.applied_revision == CROWD
+    assert gpu17.last_error.startswith("gpu17: waits for a person's confirmation: 5 of the 10 keys there (5 people)")
+    row = Removal.objects.get()
+    assert (row.state, row.people, row.keys, row.of_keys, row.percent) == ("waiting", 5, 5, 10, 50)
+    assert set(row.gone) == {user.username for user in crowd[:5]}
+    page = unescape(boss.get(f"{LIST}{row.pk}/change/").content.decode())
+    assert "user4" in page and "user5" not in page and "Let these keys be removed" in page
+    asked = unescape(boss.post(LIST, {"action": "confirm", "_selected_action": [row.pk]}).content.decode())
+    assert "Let these keys be removed?" in asked and row.mark in asked
+    assert converge()[0].state == "failed", "a look at the page is no confirmation"
+    assert "confirmed; the keys go now" in confirm(boss, row)
+    (sync,) = converge()
+    row.refresh_from_db()
+    assert sync.state == "succeeded" and lines(farm) == 5
+    assert (row.state, row.decided_by) == ("applied", "warden") and row.decided_at
+    event = AuditEvent.objects.get(verb="removal.confirmed")
+    assert event.actor == "warden" and event.detail["keys"] == 5 and "user0" in event.detail["people"]
+
+
+def test_the_reason_is_shown_to_people_and_staff(gpu17: Server, crowd: list[User], boss: Client) -> None:
+    remove(*crowd[:5])
+    add_keys(actor="test", user=crowd[9], pasted=line(20))
+    converge()
+    words = "waits for a person's confirmation"
+    for client, path in ((signed_in(crowd[9]), "/me/"), (signed_in(crowd[9]), "/log/push-keys"), (boss, "/admin/")):
+        page = unescape(client.get(path).content.decode())
+        assert words in page and "user0" not in page, path
+    assert "held back" in boss.get("/admin/servers/server/").content.decode()
+
+
+def test_few_keys_or_few_people_go_at_once(farm: Farm, gpu17: Server, crowd: list[User]) -> None:
+    remove(*crowd[:4])
+    assert converge()[0].state == "succeeded" and lines(farm) == 6, "four people are too few to ask"
+
+
+def test_a_small_share_of_many_people_goes_at_once(
+    farm: Farm, gpu17: Server, crowd: list[User], settings: Settings
+) -> None:
+    settings.PUSH_MAX_REMOVAL_PERCENT = 50
+    remove(*crowd[:5])
+    assert converge()[0].state == "succeeded" and lines(farm) == 5 and not Removal.objects.exists()
+
+
+def test_people_who_are_locked_out_count_and_so_do_keys_that_are_exchanged(
+    farm: Farm, gpu17: Server, crowd: list[User]
+) -> None:
+    for user in crowd[:3]:
+        people.set_active(actor="directory", user=user, active=False)
+    remove(*crowd[3:5])
+    for number, user in enumerate(crowd[3:5]):
+        add_keys(actor="test", user=user, pasted=line(20 + number))
+    assert converge()[0].state == "failed" and Removal.objects.get().keys == 5
+
+
+def test_rows_that_vanished_without_a_word_are_missed_too(farm: Farm, gpu17: Server, crowd: list[User]) -> None:
+    SSHKey.objects.filter(user__in=crowd[:6]).delete()  # as a repair by hand, or half a restored table
+    add_keys(actor="test", user=crowd[9], pasted=line(20))
+    assert converge()[0].state == "failed" and lines(farm) == CROWD and Removal.objects.get().keys == 6
+
+
+def test_without_a_record_of_what_it_holds_the_history_of_the_keys_decides(
+    farm: Farm, gpu17: Server, crowd: list[User]
+) -> None:
+    KeySet.objects.all().delete()
+    guards._difference.cache_clear()
+    guards._load.cache_clear()
+    remove(*crowd[:5])
+    assert converge()[0].state == "failed" and lines(farm) == CROWD
+
+
+def test_keys_that_come_back_end_the_wait(farm: Farm, gpu17: Server, crowd: list[User], boss: Client) -> None:
+    for user in crowd[:5]:
+        people.set_active(actor="directory", user=user, active=False)
+    assert converge()[0].state == "failed"
+    for user in crowd[:5]:
+        people.set_active(actor="warden", user=user, active=True)
+    assert converge()[0].state == "succeeded" and lines(farm) == CROWD
+    assert Removal.objects.get().state == "overtaken"
+    assert (
+        "None of the chosen pushes waits"
+        in boss.post(LIST, {"action": "confirm", "_selected_action": [Removal.objects.get().pk]}).content.decode()
+    )
+
+
+def test_a_confirmation_is_for_what_was_shown_and_nothing_more(
+    farm: Farm, gpu17: Server, crowd: list[User], boss: Client
+) -> None:
+    remove(*crowd[:5])
+    converge()
+    seen = Removal.objects.get().mark
+    remove(crowd[5])
+    converge()
+    row = Removal.objects.get()
+    assert row.keys == 6 and "something else would go now" in confirm(boss, row, mark=seen)
+    assert converge()[0].state == "failed" and lines(farm) == CROWD
+    confirm(boss, row)
+    remove(crowd[6])
+    assert converge()[0].state == "failed" and lines(farm) == CROWD, "one more than was agreed to"
+
+
+def test_an_old_confirmation_does_not_serve_for_a_later_removal(
+    farm: Farm, gpu17: Server, crowd: list[User], boss: Client
+) -> None:
+    for user in crowd[:5]:
+        people.set_active(actor="directory", user=user, active=False)
+    converge()
+    confirm(boss, Removal.objects.get())
+    for user in crowd[:5]:
+        people.set_active(actor="warden", user=user, active=True)
+    assert converge()[0].state == "succeeded"
+    for user in crowd[:5]:
+        people.set_active(actor="directory", user=user, active=False)
+    assert converge()[0].state == "failed" and lines(farm) == CROWD
+
+
+def test_servers_are_judged_by_what_each_holds(farm: Farm, gpu17: Server, crowd: list[User], boss: Client) -> None:
+    fresh = make_server(farm, 1)
+    remove(*crowd[:5])
+    done = {sync.server.name: sync.state for sync in converge()}
+    assert done == {"gpu17": "failed", fresh.name: "succeeded"} and lines(farm, 1) == 5
+
+
+def test_only_staff_may_confirm(gpu17: Server, crowd: list[User]) -> None:
+    remove(*crowd[:5])
+    converge()
+    row = Removal.objects.get()
+    answer = signed_in(crowd[9]).post(
+        LIST, {"action": "confirm", "_selected_action": [row.pk], "confirmed": "yes", f"mark-{row.pk}": row.mark}
+    )
+    row.refresh_from_db()
+    assert answer.status_code in (302, 403) and row.state == "waiting"
+
+
+def test_sets_that_nobody_holds_are_forgotten(gpu17: Server, crowd: list[User]) -> None:
+    for number in range(20, 28):
+        state = keys.current_state()
+        guards.remember(100 + number, f"{number}" * 32, protocol.plain(state.users))
+    guards.forget()
+    assert KeySet.objects.count() == 1 + guards.KEPT_SETS
+    assert KeySet.objects.filter(digest=gpu17.applied_digest).exists(), "what a server holds is kept"

@@ -1,0 +1,64 @@
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+from django_q.models import OrmQ
+
+from accounts.models import User
+from accounts.services.keys import add_keys
+from servers import tasks
+from servers.models import Container, Server, Sync
+from servers.services import delivery, inspection
+from tests.accounts.keys import line
+from tests.servers.conftest import OTHER, make_server
+from tests.servers.farm import ADDRESSES, Farm
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick")]
+
+
+@pytest.fixture
+def quiet(farm: Farm, alice: User) -> Server:
+    """A server that has the keys, and was not heard of for two hours."""
+    server = make_server(farm)
+    add_keys(actor="alice", user=alice, pasted=line())
+    delivery.converge(actor="test")
+    assert not inspection.is_due(), "a push tells the same"
+    Server.objects.update(inspected_at=timezone.now() - timedelta(hours=2))
+    return server
+
+
+def test_a_quiet_server_is_asked_once_an_hour(farm: Farm, quiet: Server) -> None:
+    tasks.inspect()
+    tasks.inspect()
+    assert farm.commands() == ["set-keys", "status"] and not inspection.is_due()
+
+
+def test_reconcile_orders_it(quiet: Server) -> None:
+    OrmQ.objects.all().delete()
+    tasks.reconcile()
+    assert [order.func() for order in OrmQ.objects.all()] == ["servers.tasks.inspect"]
+
+
+def test_a_container_that_was_registered_there_is_found_and_asked_about(farm: Farm, quiet: Server, alice: User) -> None:
+    users = farm.folder / ADDRESSES[0] / "state/users"
+    users.mkdir()
+    (users / "alice.json").write_text('{"name": "alice", "address": "10.0.3.160", "port": 22000}')
+    tasks.inspect()
+    assert Container.objects.get().user == alice
+    assert Sync.objects.get(state="queued").trigger == "new container", "a push tells where her keys are"
+    tasks.inspect()
+    assert Sync.objects.filter(state="queued").count() == 1
+
+
+def test_y5_a_changed_host_key_is_seen_although_nothing_is_to_be_pushed(farm: Farm, quiet: Server) -> None:
+    Server.objects.update(host_key=OTHER)
+    tasks.inspect()
+    quiet.refresh_from_db()
+    assert quiet.offered_host_key == farm.host_key and quiet.host_key == OTHER
+    assert farm.commands() == ["set-keys"], "nothing was sent"
+
+
+def test_one_that_is_away_is_left_alone_for_an_hour(farm: Farm, quiet: Server) -> None:
+    Server.objects.update(address="127.0.0.99")
+    tasks.inspect()
+    assert not inspection.is_due()

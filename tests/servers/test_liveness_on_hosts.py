@@ -1,0 +1,77 @@
+"""What the portal says of a key, beside what the real host program has in its files."""
+
+import pytest
+from django.utils import timezone
+
+from accounts.models import SSHKey, User
+from accounts.services.keys import add_keys, revoke_key
+from servers.models import Server
+from servers.services import delivery, liveness
+from tests.accounts.keys import line
+from tests.servers.conftest import make_server
+from tests.servers.farm import ADDRESSES, Farm
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick")]
+
+
+def said(key: SSHKey) -> dict[str, str]:
+    """The state of the key on each server."""
+    (status,) = liveness.status_of([SSHKey.objects.select_related("user").get(pk=key.pk)])
+    return {one.server.name: str(one.state) for one in status.servers}
+
+
+def has(farm: Farm, number: int, key: SSHKey) -> bool:
+    return key.blob in farm.register_file(ADDRESSES[number])
+
+
+def converge() -> None:
+    Server.objects.update(next_attempt=timezone.now())
+    delivery.converge(actor="test")
+
+
+def away(number: int) -> None:
+    Server.objects.filter(name=f"gpu{17 + number}").update(address="127.0.0.99")
+
+
+def back(number: int) -> None:
+    Server.objects.filter(name=f"gpu{17 + number}").update(address=ADDRESSES[number])
+
+
+def test_live_and_gone_are_said_when_the_hosts_have_done_it(farm: Farm, alice: User) -> None:
+    for number in (0, 1):
+        make_server(farm, number)
+    away(1)
+    (key,) = add_keys(actor="alice", user=alice, pasted=line(1)).added
+    assert said(key) == {"gpu17": "waiting", "gpu18": "waiting"}
+    converge()
+    assert said(key) == {"gpu17": "live", "gpu18": "waiting"} and has(farm, 0, key) and not has(farm, 1, key)
+    back(1)
+    converge()
+    assert said(key) == {"gpu17": "live", "gpu18": "live"} and has(farm, 1, key)
+    away(1)
+    revoke_key(actor="alice", key=key)
+    assert said(key) == {"gpu17": "leaving", "gpu18": "leaving"}
+    converge()
+    assert said(key) == {"gpu17": "gone", "gpu18": "leaving"} and not has(farm, 0, key) and has(farm, 1, key)
+    back(1)
+    converge()
+    assert said(key) == {"gpu17": "gone", "gpu18": "gone"} and not has(farm, 1, key)
+
+
+@pytest.mark.parametrize("behaviour", ["garbage", "liar", "fails-all"])
+def test_a_host_that_lies_or_fails_makes_nothing_live(farm: Farm, alice: User, behaviour: str) -> None:
+    make_server(farm)
+    farm.behave(ADDRESSES[0], behaviour)
+    (key,) = add_keys(actor="alice", user=alice, pasted=line(1)).added
+    converge()
+    assert said(key) == {"gpu17": "waiting"}
+
+
+def test_y8_a_persons_bad_entry_is_not_live_and_the_others_are(farm: Farm, alice: User, bob: User) -> None:
+    make_server(farm)
+    (hers,) = add_keys(actor="alice", user=alice, pasted=line(1)).added
+    (his,) = add_keys(actor="bob", user=bob, pasted=line(2)).added
+    SSHKey.objects.filter(pk=his.pk).update(blob="AAAAbroken")
+    converge()
+    assert said(hers) == {"gpu17": "live"} and has(farm, 0, hers)
+    assert said(his) == {"gpu17": "waiting"}

@@ -1,0 +1,154 @@
+"""An older database was restored: the hosts refuse it, and an explicit command goes on with it."""
+
+import io
+import json
+import sys
+from typing import Any
+
+import pytest
+from django.core import serializers
+from django.core.management import CommandError, call_command
+from django.test import Client
+
+from accounts.models import AuditEvent, Revision, SSHKey, User
+from accounts.services import keys
+from accounts.services.keys import add_keys
+from servers import checks
+from servers.models import Confirmation, KeySet, Placement, Server, Sync
+from servers.services import delivery, revisions
+from tests.accounts.keys import line
+from tests.servers.conftest import make_server, signed_in
+from tests.servers.farm import ADDRESSES, Farm
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick")]
+
+
+@pytest.fixture(autouse=True)
+def _no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+
+
+@pytest.fixture
+def restored(farm: Farm, alice: User) -> Server:
+    """gpu17 holds revision 3; the portal's database is as it was at revision 1."""
+    server = make_server(farm)
+    add_keys(actor="alice", user=alice, pasted=line(1))
+    converge()
+    models = [SSHKey, Revision, Server, Confirmation, Placement, KeySet]
+    backup = serializers.serialize("json", [row for model in models for row in model._default_manager.all()])
+    for number in (2, 3):
+        add_keys(actor="alice", user=alice, pasted=line(number))
+    converge()
+    assert farm.register_file().count("\n") == 3
+    for model in reversed(models):
+        model._default_manager.all().delete()
+    for row in serializers.deserialize("json", backup):
+        row.save()
+    server.refresh_from_db()
+    assert server.applied_revision == keys.current_revision() == 1
+    return server
+
+
+def converge() -> list[Sync]:
+    return delivery.converge(actor="test")
+
+
+def run(*words: str) -> str:
+    out = io.StringIO()
+    call_command(*words, stdout=out)
+    return out.getvalue()
+
+
+def refused(*words: str) -> tuple[int, str]:
+    with pytest.raises(CommandError) as error:
+        run(*words)
+    return error.value.returncode, str(error.value)
+
+
+def ids(**words: Any) -> list[str | None]:
+    return [message.id for message in checks.no_server_is_ahead(**words)]
+
+
+def test_y4_a_restored_older_database_takes_nothing_away_and_says_what_to_do(
+    farm: Farm, restored: Server, alice: User, staff: User
+) -> None:
+    add_keys(actor="alice", user=alice, pasted=line(4))
+    (sync,) = converge()
+    restored.refresh_from_db()
+    assert sync.state == "failed" and farm.register_file().count("\n") == 3
+    assert "holds a newer revision" in restored.last_error and "raise_revision" in restored.last_error
+    assert restored.ahead_since and list(revisions.ahead()) == [restored]
+    assert ids(databases=["default"]) == ["servers.W004"] and ids() == []
+    page = signed_in(staff).get("/admin/").content.decode()
+    assert "newer than the portal" in page and "raise_revision" in page
+    assert "newer than the portal" in signed_in(staff).get("/admin/servers/server/").content.decode()
+
+
+def test_y4_the_same_revision_as_here_is_noticed_before_anything_is_pushed(farm: Farm, restored: Server) -> None:
+    assert ids(databases=["default"]) == []
+    revisions.ask([restored])
+    restored.refresh_from_db()
+    assert restored.held_revision == 3 and ids(databases=["default"]) == ["servers.W004"]
+    assert farm.commands()[-1] == "status"
+
+
+def test_raising_needs_a_yes_and_then_the_servers_take_this_databases_keys(farm: Farm, restored: Server) -> None:
+    code, words = refused("raise_revision")
+    assert code == 2 and "--yes" in words and keys.current_revision() == 1
+    out = run("raise_revision", "--yes")
+    assert "gpu17: holds revision 3" in out and "was 1 and is 4 now" in out
+    event = AuditEvent.objects.get(verb="revision.raised")
+    assert event.detail == {"before": 1, "now": 4, "held": {"gpu17": 3}}
+    (sync,) = converge()
+    restored.refresh_from_db()
+    assert sync.state == "succeeded" and farm.register_file().count("\n") == 1
+    assert restored.applied_revision == 4 and restored.ahead_since is None and not revisions.ahead().exists()
+
+
+def test_without_need_nothing_is_raised(farm: Farm, alice: User) -> None:
+    make_server(farm)
+    add_keys(actor="alice", user=alice, pasted=line(1))
+    converge()
+    assert "Nothing was changed" in run("raise_revision", "--yes") and keys.current_revision() == 1
+
+
+def test_the_same_revision_with_other_keys_is_a_need(farm: Farm, restored: Server) -> None:
+    Revision.objects.update(number=3)
+    assert "is 4 now" in run("raise_revision", "--yes")
+
+
+def test_y4_another_history_under_the_same_revision_is_noticed_and_not_overwritten(
+    farm: Farm, restored: Server, alice: User
+) -> None:
+    state = farm.folder / ADDRESSES[0] / "state/keys.json"
+    state.write_text(state.read_text().replace('"revision": 3', '"revision": 1'))
+    revisions.ask([restored])
+    restored.refresh_from_db()
+    assert restored.ahead_since and restored.applied_revision == 1 and converge() == []
+    assert farm.register_file().count("\n") == 3
+
+
+def test_a_server_that_is_away_is_named_and_the_others_are_served(farm: Farm, restored: Server) -> None:
+    make_server(farm, 1, address="127.0.0.99")
+    out = io.StringIO()
+    with pytest.raises(CommandError) as error:
+        call_command("raise_revision", "--yes", stdout=out)
+    assert error.value.returncode == 1 and str(error.value) == "Not asked: gpu18. Run this again when they answer."
+    assert "is 4 now" in out.getvalue() and keys.current_revision() == 4
+
+
+def test_a_host_whose_state_was_lost_gets_its_keys_again(farm: Farm, alice: User, client: Client) -> None:
+    server = make_server(farm)
+    add_keys(actor="alice", user=alice, pasted=line(1))
+    converge()
+    (farm.folder / ADDRESSES[0] / "state/keys.json").unlink()
+    revisions.ask([server])
+    server.refresh_from_db()
+    assert server.applied_digest != "", "asked with a row from before the push: it decides nothing"
+    revisions.ask([server])
+    server.refresh_from_db()
+    assert (server.applied_revision, server.applied_digest) == (0, "")
+    converge()
+    server.refresh_from_db()
+    assert server.applied_revision == 1
+    assert json.loads((farm.folder / ADDRESSES[0] / "state/keys.json").read_text())["revision"] == 1

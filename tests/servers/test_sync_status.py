@@ -1,0 +1,110 @@
+import io
+import json
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from accounts.models import User
+from accounts.services import numbers
+from accounts.services.keys import add_keys, revoke_keys
+from servers.models import Placement, Server
+from servers.protocol import UserResult
+from tests.accounts.keys import fingerprint, line
+from tests.servers.conftest import PINNED
+from tests.servers.pushes import GOOD, fail, push
+
+pytestmark = pytest.mark.django_db
+
+
+def run(*words: str) -> tuple[int, str]:
+    """Exit status, and what was printed with the last word on standard error."""
+    out = io.StringIO()
+    try:
+        call_command("sync_status", *words, stdout=out)
+    except CommandError as error:
+        return error.returncode, out.getvalue() + str(error)
+    return 0, out.getvalue()
+
+
+def as_json(*words: str) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(run("--json", *words)[1].splitlines()[0])
+    return told
+
+
+@pytest.fixture
+def both(server: Server, alice: User, bob: User) -> Server:
+    """gpu17 has all keys, gpu18 was away for the last."""
+    gpu18 = Server.objects.create(name="gpu18", address="172.16.2.18", host_key=PINNED)
+    add_keys(actor="alice", user=alice, pasted=line(1))
+    for one in (server, gpu18):
+        push(one, {"alice": GOOD})
+    add_keys(actor="bob", user=bob, pasted=line(2))
+    push(server, {"alice": GOOD, "bob": GOOD})
+    fail(gpu18)
+    return gpu18
+
+
+def test_all_live_is_exit_status_0(server: Server, alice: User) -> None:
+    add_keys(actor="alice", user=alice, pasted=line(1))
+    push(server, {"alice": GOOD})
+    assert run() == (0, "gpu17: live, revision 1\n1 keys: all are live on 1 server\n")
+
+
+def test_what_waits_is_exit_status_1_with_the_reason(both: Server) -> None:
+    code, out = run()
+    first, second, last = out.splitlines()
+    assert code == 1 and first == "gpu17: live, revision 2" and last == "1 of 2 keys wait on: gpu18."
+    assert second.startswith("gpu18: no route to host, since ") and second.endswith("(1 live, 1 waiting)")
+
+
+def test_one_person_is_shown_place_by_place(both: Server) -> None:
+    code, out = run("--user", "Bob")
+    assert code == 1 and f"bob {fingerprint(line(2))} me@laptop: live on 1 of 2 servers" in out
+    assert "  gpu17: live, since " in out and "    register: waiting" in out
+    assert "    host account: no account there yet" in out
+    assert run("--user", "alice")[0] == 0
+
+
+def test_one_server_alone(both: Server) -> None:
+    assert run("--server", "gpu17")[0] == 0
+    code, out = run("--server", "gpu18")
+    assert code == 1 and "gpu17" not in out and "bob SHA256:" in out and "alice" not in out
+
+
+def test_a_removed_key_that_is_still_somewhere_is_reported(both: Server, alice: User) -> None:
+    revoke_keys(actor="alice", keys=alice.ssh_keys.all())
+    push(Server.objects.get(name="gpu17"), {"alice": GOOD, "bob": GOOD})
+    told = as_json("--user", "alice")
+    (key,) = told["keys"]
+    assert key["removed"] and key["summary"] == "removed, but still live on gpu18"
+    assert key["servers"]["gpu18"]["state"] == "leaving" and key["servers"]["gpu17"]["state"] == "gone"
+    push(both, {"alice": GOOD, "bob": GOOD})
+    assert run()[0] == 0
+
+
+def test_json_is_one_object(both: Server) -> None:
+    told = as_json()
+    assert told["revision"] == 2 and told["ok"] is False
+    assert told["servers"]["gpu17"] == {"revision": 2, "keys": {"live": 2}, "ok": True, "reason": ""}
+    assert told["servers"]["gpu18"]["ok"] is False and "no route" in told["servers"]["gpu18"]["reason"]
+    (key,) = told["keys"]
+    assert (key["user"], key["summary"]) == ("bob", "live on 1 of 2 servers")
+    assert key["servers"]["gpu18"]["places"]["register"] == "waiting" and key["servers"]["gpu18"]["next_try"]
+
+
+@pytest.mark.parametrize("words", [["--user", "nobody"], ["--server", "gpu99"]])
+def test_unknown_names_are_wrong_use(both: Server, words: list[str]) -> None:
+    assert run(*words)[0] == 2
+
+
+def test_y8_one_person_who_could_not_be_served_is_found_among_many(server: Server, alice: User) -> None:
+    for number in range(5):
+        user = User.objects.create_user(f"u{number}", directory_id=f"d{number}")
+        numbers.assign(user)
+        add_keys(actor="test", user=user, pasted=line(number))
+    bad = UserResult("failed", "absent", "host: the home is missing")
+    push(server, {f"u{number}": bad if number == 3 else GOOD for number in range(5)})
+    assert Placement.objects.count() == 5
+    (key,) = as_json()["keys"]
+    assert key["user"] == "u3" and key["servers"]["gpu17"]["reason"] == "host: the home is missing"
