@@ -28,6 +28,13 @@ class Environment(environ.Env):
         except (OSError, UnicodeDecodeError) as error:
             raise ImproperlyConfigured(f"{name}_FILE cannot be read: {error}.") from None
 
+    def broker(self, name: str) -> str:
+        """The address of a Redis, a secret: it may hold a password, so that no message repeats it."""
+        text = self.secret(name)
+        if text and not text.startswith(("redis://", "rediss://", "unix://")):
+            raise ImproperlyConfigured(f"{name}: write redis://[:PASSWORD@]HOST[:PORT][/DATABASE], or leave it out.")
+        return text
+
     def number(self, name: str, default: int, lowest: int, highest: int) -> int:
         text = str(self.str(name, str(default))).strip()
         if not (text.isascii() and text.isdecimal() and lowest <= int(text) <= highest):
@@ -252,9 +259,12 @@ SPECTACULAR_SETTINGS = {
 }
 
 # The worker: why each number is what it is stands in docs/design.md
+BROKER_URL = env.broker("BROKER_URL")
+# Never waits for ever on a Redis that has gone silent; a dequeue itself takes a second.
+_REDIS = f"{BROKER_URL}{'&' if '?' in BROKER_URL else '?'}socket_connect_timeout=5&socket_timeout=10"
 Q_CLUSTER = {
     "name": "lab-iam",
-    "orm": "default",
+    **({"redis": _REDIS} if BROKER_URL else {"orm": "default"}),
     "workers": 2,
     "timeout": 300,
     "retry": 1200,

@@ -1,3 +1,4 @@
+import importlib.util
 from typing import Any
 
 from django.conf import settings
@@ -6,6 +7,19 @@ from django.db import DatabaseError
 
 from servers import iam_key
 from servers.services import revisions
+
+
+@register
+def broker_is_usable(**_: Any) -> list[CheckMessage]:
+    if not settings.BROKER_URL or importlib.util.find_spec("redis") is not None:
+        return []
+    return [
+        Error(
+            "BROKER_URL is set, but Python's redis module is missing: the worker cannot start, nothing wakes it.",
+            hint="Run pip install -r requirements-redis.txt, or remove BROKER_URL.",
+            id="servers.E004",
+        )
+    ]
 
 
 @register

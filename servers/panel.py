@@ -50,6 +50,6 @@ def _lag_figure() -> Figure:
 def _worker_figure() -> Figure:
     silence = worker.silence()
     if silence is None:
-        return Figure("worker", "never seen", tone="bad", note="start manage.py qcluster")
+        return Figure("worker", "never seen", tone="bad", note="start manage.py worker")
     tone = "bad" if silence > worker.SILENT_AFTER else "good"
     return Figure("worker seen", f"{int(silence.total_seconds())} s ago", tone=tone)

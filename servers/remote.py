@@ -25,6 +25,7 @@ from servers.lines import Lines
 
 CHUNK = 256 * 1024
 POLL_SECONDS = 0.02
+_BROKEN = (OSError, EOFError, paramiko.SSHException)
 _RSA = ("rsa-sha2-512", "rsa-sha2-256")
 
 # Paramiko prints a traceback for each server that is down; here it is one line, said by whoever called.
@@ -177,8 +178,9 @@ class Host:
                 channel.settimeout(max(self._left(), 0.1))
                 channel.sendall(piece)
             channel.shutdown_write()
-        except OSError:
-            channel.close()  # it ended early, or our own file cannot be read: the cut transfer applies nothing
+        except _BROKEN:  # it ended early, or our own file cannot be read: the cut transfer applies nothing
+            with contextlib.suppress(*_BROKEN):
+                channel.close()
 
     def _receive(self, channel: Any, lines: Lines, most: int) -> bytes:
         stdout = bytearray()
@@ -225,7 +227,7 @@ class Host:
         except paramiko.AuthenticationException:
             message = f"{name}: it refuses {self.login.user}'s sign-in: {self.login.hint}."
             raise RemoteError("auth_refused", message) from None
-        except (TimeoutError, paramiko.SSHException, EOFError, OSError) as error:
+        except _BROKEN as error:
             # "No existing session": Paramiko stops waiting for the key exchange and goes on without one
             is_late = self._late or self._left() <= 0 or "No existing session" in str(error)
             if is_late or isinstance(error, TimeoutError):

@@ -9,6 +9,8 @@ for _name in [name for name in os.environ if name.startswith(("LDAP_", "LAB_")) 
 for _name in (
     "SECRET_KEY_FILE",
     "DATABASE_URL_FILE",
+    "BROKER_URL",
+    "BROKER_URL_FILE",
     "TRUSTED_PROXIES",
     "SSL_REDIRECT",
     "HSTS_SECONDS",

@@ -12,11 +12,11 @@ APPS = ("accounts", "servers")
 PORTAL = (*APPS, "lab_iam")
 
 # What each module of an app is. A new one must be put in its place here.
-PURE = {"names", "numbers", "sshkeys", "protocol", "ssh_config", "hostkeys", "lines"}
-EDGES = {"directory", "remote", "dialing", "iam_key", "sessions"}
+PURE = {"names", "numbers", "sshkeys", "protocol", "ssh_config", "hostkeys", "lines", "holders"}
+EDGES = {"directory", "remote", "dialing", "iam_key", "sessions", "cluster"}
 MODELS = {"models", "signals"}
 DOORS = {
-    "access", "admin", "api", "apps", "backends", "checks", "forms", "limits_admin", "lockout", "panel", "serializers", "tasks",
+    "access", "admin", "api", "apps", "backends", "checks", "forms", "lockout", "panel", "serializers", "tasks",
     "text", "urls", "views", "management",
 }  # fmt: skip
 

@@ -11,6 +11,7 @@ from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from accounts.services import audit, keys
+from servers import holders
 from servers.dialing import RemoteError
 from servers.models import Server, Sync
 from servers.services import guards, hosts, pool, queue, recording
@@ -107,8 +108,18 @@ def seen(server: Server) -> bool:
 def recover() -> int:
     """Close the pushes whose worker is gone; the servers themselves are due again. Gives how many."""
     now = timezone.now()
+    _free_what_the_dead_hold(now)
     lost = Sync.objects.filter(state=Sync.State.RUNNING).exclude(server__lease_until__gte=now)
     return lost.update(state=Sync.State.FAILED, finished_at=now, error=INTERRUPTED)
+
+
+def _free_what_the_dead_hold(now: datetime) -> None:
+    """A process of this machine that is gone need not be waited for until its lease runs out."""
+    held = Server.objects.filter(lease_until__gte=now)
+    for server in [server for server in held if holders.is_gone(server.lease_holder)]:
+        held.filter(pk=server.pk, lease_holder=server.lease_holder).update(
+            lease_until=None, next_attempt=now + recording.backoff(server.attempts)
+        )
 
 
 def has_due() -> bool:
@@ -152,6 +163,7 @@ def _take(servers: list[Server], now: datetime, trigger: str, revision: int) -> 
     # Counted and dated before the work: what kills the worker is not repeated without end or pause.
     mine.update(
         lease_until=lease,
+        lease_holder=holders.me(),
         attempted_at=now,
         attempted_revision=revision,
         attempts=F("attempts") + 1,

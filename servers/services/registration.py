@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from accounts.models import User
 from accounts.services import audit
-from servers import protocol
+from servers import holders, protocol
 from servers.dialing import RemoteError
 from servers.models import Registration, Server
 from servers.remote import ask
@@ -102,7 +102,10 @@ def run(*, only: Registration | None = None, tell: Callable[[str], None] | None 
 
 def recover() -> int:
     """Orders whose worker is gone wait again, or fail after MAX_ATTEMPTS. Gives how many wait now."""
-    lost = Registration.objects.filter(state=State.RUNNING, lease_until__lt=timezone.now())
+    running = Registration.objects.filter(state=State.RUNNING)
+    held = running.values_list("lease_holder", flat=True)
+    gone = [holder for holder in set(held) if holders.is_gone(holder)]
+    lost = running.filter(Q(lease_until__lt=timezone.now()) | Q(lease_holder__in=gone))
     words = f"The worker stopped {MAX_ATTEMPTS} times in the middle of it; see its log, then order it again."
     lost.filter(attempts__gte=MAX_ATTEMPTS).update(
         state=State.FAILED, finished_at=timezone.now(), lease_until=None, error=words
@@ -123,6 +126,7 @@ def _claim(only: Registration | None) -> _Claim | None:
             state=State.RUNNING,
             attempts=F("attempts") + 1,
             lease_until=lease,
+            lease_holder=holders.me(),
             started_at=timezone.now(),
             log="",
         )

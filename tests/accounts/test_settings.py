@@ -50,6 +50,7 @@ def test_debugging_needs_nothing() -> None:
         ("LDAP_URL", "ldap.mylab.com", "write ldap or ldaps://HOST"),
         ("LDAP_KIND", "novell", "write openldap or ad"),
         ("LDAP_TIMEOUT", "0", "write a whole number from 1 to 60"),
+        ("BROKER_URL", "amqp://somewhere", "write redis://"),
         ("SECRET_KEY_FILE", "/nonexistent/key", "SECRET_KEY_FILE cannot be read"),
     ],
 )

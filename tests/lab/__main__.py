@@ -13,6 +13,13 @@ from tests.lab.report import summary
 # The only addresses besides loopback that a test may reach: those of the lab, in a namespace of its own.
 LAB_NETWORK = "172.16.2.0/24"
 
+# What writes from several threads or processes at once, or hands foreign text to the database, runs there as well.
+ON_POSTGRESQL = [
+    *(f"tests/accounts/test_{name}.py" for name in ("keys_service", "models", "numbers", "people", "sign_in")),
+    *(f"tests/servers/test_{name}.py" for name in ("delivery", "faults", "healthz", "inventory", "kills", "push_log")),
+    *(f"tests/servers/test_{name}.py" for name in ("recording", "registration", "tasks", "text", "watchdog")),
+]
+
 
 def main(command: str, arguments: list[str]) -> int:
     match command:
@@ -82,8 +89,8 @@ def _remove(name: str) -> None:
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
 
 
-def _pytest(*arguments: str) -> int:
-    env = {**os.environ, "LAB_IAM_TEST_NETWORKS": LAB_NETWORK}
+def _pytest(*arguments: str, **settings: str) -> int:
+    env = {**os.environ, "LAB_IAM_TEST_NETWORKS": LAB_NETWORK, **settings}
     return subprocess.call([sys.executable, "-m", "pytest", *arguments], cwd=REPOSITORY, env=env)
 
 
@@ -92,17 +99,28 @@ def _unit(arguments: list[str]) -> int:
     return _pytest("-n", "2", "-m", quick, "--ignore=tests/e2e", "--ignore=tests/browser", *arguments)
 
 
+def _on_postgresql(*arguments: str) -> int:
+    from tests.lab.postgres import cluster
+
+    with cluster() as postgres:
+        return _pytest(*arguments, DATABASE_URL=postgres.create("lab"))
+
+
 def _all(arguments: list[str]) -> int:
     """The tests that need no lab, two at a time; then those that need one, on two labs at a time, file by file."""
     if arguments:
         return _pytest(*arguments)
     parts = {
         "without a lab": ["-n", "2", "--ignore=tests/e2e", "--ignore=tests/browser"],
+        "on PostgreSQL": ["-n", "2", *ON_POSTGRESQL],
         "on booted labs": ["-n", "2", "--dist", "loadfile", "tests/e2e", "tests/browser"],
     }
     with tempfile.TemporaryDirectory() as folder:
         reports = {part: Path(folder) / f"{number}.xml" for number, part in enumerate(parts)}
-        codes = [_pytest(f"--junitxml={reports[part]}", *words) for part, words in parts.items()]
+        codes = [
+            (_on_postgresql if words[-1] in ON_POSTGRESQL else _pytest)(f"--junitxml={reports[part]}", *words)
+            for part, words in parts.items()
+        ]
         for part, report in reports.items():
             print(f"{part}: {summary(report) if report.exists() else 'FAILED: pytest did not end by itself'}")
     return max(codes, key=abs)

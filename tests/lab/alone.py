@@ -21,7 +21,7 @@ def serve() -> int:
         print("Make one with: .venv/bin/python manage.py createsuperuser")
     parts = [
         subprocess.Popen([*manage, "runserver", "--noreload", ADDRESS], cwd=REPOSITORY, env=env),
-        subprocess.Popen([*manage, "qcluster"], cwd=REPOSITORY, env=env),
+        subprocess.Popen([*manage, "worker", "--grace", "5"], cwd=REPOSITORY, env=env),
     ]
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

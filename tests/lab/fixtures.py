@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab import postgres as postgresql
 from tests.lab.lab import Lab, only_one
 from tests.lab.walk import Walk
 
@@ -32,6 +33,13 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         report.outcome = "failed"
         report.longrepr = f"skipped in CI: {report.longrepr}"
     return report
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[postgresql.Postgres]:
+    """A PostgreSQL cluster that lives as long as the tests."""
+    with postgresql.cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

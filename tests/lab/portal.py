@@ -1,4 +1,4 @@
-"""The portal and its worker as they run in production: gunicorn, qcluster, SQLite, the ORM broker."""
+"""The portal and its worker as they run in production: gunicorn, the worker with its watchdog, SQLite, the ORM broker."""
 
 import os
 import secrets
@@ -63,7 +63,7 @@ class Portal:
         return self.folder / "access.log"
 
     def start_worker(self) -> None:
-        self.worker.start([sys.executable, "manage.py", "qcluster"], env=self.env, cwd=REPOSITORY)
+        self.worker.start([sys.executable, "manage.py", "worker"], env=self.env, cwd=REPOSITORY)
 
     def stop(self) -> None:
         self.web.stop()

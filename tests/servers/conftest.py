@@ -1,8 +1,7 @@
 import shutil
-import socket
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,11 +9,14 @@ from django.db import connections
 from django.test import Client
 from pytest_django.fixtures import Settings
 
-from accounts.models import User
+from accounts.models import SSHKey, User
+from accounts.services.keys import add_keys
 from servers import sessions
 from servers.models import Server
 from servers.services import delivery, hosts, recording
+from tests.accounts.keys import line
 from tests.servers.farm import ADDRESSES, Farm
+from tests.servers.silence import Silence
 
 # Several threads write at once here. In memory they would share one cache, where a writer does not wait for
 # another but fails: a file behaves as in production. Set before any test makes the database.
@@ -62,6 +64,24 @@ def make_server(farm: Farm, number: int = 0, name: str = "", **fields: object) -
     return Server.objects.create(**values | fields)
 
 
+def started(work: Callable[[], object]) -> threading.Thread:
+    """Doing this in a thread of its own, whose connection to the database ends with it."""
+
+    def run() -> None:
+        try:
+            work()
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def give_key(user: User, number: int = 0) -> SSHKey:
+    return add_keys(actor=user.username, user=user, pasted=line(number)).added[0]
+
+
 @pytest.fixture
 def server(db: None) -> Server:
     """A server that is only a row: for pages, not for SSH."""
@@ -75,21 +95,8 @@ OTHER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHS6DZCY2pPqPwtNXcpzJGM1cIEK5Y8ZZJf
 @pytest.fixture
 def black_hole() -> Iterator[tuple[str, int]]:
     """Accepts connections and never says a word."""
-    with socket.create_server(("127.0.0.1", 0), backlog=50) as listener:
-        kept: list[socket.socket] = []
-
-        def accept() -> None:
-            while True:
-                try:
-                    kept.append(listener.accept()[0])
-                except OSError:
-                    return
-
-        threading.Thread(target=accept, daemon=True).start()
-        yield listener.getsockname()
-        listener.shutdown(socket.SHUT_RDWR)
-        for line in kept:
-            line.close()
+    with Silence() as silence:
+        yield silence.address
 
 
 @pytest.fixture

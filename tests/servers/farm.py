@@ -12,8 +12,10 @@ from pathlib import Path
 from servers import hostkeys, iam_key
 from servers.dialing import Endpoint
 
-PROGRAM = Path(__file__).with_name("host_program.py")
+DOOR = Path(__file__).with_name("host_door.py")
+ROOT = Path(__file__).resolve().parents[2]
 ADDRESSES = [f"127.0.0.{number}" for number in range(2, 22)]
+MOST_ADDRESSES = 16  # of one sshd
 
 
 def free_port() -> int:
@@ -24,8 +26,8 @@ def free_port() -> int:
 
 
 class Farm:
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
+    def __init__(self, folder: Path, addresses: list[str] = ADDRESSES) -> None:
+        self.folder, self.port, self.addresses = folder, free_port(), addresses
         self.user = getpass.getuser()
         self.iam_key = folder / "iam_ed25519"
         public = iam_key.create(self.iam_key)
@@ -42,10 +44,21 @@ class Farm:
     def start(self) -> None:
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd insists on it
-        # one sshd listens on at most 16 addresses
-        self._processes = [self._sshd(ADDRESSES[:10]), self._sshd(ADDRESSES[10:])]
-        for address, process in zip((ADDRESSES[0], ADDRESSES[-1]), self._processes, strict=True):
-            self._wait_for(address, process)
+        self._processes = [self._hosts()]
+        for first in range(0, len(self.addresses), MOST_ADDRESSES):
+            self._processes.append(self._sshd(self.addresses[first : first + MOST_ADDRESSES]))
+        for number, process in enumerate(self._processes[1:]):
+            self._wait_for(self.addresses[number * MOST_ADDRESSES], process)
+
+    def _hosts(self) -> subprocess.Popen[bytes]:
+        log = (self.folder / "hosts.log").open("ab")
+        words = [sys.executable, "-m", "tests.servers.ready_hosts", str(self.folder)]
+        process = subprocess.Popen(words, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        end = time.monotonic() + 20
+        while not (self.folder / "hosts").exists():
+            assert process.poll() is None and time.monotonic() < end, (self.folder / "hosts.log").read_text()
+            time.sleep(0.02)
+        return process
 
     def _sshd(self, addresses: list[str]) -> subprocess.Popen[bytes]:
         lines = [
@@ -53,7 +66,7 @@ class Farm:
             f"HostKey {self.folder}/host_ed25519",
             f"HostKey {self.folder}/host_rsa",
             f"AuthorizedKeysFile {self.folder}/authorized_keys",
-            f"ForceCommand {sys.executable} {PROGRAM} {self.folder}",
+            f"ForceCommand {sys.executable} -I -S {DOOR} {self.folder}/hosts",
             "PidFile none",
             f"SetEnv HOME={self.folder}",  # bash reads ~/.bashrc also under sshd: not that of whoever runs the tests
             "UsePAM no",
@@ -87,7 +100,7 @@ class Farm:
 
     def reset(self) -> None:
         """All hosts are fresh and honest again."""
-        for address in ADDRESSES:
+        for address in self.addresses:
             shutil.rmtree(self.folder / address, ignore_errors=True)
             for name in ("state", "home/register/.ssh"):
                 (self.folder / address / name).mkdir(parents=True)

@@ -3,6 +3,7 @@
 argv: the farm's folder. One folder in it for each address that was connected to; its file `behaviour` says how.
 """
 
+import importlib
 import json
 import os
 import signal
@@ -11,6 +12,13 @@ import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def load() -> None:
+    """Have labhost in memory, with all that it imports."""
+    sys.path.insert(0, str(REPOSITORY / "hostscripts"))
+    importlib.import_module("labhost.cli")
+    importlib.import_module("labhost.delivery")
 
 
 def labhost(folder: Path, verb: str) -> int:
@@ -88,4 +96,5 @@ def main() -> int:
     return labhost(folder, command)
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

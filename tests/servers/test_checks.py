@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 from pytest_django.fixtures import Settings
@@ -33,3 +36,17 @@ def test_a_good_key_is_silent(settings: Settings, key_file: Path) -> None:
     settings.IAM_KEY_FILE = key_file
     iam_key.create(key_file)
     assert ids() == []
+
+
+def test_e004_a_redis_is_configured_and_its_module_is_missing(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['redis'] = None; sys.argv = ['manage.py', 'check']; import manage; manage.main()"
+    environment = {"PATH": os.environ["PATH"], "ENV_FILE": os.devnull, "DEBUG": "true", "DATA_DIR": str(tmp_path)}
+    root = Path(__file__).resolve().parents[2]
+
+    def check(**settings: str) -> str:
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, env=environment | settings, cwd=root, capture_output=True, text=True).stderr
+
+    assert "servers.E004" not in check()
+    assert "servers.E004" in (said := check(BROKER_URL="redis://127.0.0.1"))
+    assert "pip install -r requirements-redis.txt" in said

@@ -18,7 +18,7 @@ from servers.dialing import RemoteError
 from servers.models import Container, Server, Sync
 from servers.services import delivery, hosts, recording
 from tests.accounts.keys import line
-from tests.servers.conftest import OTHER, make_server
+from tests.servers.conftest import OTHER, make_server, started
 from tests.servers.farm import ADDRESSES, Farm
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick")]
@@ -261,9 +261,9 @@ def test_y9_a_burst_of_edits_is_few_pushes_and_the_last_state_wins(
         for _ in range(3):
             tasks.converge()
 
-    worker = threading.Thread(target=converge_three_times)
+    began = time.monotonic()
     give_key(alice, 0)
-    worker.start()
+    worker = started(converge_three_times)
     for number in range(1, edits):
         give_key(alice, number % 10) if number < 10 else _flip(alice, number)
         time.sleep(0.1)
@@ -271,7 +271,7 @@ def test_y9_a_burst_of_edits_is_few_pushes_and_the_last_state_wins(
     converge()
     gpu17.refresh_from_db()
     assert gpu17.applied_revision == current_revision() >= edits
-    assert len(farm.commands()) <= 6
+    assert len(farm.commands()) <= 2 + time.monotonic() - began, "more than one a second"
     expected = {" ".join((key.type, key.blob)) for key in keys.current_state().users["alice"]}
     assert {part.split('" ')[1] for part in farm.register_file().splitlines()} == expected
 
@@ -309,9 +309,7 @@ def test_y3_a_worker_that_comes_back_too_late_writes_nothing_down(farm: Farm, gp
 
 def test_two_passes_at_once_push_once(farm: Farm, gpu17: Server, alice: User) -> None:
     give_key(alice)
-    passes = [threading.Thread(target=converge) for _ in range(3)]
-    for one in passes:
-        one.start()
+    passes = [started(converge) for _ in range(3)]
     for one in passes:
         one.join()
     assert farm.commands() == ["set-keys"]

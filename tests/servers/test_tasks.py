@@ -10,7 +10,7 @@ from accounts import directory
 from accounts.models import User
 from accounts.services import people
 from accounts.services.keys import add_keys
-from servers import apps, tasks
+from servers import apps, holders, tasks
 from servers.models import Registration, Server, Sync, Worker
 from servers.services import names, queue
 from tests.accounts.keys import line
@@ -78,6 +78,33 @@ def test_y3_reconcile_recovers_what_a_dead_worker_held(server: Server, alice: Us
 
 
 @pytest.mark.django_db
+def test_y3_what_a_dead_process_holds_is_free_before_its_lease_ends(server: Server, alice: User) -> None:
+    later, dead = timezone.now() + timedelta(minutes=2), f"{holders.me()}1"
+    Server.objects.update(lease_until=later, lease_holder=dead, next_attempt=later, attempts=1)
+    sync = Sync.objects.create(server=server, state="running", started_at=timezone.now())
+    order = Registration.objects.create(
+        server=server, user=alice, state="running", attempts=1, lease_until=later, lease_holder=dead
+    )
+    with TestCase.captureOnCommitCallbacks(execute=True):
+        tasks.beat()
+    for row in (server, sync, order):
+        row.refresh_from_db()
+    assert (sync.state, order.state, server.lease_until) == ("failed", "queued", None)
+    assert server.next_attempt and server.next_attempt < timezone.now() + timedelta(seconds=3), "soon, after a pause"
+    assert waiting() == [queue.REGISTER]
+
+
+@pytest.mark.django_db
+def test_y3_what_a_living_process_holds_is_left_to_it(server: Server) -> None:
+    later = timezone.now() + timedelta(minutes=2)
+    Server.objects.update(lease_until=later, lease_holder=holders.me(), attempts=1)
+    sync = Sync.objects.create(server=server, state="running", started_at=timezone.now())
+    tasks.beat()
+    sync.refresh_from_db()
+    assert sync.state == "running" and Server.objects.get().lease_until == later
+
+
+@pytest.mark.django_db
 def test_the_schedule_is_made_once() -> None:
     apps._plan_reconcile()
     apps._plan_reconcile()
@@ -86,7 +113,7 @@ def test_the_schedule_is_made_once() -> None:
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("name", [queue.CONVERGE, queue.REGISTER, "servers.tasks.reconcile"])
+@pytest.mark.parametrize("name", [queue.CONVERGE, queue.REGISTER, queue.BEAT, "servers.tasks.reconcile"])
 def test_the_names_of_tasks_are_those_of_functions(name: str) -> None:
     assert callable(getattr(tasks, name.rpartition(".")[2]))
 

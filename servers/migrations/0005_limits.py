@@ -10,7 +10,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('servers', '0003_storage'),
+        ('servers', '0004_storage'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

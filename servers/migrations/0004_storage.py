@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('servers', '0002_confirmations'),
+        ('servers', '0003_watchdog'),
     ]
 
     operations = [

@@ -1,0 +1,54 @@
+"""O3 from the portal to the host's files: a name that is given to somebody else brings nothing with it."""
+
+import pytest
+
+from accounts.directory import Person
+from accounts.models import User
+from accounts.services import keys, people
+from servers.models import Container, Server
+from servers.services import delivery
+from tests.servers.conftest import give_key, make_server
+from tests.servers.farm import ADDRESSES, Farm
+from tests.servers.keyfile import expected
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick")]
+
+
+def push(server: Server) -> None:
+    delivery.request_push(actor="test", servers=[server])
+    assert {sync.state for sync in delivery.converge(actor="test")} == {"succeeded"}
+
+
+def test_o3_a_name_given_to_a_new_person_inherits_no_key_no_number_and_no_container(farm: Farm, alice: User) -> None:
+    server = make_server(farm)
+    users = farm.folder / ADDRESSES[0] / "state/users"
+    users.mkdir()
+    container = users / "alice.json"
+    container.write_text('{"name": "alice", "address": "10.0.3.160", "port": 22000}')
+    old_key, old_port, old_block = give_key(alice).blob, alice.port.number, alice.subuids.start
+    push(server)
+    assert old_key in farm.register_file() and Container.objects.get().user == alice
+
+    people.set_active(actor="warden", user=alice, active=False)
+    push(server)
+    assert farm.register_file() == ""
+    with pytest.raises(people.PersonInUse, match="container"):
+        people.delete(actor="warden", user=alice)
+    with pytest.raises(people.PersonRefused, match="belonged to somebody else"):
+        people.admit(Person("alice", "another-id", "Alice Newcomb"))
+
+    container.unlink()  # by the staff, on the server
+    push(server)
+    assert not Container.objects.exists()
+    people.delete(actor="warden", user=alice)
+    newcomer = people.admit(Person("alice", "another-id", "Alice Newcomb"))
+    assert newcomer is not None and newcomer.pk != alice.pk
+    push(server)
+    assert farm.register_file() == "" and not newcomer.containers.exists() and not newcomer.ssh_keys.exists()
+    assert newcomer.port.number != old_port and newcomer.subuids.start != old_block
+
+    new_key = give_key(newcomer, 1).blob
+    push(server)
+    assert farm.register_file() == expected()
+    assert new_key in farm.register_file() and old_key not in farm.register_file()
+    assert keys.current_state().users.keys() == {"alice"}

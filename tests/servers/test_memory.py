@@ -1,0 +1,33 @@
+"""The worker's memory over many passes; `./lab bench soak` does the same with 200 servers and 1,000 passes."""
+
+import pytest
+from django.utils import timezone
+
+from accounts.models import User
+from servers.models import Server
+from servers.services import delivery
+from tests.bench.soak import memory_mb
+from tests.servers.conftest import make_server
+from tests.servers.farm import Farm
+from tests.servers.keyfile import expected, new_key
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick"), pytest.mark.slow]
+
+
+def change_and_push(user: User) -> None:
+    user.ssh_keys.all().delete()
+    new_key(user)
+    Server.objects.filter(name="dead").update(next_attempt=timezone.now())
+    delivery.converge(actor="test")
+
+
+def test_the_workers_memory_is_flat_over_many_passes_with_a_dead_server_among_them(farm: Farm, alice: User) -> None:
+    make_server(farm)
+    make_server(farm, 1, "dead", address="127.0.0.99")
+    for _ in range(30):  # until everything is loaded that ever will be
+        change_and_push(alice)
+    before = memory_mb()
+    for _ in range(120):
+        change_and_push(alice)
+    assert memory_mb() - before < 4, "more than 33 KB a pass"
+    assert farm.register_file() == expected()
