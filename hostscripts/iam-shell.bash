@@ -1,5 +1,5 @@
 #!/bin/bash -p
-# /home/iam/iam-shell.bash: the login shell of `iam`. Three fixed verbs; a framed request on stdin, JSON on stdout.
+# /home/iam/iam-shell.bash: the login shell of `iam`. Five fixed verbs; a framed request on stdin, JSON on stdout.
 set -euf -o pipefail
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
 umask 022
@@ -10,10 +10,12 @@ main() {
       status) exec /usr/bin/sudo -n /usr/local/sbin/labhost report ;;
       set-keys) exec /usr/bin/sudo -n /home/iam/set_authorized_keys.py ;;
       register) exec /usr/bin/sudo -n /root/new-lxc.bash --json ;;
+      remove) exec /usr/bin/sudo -n /usr/local/sbin/labhost remove --json ;;
+      suspend) exec /usr/bin/sudo -n /usr/local/sbin/labhost suspend --json ;;
     esac
   fi
-  echo "unknown verb; this account knows status, set-keys and register" >&2
-  echo '{"version":1,"ok":false,"error":{"code":"bad_request","message":"unknown verb; say status, set-keys or register"}}'
+  echo "unknown verb; this account knows status, set-keys, register, remove and suspend" >&2
+  echo '{"version":1,"ok":false,"error":{"code":"bad_request","message":"unknown verb; say status, set-keys, register, remove or suspend"}}'
   return 2
 }
 

@@ -211,6 +211,7 @@ install_files() {
   put 0755 "$HERE/new-lxc.bash" /root/new-lxc.bash
   put 0644 "$HERE/lab-iam-reconcile.service" /etc/systemd/system/lab-iam-reconcile.service
   put 0644 "$HERE/lab-iam-reconcile.timer" /etc/systemd/system/lab-iam-reconcile.timer
+  put 0644 "$HERE/lab-iam-containers.service" /etc/systemd/system/lab-iam-containers.service
 }
 
 install_sudoers() {
@@ -296,7 +297,7 @@ main() {
   install_sudoers
   install_sshd
   systemctl daemon-reload
-  systemctl enable --quiet lab-iam-reconcile.service lab-iam-reconcile.timer
+  systemctl enable --quiet lab-iam-reconcile.service lab-iam-reconcile.timer lab-iam-containers.service
   systemctl restart lab-iam-reconcile.service || die "see: journalctl -u lab-iam-reconcile"
   systemctl restart lab-iam-reconcile.timer
   say "this server is ready"

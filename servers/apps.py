@@ -11,13 +11,14 @@ class ServersConfig(AppConfig):
     def ready(self) -> None:
         from django_q.signals import post_spawn
 
-        from accounts.signals import keys_changed
+        from accounts.signals import keys_changed, locked_out
         from lab_iam import dashboard
         from servers import checks  # noqa: F401  registers the checks
         from servers.panel import servers_panel
 
         post_spawn.connect(_prepare_worker, dispatch_uid="servers.prepare_worker")
         keys_changed.connect(_wake_worker, dispatch_uid="servers.wake_worker")
+        locked_out.connect(_suspend, dispatch_uid="servers.suspend")
         post_migrate.connect(_plan_reconcile, sender=self, dispatch_uid="servers.plan_reconcile")
         dashboard.register(servers_panel, position=20)
 
@@ -31,6 +32,12 @@ def _wake_worker(**_: Any) -> None:
     from servers.services import queue
 
     queue.soon(queue.CONVERGE)
+
+
+def _suspend(user: Any, actor: str, **_: Any) -> None:
+    from servers.services import removal
+
+    removal.suspend_everywhere(actor=actor, user=user)
 
 
 def _plan_reconcile(**_: Any) -> None:

@@ -17,7 +17,7 @@ LOST_SECONDS = 15  # without any sign of the other side
 class RemoteError(Exception):
     """The server could not be asked. `message` is one line for staff; `permanent`: waiting does not help.
 
-    Codes: unreachable, timeout, host_key_changed, host_key_unknown, auth_refused, bad_answer, no_key.
+    Codes: unreachable, timeout, host_key_changed, host_key_unknown, auth_refused, bad_answer, no_key, busy.
     `offered` is the host key that was shown instead of the pinned one, as `type blob`.
     """
 

@@ -17,7 +17,7 @@ VERSION = 1
 MAX_REQUEST = 64 * 1024 * 1024
 MAX_ANSWER = 32 * 1024 * 1024
 MAX_TEXT = 300
-STATUS, SET_KEYS, REGISTER = "status", "set-keys", "register"
+STATUS, SET_KEYS, REGISTER, REMOVE, SUSPEND = "status", "set-keys", "register", "remove", "suspend"
 CODES = frozenset(
     {"bad_frame", "bad_request", "stale_revision", "other_base", "busy", "partial", "not_registered", "refused"}
     | {"portal_unavailable", "failed"}
@@ -124,6 +124,14 @@ def build_changes(revision: int, final: str, base: str, users: Plain, names: Ite
 
 
 def build_register(user: str) -> dict[str, Any]:
+    return {"version": VERSION, "user": user}
+
+
+def build_remove(user: str, *, purge: bool) -> dict[str, Any]:
+    return {"version": VERSION, "user": user, "purge": purge}
+
+
+def build_suspend(user: str) -> dict[str, Any]:
     return {"version": VERSION, "user": user}
 
 

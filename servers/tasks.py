@@ -1,7 +1,18 @@
 """What the worker runs. Each task may be lost, repeated or killed: the work stands in rows."""
 
 from servers.models import Server
-from servers.services import delivery, guards, inspection, names, placements, queue, recording, registration, worker
+from servers.services import (
+    delivery,
+    guards,
+    inspection,
+    names,
+    placements,
+    queue,
+    recording,
+    registration,
+    removal,
+    worker,
+)
 
 ACTOR = "worker"
 NAMES_SECONDS = 60.0
@@ -36,6 +47,7 @@ def beat() -> None:
     delivery.recover()
     if delivery.has_due():
         queue.soon(queue.CONVERGE)
+    removal.suspend_forgotten(actor=ACTOR)
     if registration.recover():
         queue.soon(queue.REGISTER)
 

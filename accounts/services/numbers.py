@@ -35,14 +35,10 @@ def assign(user: User) -> tuple[Port, SubuidRange]:
         return port, block
     port = port or Port.objects.create(number=_free_port(), user=user, username=user.username)
     block = block or SubuidRange.objects.create(start=_free_block(), user=user, username=user.username)
-    audit.record(
-        actor=user.username,
-        verb="numbers.issued",
-        object=user.username,
-        detail={"port": port.number, "subuid": block.start},
-    )
+    detail = {"port": port.number, "subuid": block.start}
     if user.ssh_keys.filter(revoked_revision__isnull=True).exists():
-        revision.rise([user])  # the keys of somebody without a port were on no server
+        detail["revision"] = revision.rise([user])  # the keys of somebody without a port were on no server
+    audit.record(actor=user.username, verb="numbers.issued", object=user.username, detail=detail)
     return port, block
 
 

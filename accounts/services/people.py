@@ -9,6 +9,7 @@ from django.db.models import ProtectedError
 from accounts import directory
 from accounts.models import Port, SSHKey, SubuidRange, User
 from accounts.services import audit, keys, numbers, revision
+from accounts.signals import locked_out
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +134,13 @@ def set_active(*, actor: str, user: User, active: bool) -> bool:
         object=user.username,
         detail={"revision": number},
     )
+    if not active:
+        transaction.on_commit(lambda: _tell_locked_out(actor, user), robust=True)
     return True
+
+
+def _tell_locked_out(actor: str, user: User) -> None:
+    locked_out.send_robust(sender=User, user=user, actor=actor)
 
 
 def delete(*, actor: str, user: User) -> None:

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 
-from . import files, locks, network, state, subids, usernet
+from . import files, kept, locks, network, state, subids, usernet
 from .config import SUBUID_COUNT, Host
 from .errors import Busy, LabhostError, Refused
 from .run import Account, Result, run
@@ -70,6 +70,9 @@ def settle_numbers(host: Host, user: User) -> None:
             raise Refused(f"port {user.port} belongs to {other.name} here; ask the lab's staff")
         if other.subuid and abs(other.subuid - user.subuid) < SUBUID_COUNT:
             raise Refused(f"the subordinate ids from {user.subuid} belong to {other.name} here; ask the lab's staff")
+    for gone in kept.all_removed(host):
+        if gone.name != user.name and (gone.port == user.port or abs(gone.subuid - user.subuid) < SUBUID_COUNT):
+            raise Refused(f"port or subordinate ids were those of {gone.name}, who is gone; ask the lab's staff")
     for path in (host.paths.subuid, host.paths.subgid):
         names = {user.name} | ({str(user.uid)} if user.uid else set())
         clash = subids.conflict(subids.parse(files.read_text(path) or ""), names, user.subuid, SUBUID_COUNT)
@@ -92,6 +95,9 @@ def create(host: Host, user: User) -> None:
         words = ["/usr/sbin/useradd", "--home-dir", str(state.home_of(host, user.name)), "--no-create-home"]
         words += ["--user-group", "--shell", NOLOGIN, "--comment", GECOS, "--password", "*"]
         words += ["--groups", ",".join(dict.fromkeys((*_groups(host), PEOPLE)))]
+        used = max((gone.uid for gone in kept.all_removed(host)), default=0)
+        if used:  # never the uid of somebody who is gone: logind may still be ending her, files may be left of her
+            words += ["-K", f"UID_MIN={used + 1}"]
         _tool(
             [*words, "-K", "SUB_UID_COUNT=0", "-K", "SUB_GID_COUNT=0", "--", user.name],
             "the account cannot be made",
@@ -147,6 +153,39 @@ def give_shell(host: Host, user: User) -> None:
             ["/usr/sbin/usermod", "--shell", str(host.paths.login_shell), "--", user.name],
             "the login shell cannot be set",
         )
+
+
+def take_shell(host: Host, user: User) -> None:
+    entry = entry_of(host, user)
+    if entry is not None and entry.pw_shell != NOLOGIN:
+        _tool(["/usr/sbin/usermod", "--shell", NOLOGIN, "--", user.name], "the login shell cannot be taken")
+
+
+def lock_password(host: Host, user: User) -> None:
+    if entry_of(host, user) is not None:
+        _tool(["/usr/sbin/usermod", "--password", "*", "--", user.name], "the password cannot be locked")
+
+
+def take_subids(host: Host, user: User) -> None:
+    """Her own block; other lines, hers as well, are left to whoever wrote them."""
+    words = []
+    for path, option in ((host.paths.subuid, "--del-subuids"), (host.paths.subgid, "--del-subgids")):
+        if subids.Block(user.name, user.subuid, SUBUID_COUNT) in subids.parse(files.read_text(path) or ""):
+            words += [option, f"{user.subuid}-{user.subuid + SUBUID_COUNT - 1}"]
+    if words and entry_of(host, user) is not None:
+        _tool(["/usr/sbin/usermod", *words, "--", user.name], "the subordinate ids cannot be taken")
+
+
+def deny_network(host: Host, name: str) -> None:
+    text = files.read_text(host.paths.usernet)
+    if text is not None:
+        files.write_atomic(host.paths.usernet, usernet.revoke(text, name, host.config.bridge), mode=0o644)
+
+
+def delete(host: Host, user: User) -> None:
+    """The account alone; nothing may run under it any more."""
+    if entry_of(host, user) is not None:
+        _tool(["/usr/sbin/userdel", "--", user.name], "the account cannot be removed")
 
 
 def remove(host: Host, user: User) -> None:

@@ -146,6 +146,11 @@ def sync_file_system(fd: int) -> None:
         raise OSError(code, os.strerror(code))
 
 
+def holds(parent: int, name: str, text: str, *, owner: tuple[int, int], mode: int) -> bool:
+    """True if `replace_file` would have nothing to do."""
+    return _is_already(parent, name, text.encode(), owner, mode)
+
+
 def _is_already(parent: int, name: str, data: bytes, owner: tuple[int, int], mode: int) -> bool:
     """Looks without waiting (O_NONBLOCK: FIFOs, file leases); only a file of the right size is read."""
     try:

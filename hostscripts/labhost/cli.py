@@ -20,6 +20,7 @@ from . import (
     session,
     setup,
     shell,
+    staff,
     state,
     systems,
 )
@@ -32,6 +33,11 @@ USAGE = """usage: labhost VERB
   user WORD                a word of the login shell, for the caller's own container (through sudo); its
                            arguments are one line on stdin
   register --stdin|--json  a name on one line, or a framed request; labhost register NAME for staff
+  remove NAME [--purge] [--yes]   a person's container and account; --purge: her files as well; --json: a request
+  suspend --json           a framed request: sessions and container of somebody who was locked out end
+  start NAME, stop NAME    anybody's container (staff)
+  come-back [NAME]         starts the containers that ran before a reboot
+  doctor [--fix] [--json]  compares this server with its journal and the portal; --fix corrects it
   set-keys                 framed requests, each answered: writes everybody's public keys
   report                   a framed request: what this server is and has
   reconcile                everybody's files attached, port rules as the running containers need them; tells the
@@ -42,7 +48,16 @@ USAGE = """usage: labhost VERB
   check                    is this server fit?
   version
 """
-SECONDS = {"user": 3600, "register": 1800, "templates": 1800, "report": 60}  # set-keys counts each of its requests
+SECONDS = {  # set-keys counts each of its requests
+    "user": 3600,
+    "register": 1800,
+    "templates": 1800,
+    "report": 60,
+    "remove": 1800,
+    "suspend": 300,
+    "come-back": 3600,
+    "doctor": 3600,
+}
 CONSOLE_SECONDS = console.SECONDS + 60
 
 
@@ -121,6 +136,30 @@ def _register_request(request: dict[str, Any]) -> dict[str, Any]:
         "port": user.port,
         "address": user.address,
     }
+
+
+def _remove(words: list[str]) -> int:
+    return _for_machines(staff.remove_request) if words == ["--json"] else _by_staff(staff.remove)(words)
+
+
+def _suspend(words: list[str]) -> int:
+    return _for_machines(staff.suspend_request) if words == ["--json"] else _usage()
+
+
+def _by_staff(action: Callable[[list[str], Progress], int]) -> Callable[[list[str]], int]:
+    """A verb of administrators. Its own exit status counts: 0 done, 1 not, 2 wrong use."""
+
+    def handler(words: list[str]) -> int:
+        say, code = Progress(sys.stdout), 0
+
+        def work() -> None:
+            nonlocal code
+            code = action(words, say)
+
+        failed = _for_people(work, say)
+        return _usage() if code == staff.WRONG else failed or code
+
+    return handler
 
 
 def _set_keys(words: list[str]) -> int:
@@ -214,6 +253,12 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "register": _register,
     "set-keys": _set_keys,
     "report": _report,
+    "remove": _remove,
+    "suspend": _suspend,
+    "start": _by_staff(staff.start),
+    "stop": _by_staff(staff.stop),
+    "come-back": _by_staff(staff.come_back),
+    "doctor": _by_staff(staff.examine),
     "reconcile": _reconcile,
     "templates": _templates,
     "nvidia": _nvidia,

@@ -5,11 +5,13 @@ import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from . import (
     accounts,
     dhcp,
+    faults,
     files,
     limits,
     locks,
@@ -58,20 +60,29 @@ def held(host: Host, user: User, doing: str) -> Iterator[tuple[User, Account]]:
         yield now, accounts.identity(host, now)
 
 
-def start(host: Host, user: User, say: Progress) -> None:
-    """The seed's "Start the Container". Safe to repeat: a running container stays, its rule is healed."""
+def start(host: Host, user: User, say: Progress, *, again: bool = False) -> None:
+    """The seed's "Start the Container". Safe to repeat: a running container stays, its rule is healed.
+
+    With `again` only a container that is wanted running: nobody's stop is undone.
+    """
     with held(host, user, "starting or stopping") as (user, account):
+        if again and user.wanted != "running":
+            return
         _refresh(host, user, say)
         say.line(f"port: {user.port}")
         lxc.prepare(host, account)  # first, for its cgroup tells which limits this server can enforce
         write_config(host, user)
         systems.ready(host, user, account, say)
+        faults.point("start:configured")
         _bring_up(host, user, account, say)
+        faults.point("start:up")
         user.wanted = "running"
         state.save_user(host, user)
+        faults.point("start:noted")
         # While it boots: LXC itself gave the address, before its init ran.
         _check_address(host, user, account)
         apply_rules(host)
+        faults.point("start:ruled")
         with say.during("waiting for its sshd"):
             answered = _wait_for_sshd(host, user, account)
         if answered:
@@ -80,6 +91,7 @@ def start(host: Host, user: User, say: Progress) -> None:
             apply_rules(host)
             raise systems.gave_up(host, user, account, LabhostError(_end_of(host, account)))
         say.line(f"address: {user.address}")
+        faults.point("start:answered")
         say.line(f"forward: {host.config.address}:{user.port} leads to {user.address}:22")
         if not answered:
             raise LabhostError(
@@ -102,12 +114,15 @@ def halt(host: Host, user: User, account: Account, say: Progress) -> bool:
     """Takes the rules away, then stops the container; False if it did not run. The person's lock is held."""
     user.wanted = "stopped"
     state.save_user(host, user)
+    faults.point("stop:noted")
     apply_rules(host)
+    faults.point("stop:ruled")
     if not lxc.is_running(host, account):
         return False
     say.line("stopping the container")
     with say.during("stopping the container"):
         lxc.stop(host, account, grace=0 if user.unfinished else STOP_GRACE)
+    faults.point("stop:down")
     log.note(f"{user.name}: container stopped")
     say.line("the container is stopped")
     return True
@@ -141,22 +156,33 @@ def write_config(host: Host, user: User) -> None:
             others = [other for other in state.all_users(host) if other.name != user.name]
             user.address = network.address_for(host, user, others)
             state.save_user(host, user)
-    path = lxc.folder(host, user.name) / user.name / "config"
-    extra = limits.render(user.limits, limits.controllers(host, user))
-    extra += nvidia.mounts(host.config, limits.gpus(user))
-    files.write_atomic(path, lxcconfig.render(host, user, extra), mode=0o644)
+    files.write_atomic(config_file(host, user), config_text(host, user), mode=0o644)
     dhcp.reserve(host, user)
+
+
+def config_file(host: Host, user: User) -> Path:
+    return lxc.folder(host, user.name) / user.name / "config"
+
+
+def config_text(host: Host, user: User) -> str:
+    extra = limits.render(user.limits, limits.controllers(host, user))
+    return lxcconfig.render(host, user, [*extra, *nvidia.mounts(host.config, limits.gpus(user))])
 
 
 def apply_rules(host: Host) -> None:
     """Rules for the containers that are wanted and run, and for no others."""
     with locks.held(host, locks.RULES, seconds=30, doing="port rules are being set"):
-        forwards = []
-        for user in state.all_users(host):
-            if user.registered and user.wanted == "running" and runs(host, user):
-                forwards.append(network.Forward(user.port, user.address))
-                forwards += [network.Forward(pair.outside, user.address, pair.inside) for pair in ports.of(host, user)]
-        network.apply_rules(host, forwards)
+        network.apply_rules(host, forwards(host))
+
+
+def forwards(host: Host) -> list[network.Forward]:
+    """What the port rules must be now."""
+    found = []
+    for user in state.all_users(host):
+        if user.registered and user.wanted == "running" and runs(host, user):
+            found.append(network.Forward(user.port, user.address))
+            found += [network.Forward(pair.outside, user.address, pair.inside) for pair in ports.of(host, user)]
+    return found
 
 
 def reconcile(host: Host) -> None:

@@ -39,7 +39,7 @@ class Batch:
     def stage(self, user: User, place: str, keys: Sequence[PublicKey]) -> str:
         """written (after commit), unchanged, or absent if she has no such place. LabhostError, OSError."""
         with _folder(self._host, user, place, self._known) as folder:
-            if folder is None:
+            if folder is None or (user.removal and keys):
                 return "absent"
             owner, mode, text = _file(user, place, keys)
             if not beneath.stage_file(folder, NAME, text, owner=owner, mode=mode, durable=self._few):
@@ -85,7 +85,7 @@ class Batch:
 def write(host: Host, user: User, place: str, keys: Sequence[PublicKey]) -> str:
     """One file of one person at once: written, unchanged or absent. Keys lock held."""
     with _folder(host, user, place, None) as folder:
-        if folder is None:
+        if folder is None or (user.removal and keys):
             return "absent"
         owner, mode, text = _file(user, place, keys)
         new = beneath.replace_file(folder, NAME, text, owner=owner, mode=mode)

@@ -16,6 +16,7 @@ from .names import printable
 from .run import Account, Result, run
 
 LOG_NAME = "lab-iam-lxc.log"
+LINK_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,13 @@ def start(host: Host, account: Account, *, config: Path | None = None, init: Seq
         "--",
         *init,
     ]
-    result = _scoped(host, account, words, timeout=40)
-    if not result.ok:
-        raise LabhostError(f"the container did not start: {diagnosis(host, account) or result.complaint}")
+    deadline = time.monotonic() + LINK_SECONDS
+    while not (result := _scoped(host, account, words, timeout=40)).ok:
+        reason = diagnosis(host, account) or result.complaint
+        # The monitor of a start that failed just now has not given her one link to the bridge back yet.
+        if "Quota reached" not in reason or time.monotonic() >= deadline:
+            raise LabhostError(f"the container did not start: {reason}")
+        time.sleep(0.2)
 
 
 def stop(host: Host, account: Account, *, grace: int) -> None:

@@ -98,6 +98,23 @@ def allow_hairpin(host: Host, link: str) -> None:
         port.write_text("1\n")
 
 
+def current_rules() -> tuple[set[str], set[str]]:
+    """The rules in our own chains, and which of the jumps to them are there, as `iptables-save` writes them."""
+    rules, jumps = set(), set()
+    for table in ("nat", "filter"):
+        shown = run(["/usr/sbin/iptables-save", "-t", table], timeout=20).check("the port rules cannot be read")
+        for line in shown.out.decode("utf-8", "replace").splitlines():
+            if line.startswith("-A LAB-IAM-"):
+                rules.add(line)
+            jumps |= {ours for where, chain, ours in JUMPS if table == where and line == f"-A {chain} -j {ours}"}
+    return rules, jumps
+
+
+def normal(rule: str) -> frozenset[str]:
+    """A rule's options without their order, which iptables-save changes."""
+    return frozenset(re.split(r" (?=-)", rule))
+
+
 def _leases(host: Host, *, own: str) -> set[str]:
     """Addresses that lxc-net's dnsmasq has given to others: `expiry MAC address name id` in its lease file."""
     text = files.read_text(host.paths.leases / f"dnsmasq.{host.config.bridge}.leases") or ""

@@ -7,7 +7,22 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import accounts, container, delivery, faults, inside, keyfiles, locks, log, lxc, portal, state, storage
+from . import (
+    accounts,
+    container,
+    delivery,
+    faults,
+    inside,
+    kept,
+    keyfiles,
+    locks,
+    log,
+    lxc,
+    portal,
+    removal,
+    state,
+    storage,
+)
 from .config import Host
 from .errors import LabhostError, PortalUnavailable, Refused
 from .keys import as_entry
@@ -44,6 +59,10 @@ def register(host: Host, name: str, say: Progress) -> Registered:
     with locks.held(host, locks.of_user(name), seconds=WAIT, doing=f"{name} is being registered"):
         user = state.load_user(host, name)
         accounts.refuse_foreign(host, name, user)
+        if user is not None and user.removal:
+            say.line("an earlier removal is finished first")
+            removal.finish(host, user, say)
+            user = None
         if user is not None and _complete(host, user):
             return Registered(user, created=False)
         run = Run(host, _continued(host, user or User(name)), say)
@@ -56,6 +75,9 @@ def register(host: Host, name: str, say: Progress) -> Registered:
             log.note(f"{name}: registration failed: {error}", warning=True)
             raise
     log.note(f"{name}: registered")
+    gone = kept.load(host, name)
+    if gone is not None and gone.kept:
+        say.line(f"files of an earlier container are kept in {', '.join(gone.kept)}; ask the lab's staff for them")
     return Registered(run.user, created=True)
 
 
@@ -67,8 +89,10 @@ def _continued(host: Host, user: User) -> User:
     """What is left of an earlier run; steps whose result is gone are forgotten, and so done again."""
     user.registered = False
     if accounts.entry_of(host, user) is None:
-        user.steps, user.uid, user.gid = [], 0, 0
-        user.account = "creating" if user.account == "creating" else ""
+        # Somebody's userdel leaves the home: it is still ours, and her files in it are never taken back.
+        user.steps = ["clone"] if storage.of(host, user).exists(user) else []
+        user.uid = user.gid = 0
+        user.account = "creating" if user.account else ""
     elif not storage.of(host, user).exists(user):
         user.steps = user.steps[: user.steps.index("clone")] if "clone" in user.steps else user.steps
     return user
@@ -90,7 +114,7 @@ def _steps(run: Run) -> None:
 
 def _is_done(user: User, name: str) -> bool:
     """What may have changed meanwhile is redone; a container is started again if it must run for `inside`."""
-    if name in ("fetch", "keys", "config"):
+    if name in ("fetch", "keys", "config", "shell"):
         return False
     return ("inside" if name == "start" else name) in user.steps
 

@@ -72,6 +72,15 @@ def _write_iam_key(paths: Paths, line: str) -> None:
 
 def check(host: Host, say: Progress) -> None:
     """Refused with the first reason why people must not be let onto this server."""
+    check_policy(host)
+    for path in untrusted():
+        raise Refused(f"{path} must belong to root, and nobody else may write it")
+    archives.prepare(host)
+    say.line(f"driver: {nvidia.host_version(host.config) or 'none'}, storage: {host.config.storage}")
+
+
+def check_policy(host: Host) -> None:
+    """Refused if groups, sudo or the bridge are not as they must be."""
     for group in host.config.groups:
         try:
             grp.getgrnam(group)
@@ -80,18 +89,24 @@ def check(host: Host, say: Progress) -> None:
     free = sudoers.without_password(sudoers.read(), host.config.groups)
     if free:
         raise Refused(f"sudoers lets the group {free[0]} work without a password: remove NOPASSWD, or correct --groups")
-    for path in TRUSTED:
-        if os.path.lexists(path):
-            _check_trusted(Path(path))
     if not Path("/sys/class/net", host.config.bridge).exists():
         raise Refused(f"the bridge {host.config.bridge} does not exist; see systemctl status lxc-net")
-    archives.prepare(host)
-    say.line(f"driver: {nvidia.host_version(host.config) or 'none'}, storage: {host.config.storage}")
 
 
-def _check_trusted(path: Path) -> None:
-    for part in (path, *path.parents):
-        status = os.lstat(part)
-        sticky = status.st_mode & stat.S_ISVTX and stat.S_ISDIR(status.st_mode)
-        if status.st_uid != 0 or (status.st_mode & 0o022 and not sticky and not stat.S_ISLNK(status.st_mode)):
-            raise Refused(f"{part} must belong to root, and nobody else may write it (needed for {path})")
+def untrusted() -> list[str]:
+    """What others than root could change, among what root trusts, with all that is below it and all above it."""
+    found: dict[str, bool] = {}
+    for name in TRUSTED:
+        if os.path.lexists(name):
+            path = Path(name)
+            below = path.rglob("*") if name.endswith("/labhost") and path.is_dir() else ()
+            for part in (path, *path.parents, *below):
+                found.setdefault(str(part), _is_roots(part))
+    return [name for name, is_roots in found.items() if not is_roots]
+
+
+def _is_roots(path: Path) -> bool:
+    status = os.lstat(path)
+    sticky = bool(status.st_mode & stat.S_ISVTX) and stat.S_ISDIR(status.st_mode)
+    open_to_others = bool(status.st_mode & 0o022) and not sticky and not stat.S_ISLNK(status.st_mode)
+    return status.st_uid == 0 and not open_to_others

@@ -40,6 +40,8 @@ class User:
     unfinished: bool = False  # the current system has not got its account and keys yet
     forwards: list[list[int]] = field(default_factory=list)  # pairs: port inside, port of the server
     limits: dict[str, str] = field(default_factory=dict)  # as the portal last gave them, see limits.py
+    removal: str = ""  # "keep" or "purge" (her files) once a removal has begun
+    kept: str = ""  # where a removal puts her files
 
     @property
     def managed(self) -> bool:

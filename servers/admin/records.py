@@ -1,11 +1,15 @@
 """Rows that services write, to be read."""
 
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
 
 from accounts.admin import MachineMade
+from servers.admin.actor import actor_of
 from servers.models import Container, Placement, Registration, Sync
+from servers.services import registration, removal
 
 
 @admin.register(Container)
@@ -14,6 +18,31 @@ class ContainerAdmin(MachineMade):
     list_filter = ["state", "server"]
     list_select_related = ["user", "server"]
     search_fields = ["user__username", "server__name", "address"]
+    actions = ["remove_container"]
+
+    @admin.action(description="Remove…")
+    def remove_container(self, request: HttpRequest, chosen: QuerySet[Container]) -> HttpResponse | None:
+        if not request.user.has_perm("servers.change_server"):
+            raise PermissionDenied
+        if "confirmed" not in request.POST:
+            context = {
+                **self.admin_site.each_context(request),
+                "title": "Remove these containers?",
+                "opts": self.model._meta,
+                "chosen": chosen,
+                "action": request.POST.get("action", ""),
+            }
+            return TemplateResponse(request, "servers/admin_remove.html", context)
+        purge = request.POST.get("purge") == "yes"
+        for row in chosen:
+            try:
+                removal.request(actor=actor_of(request), server=row.server, user=row.user, purge=purge)
+            except registration.RegistrationRefused as refused:
+                self.message_user(request, str(refused), messages.ERROR)
+            else:
+                words = f"{row}: removal ordered; see Registrations for its progress."
+                self.message_user(request, words, messages.SUCCESS)
+        return None
 
 
 @admin.register(Sync)
@@ -35,14 +64,16 @@ class RegistrationAdmin(MachineMade):
     list_display = [
         "user",
         "server",
+        "kind",
         "state",
         "requested_by",
         "attempts",
+        "next_attempt",
         "started_at",
         "finished_at",
         "error",
     ]
-    list_filter = ["state", "server"]
+    list_filter = ["kind", "state", "server"]
     list_select_related = ["user", "server"]
     search_fields = ["user__username", "server__name", "error"]
     date_hierarchy = "created_at"

@@ -1,15 +1,19 @@
 """What the commands share: whole helps, exit statuses 0, 1 and 2, no question without a terminal."""
 
 import sys
+import time
 from argparse import RawDescriptionHelpFormatter
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from servers.models import Server
+from accounts.models import User
+from servers.models import Registration, Server
+from servers.services import registration
 
 ACTOR = "manage.py"
 FAILED, USAGE = 1, 2
+WAIT_SECONDS = 600
 
 
 class LabCommand(BaseCommand):
@@ -35,3 +39,30 @@ class LabCommand(BaseCommand):
             known = ", ".join(Server.objects.values_list("name", flat=True)) or "none yet; see add_server"
             raise CommandError(f"There is no server {name}. Known: {known}.", returncode=USAGE)
         return server
+
+    def person(self, name: str) -> User:
+        person = User.objects.filter(username=name.lower()).first()
+        if person is None:
+            raise CommandError(f"The portal knows no person {name}.", returncode=USAGE)
+        return person
+
+    def carry_out(self, order: Registration) -> None:
+        """Have the order carried out here, or by the worker if that was faster; its progress is shown."""
+        if not registration.run(only=order, tell=self.say):
+            self._follow(order)
+        order.refresh_from_db()
+        if order.state != Registration.State.SUCCEEDED:
+            raise CommandError(order.error or "It is not finished yet; see Registrations in the admin.")
+
+    def _follow(self, order: Registration) -> None:
+        """Show the log that the worker writes, until it has finished."""
+        shown, end = 0, time.monotonic() + WAIT_SECONDS
+        while time.monotonic() < end:
+            order.refresh_from_db()
+            lines = order.log.splitlines()
+            for line in lines[shown:]:
+                self.say(line)
+            shown = len(lines)
+            if order.finished_at is not None:
+                return
+            time.sleep(0.5)

@@ -222,7 +222,12 @@ class Sync(models.Model):
 
 
 class Registration(models.Model):
-    """One order to make a person's container on a server, and what became of it."""
+    """One order to make, remove or suspend a person's container on a server, and what became of it."""
+
+    class Kind(models.TextChoices):
+        REGISTER = "register"
+        REMOVE = "remove"
+        SUSPEND = "suspend"
 
     class State(models.TextChoices):
         QUEUED = "queued"
@@ -237,9 +242,12 @@ class Registration(models.Model):
         related_name="registrations",
         verbose_name="person",
     )
+    kind = models.CharField(max_length=16, choices=Kind.choices, default=Kind.REGISTER)
+    purge = models.BooleanField(default=False, help_text="Removal: are the files deleted as well?")
     state = models.CharField(max_length=16, choices=State.choices, default=State.QUEUED)
     requested_by = models.CharField(max_length=64)
     attempts = models.PositiveIntegerField(default=0)
+    next_attempt = models.DateTimeField("next try", null=True, blank=True)
     lease_until = models.DateTimeField(null=True, blank=True)
     lease_holder = models.CharField(max_length=64, blank=True)
     log = models.TextField(blank=True)
@@ -260,10 +268,14 @@ class Registration(models.Model):
                 condition=Q(state__in=["queued", "running", "succeeded", "failed"]),
                 name="registration_state_is_known",
             ),
+            models.CheckConstraint(
+                condition=Q(kind="remove") | Q(kind__in=["register", "suspend"], purge=False),
+                name="registration_kind_is_known",
+            ),
         ]
 
     def __str__(self) -> str:
-        return f"{self.user} on {self.server} ({self.state})"
+        return f"{self.kind} {self.user} on {self.server} ({self.state})"
 
 
 class Worker(models.Model):

@@ -96,15 +96,21 @@ def record_all(results: Sequence[tuple[Claim, Outcome]]) -> list[Sync]:
     with transaction.atomic():
         held = {server.pk: server for server in _still_ours(results)}
         ours = [(claim, outcome) for claim, outcome in results if claim.server.pk in held]
+        # A person who was not served is noted before the server counts as up to date: never live for a moment.
+        _note_answers([pair for pair in ours if pair[1].state != Sync.State.SUCCEEDED], now)
         _update_servers(ours, held, now)
         _finish_syncs(ours, now)
         applied = [(claim.server, outcome.answer) for claim, outcome in ours if outcome.answer is not None]
         placements.confirm(applied, now=now)
         guards.note_applied([server for server, _ in applied])
-    for claim, outcome in ours:
+    _note_answers([pair for pair in ours if pair[1].state == Sync.State.SUCCEEDED], now)
+    return [claim.sync for claim, _ in ours]
+
+
+def _note_answers(results: Sequence[tuple[Claim, Outcome]], now: datetime) -> None:
+    for claim, outcome in results:
         if outcome.answer is not None:
             _note_answer(claim, outcome.answer, whole=outcome.whole, now=now)
-    return [claim.sync for claim, _ in ours]
 
 
 def _still_ours(results: Sequence[tuple[Claim, Outcome]]) -> list[Server]:

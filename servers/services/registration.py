@@ -1,4 +1,4 @@
-"""Make a person's container on a server: an order in a row, carried out by the worker over SSH."""
+"""Make or remove a person's container on a server: an order in a row, carried out by the worker over SSH."""
 
 import contextlib
 import logging
@@ -29,7 +29,23 @@ LEASE = timedelta(seconds=SECONDS + 20)
 MAX_ATTEMPTS = 3
 MAX_LOG = 64 * 1024
 WRITE_EVERY = 0.5  # seconds between updates of the log, which a page reads meanwhile
-State = Registration.State
+POSTPONE_LEAST, POSTPONE_MOST = 10.0, 300.0
+State, Kind = Registration.State, Registration.Kind
+
+
+_REQUESTED = {
+    Kind.REGISTER: "container.requested",
+    Kind.REMOVE: "container.removal_requested",
+    Kind.SUSPEND: "container.suspension_requested",
+}
+_VERBS: dict[tuple[str, bool], str] = {
+    (Kind.REGISTER, True): "container.registered",
+    (Kind.REGISTER, False): "container.failed",
+    (Kind.REMOVE, True): "container.removed",
+    (Kind.REMOVE, False): "container.removal_failed",
+    (Kind.SUSPEND, True): "container.suspended",
+    (Kind.SUSPEND, False): "container.suspension_failed",
+}
 
 
 class RegistrationRefused(Exception):
@@ -67,16 +83,24 @@ def request(*, actor: str, server: Server, user: User) -> Registration:
         raise RegistrationRefused(f"{server.name} is disabled: enable it first.")
     if not user.is_active or not hasattr(user, "port"):
         raise RegistrationRefused(f"{user.username} has no port or is locked out: let this person sign in once.")
-    with transaction.atomic():
-        order, is_new = Registration.objects.get_or_create(
-            server=server,
-            user=user,
-            state__in=[State.QUEUED, State.RUNNING],
-            defaults={"requested_by": actor[:64], "state": State.QUEUED},
-        )
-        if is_new:
-            audit.record(actor=actor, verb="container.requested", object=user.username, detail={"server": server.name})
-        queue.soon(queue.REGISTER)
+    return place(actor=actor, server=server, user=user, kind=Kind.REGISTER)
+
+
+@transaction.atomic
+def place(*, actor: str, server: Server, user: User, kind: str, purge: bool = False) -> Registration:
+    """The open order of this kind, made if there is none. Raises RegistrationRefused if there is another's."""
+    order, is_new = Registration.objects.get_or_create(
+        server=server,
+        user=user,
+        state__in=[State.QUEUED, State.RUNNING],
+        defaults={"requested_by": actor[:64], "state": State.QUEUED, "kind": kind, "purge": purge},
+    )
+    if (order.kind, order.purge) != (kind, purge):
+        raise RegistrationRefused(f"Another order for {user.username} on {server.name} is open: wait for its end.")
+    if is_new:
+        detail = {"server": server.name, "purge": purge}
+        audit.record(actor=actor, verb=_REQUESTED[Kind(kind)], object=user.username, detail=detail)
+    queue.soon(queue.REGISTER)
     return order
 
 
@@ -111,12 +135,15 @@ def recover() -> int:
         state=State.FAILED, finished_at=timezone.now(), lease_until=None, error=words
     )
     lost.update(state=State.QUEUED, lease_until=None)
-    return Registration.objects.filter(state=State.QUEUED).count()
+    return _waiting(None).count()
 
 
 def _waiting(only: Registration | None) -> QuerySet[Registration]:
+    """Orders that are due; `only` this one, due or not."""
     waiting = Registration.objects.filter(state=State.QUEUED)
-    return waiting if only is None else waiting.filter(pk=only.pk)
+    if only is not None:
+        return waiting.filter(pk=only.pk)
+    return waiting.filter(Q(next_attempt__isnull=True) | Q(next_attempt__lte=timezone.now()))
 
 
 def _claim(only: Registration | None) -> _Claim | None:
@@ -138,9 +165,13 @@ def _claim(only: Registration | None) -> _Claim | None:
 def _carry_out(claim: _Claim, tell: Callable[[str], None] | None) -> None:
     row, lines = claim.registration, _Log(claim.registration, tell)
     try:
-        error = _register(row, lines)
+        error = _order(row, lines)
     except RemoteError as failure:
         error = failure.message
+        if row.kind != Kind.REGISTER and not failure.permanent:
+            lines.flush()
+            _postpone(claim, error)
+            return
     except Exception:
         log.exception("The registration of %s failed in an unforeseen way.", row)
         error = "Internal error; see the worker's log."
@@ -148,17 +179,38 @@ def _carry_out(claim: _Claim, tell: Callable[[str], None] | None) -> None:
     _finish(claim, error)
 
 
-def _register(row: Registration, lines: _Log) -> str:
-    """ "" if the container is there, else the reason. The server's containers are noted in either case."""
-    server = row.server
+def _order(row: Registration, lines: _Log) -> str:
+    """ "" if the container is there (or gone), else the reason. The server's containers are noted in either case."""
+    server, name = row.server, row.user.username
+    if row.kind == Kind.REMOVE:
+        verb, request_ = protocol.REMOVE, protocol.build_remove(name, purge=row.purge)
+    elif row.kind == Kind.SUSPEND:
+        verb, request_ = protocol.SUSPEND, protocol.build_suspend(name)
+    else:
+        verb, request_ = protocol.REGISTER, protocol.build_register(name)
     with hosts.connect(server, seconds=SECONDS) as host:
-        framed = protocol.frame(protocol.build_register(row.user.username))
-        answer = ask(host, protocol.REGISTER, framed, on_line=lines)
+        answer = ask(host, verb, protocol.frame(request_), on_line=lines)
         with contextlib.suppress(RemoteError):  # the order itself is answered; a push tells the same later
             status = ask(host, protocol.STATUS, protocol.frame(protocol.build_status()))
             if status.ok:
                 recording.note_status(server, status)
-    return "" if answer.ok else f"{server.name}: {answer.message or answer.code}"
+    if row.kind != Kind.REGISTER and answer.code == "busy":
+        raise RemoteError("busy", f"{server.name}: {answer.message}")
+    is_gone = row.kind != Kind.REGISTER and answer.code == "not_registered"
+    return "" if answer.ok or is_gone else f"{server.name}: {answer.message or answer.code}"
+
+
+def _postpone(claim: _Claim, error: str) -> None:
+    """A server that is away or busy does not end a removal or suspension: it waits half as long as it has waited."""
+    row, now = claim.registration, timezone.now()
+    seconds = min(POSTPONE_MOST, max(POSTPONE_LEAST, (now - row.created_at).total_seconds() / 2))
+    Registration.objects.filter(pk=row.pk, state=State.RUNNING, lease_until=claim.lease).update(
+        state=State.QUEUED,
+        attempts=0,  # counts what ended without an answer of ours: a worker that died
+        lease_until=None,
+        next_attempt=now + timedelta(seconds=seconds),
+        error=error[:500],
+    )
 
 
 @transaction.atomic
@@ -174,7 +226,7 @@ def _finish(claim: _Claim, error: str) -> None:
     if done:
         audit.record(
             actor=row.requested_by,
-            verb="container.registered" if not error else "container.failed",
+            verb=_VERBS[row.kind, not error],
             object=row.user.username,
             detail={"server": row.server.name} | ({"error": error[:300]} if error else {}),
         )

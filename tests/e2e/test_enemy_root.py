@@ -1,8 +1,9 @@
 """Cases H1-H5 on the real server: root inside the container attacks the next push of keys."""
 
 import shlex
-import threading
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -11,8 +12,22 @@ from tests.lab.people import Iam, paste, register, restore
 from tests.lab.walk import Walk, body, eventually
 
 KEYS = "/home/alice/.ssh/authorized_keys"
-# What a push may change; everything else of the host must be as before.
-WATCHED = "/etc /root /public /usr/local /home/iam /home/bob/.ssh"
+# Everything of the host that a push has no business with: all of it must be as before, content, owner and mode.
+WATCHED = "/etc /root /public /usr/local /srv /home/iam /home/bob/.ssh /var/lib/lab-iam/users/bob.json"
+# As fast as the kernel can: each swaps two names for 30 s (renameat2 with RENAME_EXCHANGE, number 316 on x86-64).
+RACE = """
+mkdir -p /race && cd /race && rm -rf /race/*
+ln -s /etc folder-link; ln -s /etc/passwd file-link; ln -s /root home-link; ln -s /etc/shadow new-link
+swap='my ($a, $b) = @ARGV; my $end = time + 30; my $n = 0;
+while (time < $end) { for (1..1000) { $n++ if syscall(316, -100, $a, -100, $b, 2) == 0 } } print "$n\n"'
+lure='my ($t, $n) = @ARGV; my $end = time + 30; my $k = 0;
+while (time < $end) { for (1..1000) { $k++ if symlink($t, $n); unlink $n } } print "$k\n"'
+perl -e "$swap" /home/alice/.ssh folder-link > 1 &
+perl -e "$swap" /home/alice/.ssh/authorized_keys file-link > 2 &
+perl -e "$swap" /home/alice home-link > 3 &
+perl -e "$lure" /etc/shadow /home/alice/.ssh/.authorized_keys.lab-iam-new > 4 &
+wait; cat 1 2 3 4
+"""
 
 
 def watched(lab: Lab) -> str:
@@ -38,12 +53,12 @@ def rootfs() -> str:
     return "/home/alice/.local/share/lxc/alice/rootfs"
 
 
-def attack(lab: Lab, command: str) -> None:
-    """As root inside alice's container."""
+def attack(lab: Lab, command: str) -> str:
+    """As root inside alice's container; what it printed."""
     walk = Walk(lab)
     walk.user = "alice"
     pid = walk.lxc_info("-pH")
-    lab.servers["gpu17"].run(f"nsenter -t {pid} -a -- /bin/sh -c {shlex.quote(command)}")
+    return lab.servers["gpu17"].run(f"nsenter -t {pid} -a -- /bin/sh -c {shlex.quote(command)}").stdout
 
 
 def push(lab: Lab) -> dict[str, dict[str, str]]:
@@ -83,16 +98,25 @@ def test_h1_a_symlink_is_never_followed(lab: Lab, alice: object, kind: str) -> N
 
 def test_h2_swapped_at_full_speed_during_the_write(lab: Lab, alice: object) -> None:
     before = watched(lab)
-    swap = "cd /home/alice; rm -rf real; cp -a .ssh real; while :; do rm -rf .ssh; ln -s /etc .ssh; rm -f .ssh; cp -a real .ssh; done"
-    racer = threading.Thread(target=attack, args=(lab, f"timeout 15 sh -c '{swap}' || true"))
-    racer.start()
-    seen = set()
-    while racer.is_alive():
-        seen.add(push(lab)["alice"]["container"])
-    racer.join()
-    attack(lab, "rm -rf /home/alice/real")
-    assert watched(lab) == before
-    assert seen <= {"written", "unchanged", "failed"}
+    with ThreadPoolExecutor() as pool:
+        race = pool.submit(attack, lab, RACE)
+        seen: Counter[str] = Counter()
+        while not race.done():
+            seen[push(lab)["alice"]["container"]] += 1
+        swapped = [int(line) for line in race.result().split()]
+    after = watched(lab)
+    _undo_race(lab)
+    assert after == before
+    assert sum(swapped) > 100_000 and len(swapped) == 4, f"too slow a race: {swapped}"
+    assert sum(seen.values()) >= 10 and set(seen) <= {"written", "unchanged", "failed"}, seen
+
+
+def _undo_race(lab: Lab) -> None:
+    """Her home is wherever the last exchange has left it."""
+    attack(
+        lab,
+        "if [ -L /home/alice ]; then rm /home/alice; mv /race/home-link /home/alice; fi; rm -rf /home/alice/.ssh /race",
+    )
 
 
 OBSTACLES = {
@@ -141,11 +165,11 @@ def test_h5_what_was_written_is_accepted_by_the_containers_sshd(lab: Lab, alice:
 def test_h6_nothing_of_the_container_is_run_by_the_host(lab: Lab, alice: object) -> None:
     """Hostile shell, ldconfig and driver libraries inside; start must neither hang nor run them outside."""
     person = lab.people["alice"]
-    trap = "#!/bin/busybox sh\\ncat /proc/self/uid_map >> /pwned\\n"
+    trap = '#!/bin/bash\\ncat /proc/self/uid_map >> /pwned\\nexec %s.real "$@"\\n'
     attack(
         lab,
-        "for f in /sbin/ldconfig /usr/bin/nvidia-smi; do mv $f $f.real 2>/dev/null;"
-        f" printf '{trap}' > $f; chmod 755 $f; done;"
+        "for f in /sbin/ldconfig /usr/bin/nvidia-smi /usr/bin/dash; do mv $f $f.real 2>/dev/null;"
+        f" printf '{trap}' $f > $f; chmod 755 $f; done;"
         " rm -f /usr/lib/x86_64-linux-gnu/libcuda.so.1; ln -s /etc/shadow /usr/lib/x86_64-linux-gnu/libcuda.so.1",
     )
     before = watched(lab)
@@ -153,4 +177,4 @@ def test_h6_nothing_of_the_container_is_run_by_the_host(lab: Lab, alice: object)
     person.ssh("gpu17-manage", timeout=90)
     assert watched(lab) == before
     assert lab.servers["gpu17"].run("test -e /pwned", check=False).returncode == 1
-    attack(lab, "mv /sbin/ldconfig.real /sbin/ldconfig; rm -f /usr/bin/nvidia-smi")
+    attack(lab, "for f in /sbin/ldconfig /usr/bin/dash; do mv $f.real $f; done; rm -f /usr/bin/nvidia-smi /pwned")

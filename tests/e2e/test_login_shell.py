@@ -11,7 +11,7 @@ import pytest
 
 from tests.lab.lab import Lab
 from tests.lab.people import register
-from tests.lab.walk import Walk, eventually
+from tests.lab.walk import Walk
 
 WORDS = [
     "id",
@@ -195,21 +195,3 @@ def test_a_user_cannot_write_in_her_home_on_the_host(lab: Lab) -> None:
     register(lab, "alice")
     done = lab.servers["gpu17"].run("runuser -u alice -- touch /home/alice/x /home/alice/.ssh/rc", check=False)
     assert done.returncode != 0 and "Permission denied" in done.stderr
-
-
-def test_after_a_reboot_no_rule_points_anywhere_wrong_and_start_works(lab: Lab) -> None:
-    """F2: the server loses its current with a container running."""
-    alice = register(lab, "alice")
-    alice.ssh("gpu17-manage")
-    walk = Walk(lab)
-    walk.user = "alice"
-    machine = lab.servers["gpu17"]
-    machine.reboot()
-    from tests.lab import nvidia
-
-    nvidia.make_devices(machine)
-    eventually(lambda: "LAB-IAM-PRE" in machine.run("iptables-save -t nat").stdout, "our chains after the boot")
-    assert walk.container_state() != "RUNNING"
-    assert f"--dport {walk.port} " not in machine.run("iptables-save -t nat").stdout
-    alice.ssh("gpu17-manage")
-    assert alice.ssh("gpu17", "id -un").stdout.strip() == "alice"

@@ -19,7 +19,13 @@ WORDS = (
     "top",
 )
 HELPERS = {
-    "iam": ['/home/iam/set_authorized_keys.py ""', "/root/new-lxc.bash --json", "/usr/local/sbin/labhost report"],
+    "iam": [
+        '/home/iam/set_authorized_keys.py ""',
+        "/root/new-lxc.bash --json",
+        "/usr/local/sbin/labhost remove --json",
+        "/usr/local/sbin/labhost report",
+        "/usr/local/sbin/labhost suspend --json",
+    ],
     "register": ["/root/new-lxc.bash --stdin"],
     "alice": [f"/usr/local/sbin/labhost user {word}" for word in WORDS],
 }
@@ -67,6 +73,8 @@ def test_p1_another_command_is_refused(lab: Lab) -> None:
             "id",
             "/usr/local/sbin/labhost",
             "/usr/local/sbin/labhost user start x",
+            "/usr/local/sbin/labhost remove alice",
+            "/usr/local/sbin/labhost doctor --fix",
             "/root/new-lxc.bash bob",
         ):
             done = machine.run(f"runuser -u {account} -- sudo -n {command}", check=False)

@@ -39,6 +39,8 @@ def labhost(folder: Path, verb: str) -> int:
     verbs = {
         "status": lambda _: cli.report(host),
         "register": lambda request: register(folder, request["user"]),
+        "suspend": lambda _: suspend(folder),
+        "remove": lambda request: remove(folder, request["user"], request["purge"]),
     }
     return int(cli._for_machines(verbs[verb]))
 
@@ -60,6 +62,28 @@ def take_request() -> None:
     header = sys.stdin.buffer.readline().split()
     if len(header) == 4:
         sys.stdin.buffer.read(int(header[2]))
+
+
+def remove(folder: Path, user: str, purge: bool) -> dict[str, object]:
+    """Stands in for the twelve steps of a removal, as `register` does."""
+    path = folder / f"state/users/{user}.json"
+    if not path.exists():
+        error = {"code": "not_registered", "message": f"{user} has nothing on gpu17"}
+        return {"version": 1, "ok": False, "error": error}
+    if (folder / "may_not_remove").exists():
+        error = {"code": "failed", "message": "the disk is full; not done yet: removing the account; say it again"}
+        return {"version": 1, "ok": False, "error": error}
+    print("[1/1] deleting" if purge else "[1/1] putting aside", file=sys.stderr, flush=True)
+    path.unlink()
+    return {"version": 1, "ok": True, "user": user, "kept": [] if purge else ["/home/.lab-iam-kept/alice"]}
+
+
+def suspend(folder: Path) -> dict[str, object]:
+    if (folder / "keys_are_live").exists():
+        error = {"code": "busy", "message": "the keys of alice are still live here; push them"}
+        return {"version": 1, "ok": False, "error": error}
+    print("ending open sessions", file=sys.stderr, flush=True)
+    return {"version": 1, "ok": True}
 
 
 def main() -> int:

@@ -226,3 +226,17 @@ def test_the_list_of_keys_costs_the_same_for_many(boss: Client, server: Server, 
         user = User.objects.create_user(f"u{number}", directory_id=f"d{number}")
         add_keys(actor="test", user=user, pasted=line(number))
     assert queries() == few
+
+
+def test_removing_a_container_asks_first_and_orders_once(boss: Client, server: Server, alice: User) -> None:
+    row = Container.objects.create(server=server, user=alice)
+    path, data = "/admin/servers/container/", {"action": "remove_container", "_selected_action": [row.pk]}
+    asked = boss.post(path, data).content.decode()
+    assert "alice on gpu17" in asked and 'name="purge"' in asked
+    assert Registration.objects.count() == 0
+    page = unescape(boss.post(path, data | {"confirmed": "yes"}, follow=True).content.decode())
+    assert "alice on gpu17: removal ordered" in page
+    order = Registration.objects.get()
+    assert (order.kind, order.purge, order.requested_by) == ("remove", False, "warden")
+    again = boss.post(path, data | {"confirmed": "yes", "purge": "yes"}, follow=True).content.decode()
+    assert "is open" in again and Registration.objects.count() == 1

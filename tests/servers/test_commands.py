@@ -197,6 +197,35 @@ class TestRegisterContainer:
         assert "[3/3] clone" in run("register_container", "gpu17", "alice")
 
 
+class TestRemoveContainer:
+    @pytest.fixture
+    def gpu17(self, farm: Farm, transactional_db: None, alice: User) -> Server:
+        (farm.folder / ADDRESSES[0] / "may_register").touch()
+        server = make_server(farm)
+        run("register_container", "gpu17", "alice")
+        return server
+
+    def test_progress_and_success(self, gpu17: Server) -> None:
+        out = run("remove_container", "gpu17", "alice", "--yes").splitlines()
+        assert out == ["[1/1] putting aside", "alice is removed from gpu17"]
+
+    def test_purge(self, gpu17: Server) -> None:
+        assert "deleting" in run("remove_container", "gpu17", "alice", "--yes", "--purge")
+
+    def test_without_a_terminal_nobody_is_asked_and_nothing_is_ordered(self, farm: Farm, gpu17: Server) -> None:
+        code, words = refused("remove_container", "gpu17", "alice")
+        assert code == 2 and "--yes" in words and "remove" not in farm.commands()
+
+    def test_a_server_that_is_away_is_told_and_tried_again_later(self, gpu17: Server) -> None:
+        Server.objects.update(address="127.0.0.99")
+        assert refused("remove_container", "gpu17", "alice", "--yes")[0] == 1
+        assert Registration.objects.filter(kind="remove", state="queued").count() == 1
+
+    def test_unknown_names_are_wrong_use(self, gpu17: Server) -> None:
+        assert refused("remove_container", "gpu17", "nobody", "--yes")[0] == 2
+        assert refused("remove_container", "gpu99", "alice", "--yes")[0] == 2
+
+
 class TestDeployServer:
     def test_without_a_terminal_the_password_is_not_asked(self, farm: Farm) -> None:
         make_server(farm)

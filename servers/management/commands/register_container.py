@@ -1,16 +1,10 @@
-import time
 from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import CommandError
 
-from accounts.models import User
-from servers.management.terminal import ACTOR, USAGE, LabCommand
-from servers.models import Registration
+from servers.management.terminal import ACTOR, LabCommand
 from servers.services import registration
-
-WAIT_SECONDS = 600
-State = Registration.State
 
 
 class Command(LabCommand):
@@ -32,30 +26,10 @@ usage."""
         parser.add_argument("user", help="name of the person")
 
     def handle(self, *args: Any, server: str, user: str, **options: Any) -> None:
-        machine = self.server(server)
-        person = User.objects.filter(username=user.lower()).first()
-        if person is None:
-            raise CommandError(f"The portal knows no person {user}.", returncode=USAGE)
+        machine, person = self.server(server), self.person(user)
         try:
             order = registration.request(actor=ACTOR, server=machine, user=person)
         except registration.RegistrationRefused as refused:
             raise CommandError(str(refused)) from None
-        if not registration.run(only=order, tell=self.say):
-            self._follow(order)
-        order.refresh_from_db()
-        if order.state != State.SUCCEEDED:
-            raise CommandError(order.error or "It is not finished yet; see Registrations in the admin.")
+        self.carry_out(order)
         self.say(f"{person.username} has a container on {machine.name}")
-
-    def _follow(self, order: Registration) -> None:
-        """Show the log that the worker writes, until it has finished."""
-        shown, end = 0, time.monotonic() + WAIT_SECONDS
-        while time.monotonic() < end:
-            order.refresh_from_db()
-            lines = order.log.splitlines()
-            for line in lines[shown:]:
-                self.say(line)
-            shown = len(lines)
-            if order.finished_at is not None:
-                return
-            time.sleep(0.5)

@@ -1,0 +1,123 @@
+"""`labhost doctor`: each difference is really made on a booted server, told, corrected, and then gone."""
+
+import json
+
+import pytest
+
+from tests.lab.faults import LABHOST
+from tests.lab.lab import Lab
+from tests.lab.machine import Machine
+from tests.lab.people import join
+from tests.lab.shell import Completed
+
+NAME = "charlie"
+FOLDER = f"/home/{NAME}/.local/share/lxc/{NAME}"
+JOURNAL = f"/var/lib/lab-iam/users/{NAME}.json"
+
+# What breaks it -> what the doctor says of it. All of these at once, so that one round must correct them all.
+SMALL = {
+    f"usermod -s /bin/bash {NAME}": "the login shell is /bin/bash",
+    f"echo {NAME}:secret | chpasswd": "the account has a password",
+    f"gpasswd -d {NAME} sudo": "not in the group sudo",
+    f"chmod 777 /home/{NAME}/.local": f"/home/{NAME}/.local is not root's alone",
+    f"chown {NAME} /home/{NAME}/.ssh": f"/home/{NAME}/.ssh is not root's alone",
+    f"echo 'ssh-ed25519 AAAA evil' >> /home/{NAME}/.ssh/authorized_keys": "authorized_keys on the server are not",
+    f"truncate -s 0 {FOLDER}/rootfs/home/{NAME}/.ssh/authorized_keys": "authorized_keys in the container are not",
+    "echo >> /home/register/.ssh/authorized_keys": "register's authorized_keys are not",
+    f"echo lxc.x=1 >> {FOLDER}/config": "configuration is not what it must be",
+    f"sed -i '/^{NAME} /d' /etc/lxc/lxc-usernet": "lxc-usernet does not allow",
+    "iptables -t nat -A LAB-IAM-PRE -p tcp --dport 2222 -j DNAT --to-destination 10.0.3.99:22": "1 too many",
+    "iptables -t nat -D OUTPUT -j LAB-IAM-OUT": "1 chains not in use",
+    "chmod 777 /public/login.bash": "/public/login.bash can be changed by others",
+    "chown daemon /usr/local/lib/lab-iam/labhost/cli.py": "labhost/cli.py can be changed by others",
+    "mkdir -p /home/.lab-iam-kept; chmod 755 /home/.lab-iam-kept": "kept files can be reached",
+    "touch /etc/lxc/.lxc-usernet.lab-iam-new": ".lxc-usernet.lab-iam-new was left by a kill",
+}
+# Each alone, because it hides or brings others.
+LARGE = {
+    "account": (f"pkill -9 -u {NAME}; sleep 0.5; userdel -f {NAME}", "the account is gone"),
+    "subids": (f"sed -i '/^{NAME}:/d' /etc/subuid /etc/subgid", "no subordinate ids in /etc/subuid"),
+    "orphan": (f"rm {JOURNAL}", "there is an account and no journal"),
+    "damaged": (f"echo half > {JOURNAL}", "the journal cannot be read"),
+    "port": (f'sed -i \'s/"port": [0-9]*/"port": 22999/\' {JOURNAL}', "the portal gives port"),
+    "crashed": (f"pkill -9 -f 'lxc monitor.* {NAME}'; sleep 0.5", "does not run, though it was started"),
+    "unwanted": (f'sed -i \'s/"running"/"stopped"/\' {JOURNAL}', "runs, though it was stopped"),
+    "registration": (f'sed -i \'s/"registered": true/"registered": false/\' {JOURNAL}', "a registration was cut off"),
+    "removal": (f"LABHOST_FAULT=remove:data {LABHOST} remove {NAME} --yes", "a removal was cut off"),
+}
+
+
+def doctor(machine: Machine, *options: str) -> Completed:
+    return machine.run(f"{LABHOST} doctor {' '.join(options)}", check=False)
+
+
+@pytest.fixture
+def machine(lab: Lab) -> Machine:
+    """gpu18, where charlie's container runs and nothing is wrong."""
+    if not lab.people[NAME].config.read_text():
+        join(lab, NAME)
+    machine = lab.servers["gpu18"]
+    machine.run(f"/root/new-lxc.bash {NAME} && {LABHOST} start {NAME}")
+    done = doctor(machine)
+    assert (done.returncode, done.stdout) == (0, "nothing is wrong\n"), done.stdout
+    return machine
+
+
+def is_cured(machine: Machine) -> None:
+    done = doctor(machine, "--fix")
+    assert done.returncode == 0, done.stdout + done.stderr
+    again = doctor(machine, "--fix")
+    assert (again.returncode, again.stdout) == (0, "nothing is wrong\n"), again.stdout
+
+
+def test_many_small_differences_are_told_and_corrected(lab: Lab, machine: Machine) -> None:
+    machine.run("\n".join(["set -e", *SMALL]))
+    found = doctor(machine)
+    assert found.returncode == 1
+    told = found.stdout.splitlines()
+    for command, words in SMALL.items():
+        assert [line for line in told if words in line and "; fix: " in line], f"{command}: {found.stdout}"
+    assert len(told) <= len(SMALL) + 1, told
+    assert not any("evil" in line for line in told)
+    is_cured(machine)
+    assert machine.status("/public/login.bash") == "root root 755"
+    assert machine.run("getent shadow charlie").stdout.split(":")[1] == "*"
+    assert lab.people[NAME].ssh("gpu18", "id -un").stdout.strip() == NAME
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_a_large_difference_is_told_and_corrected(lab: Lab, machine: Machine, kind: str) -> None:
+    command, words = LARGE[kind]
+    machine.run(command, check=False)
+    found = doctor(machine)
+    assert found.returncode == 1 and words in found.stdout, found.stdout
+    is_cured(machine)
+    exists = machine.run(f"getent passwd {NAME}", check=False).stdout
+    assert bool(exists) == (kind != "removal")
+
+
+def test_what_only_a_human_can_decide_stays_and_is_told(lab: Lab, machine: Machine) -> None:
+    machine.run("echo mallory:$(grep ^charlie: /etc/subuid | cut -d: -f2):10 >> /etc/subuid")
+    try:
+        done = doctor(machine, "--fix")
+        assert done.returncode == 1 and "gives mallory some of the same ids; by hand:" in done.stdout
+    finally:
+        machine.run("sed -i /^mallory:/d /etc/subuid")
+
+
+def test_json_is_one_object_and_wrong_use_is_told(lab: Lab, machine: Machine) -> None:
+    machine.run("touch /etc/lxc/.x.lab-iam-new")
+    answer = json.loads(doctor(machine, "--json").stdout)
+    assert not answer["ok"] and answer["differences"][0]["remedy"] == "debris"
+    answer = json.loads(doctor(machine, "--json", "--fix").stdout)
+    assert answer["ok"] and answer["differences"] == [] and answer["fixed"][0]["remedy"] == "debris"
+    assert doctor(machine, "--frobnicate").returncode == 2
+
+
+def test_with_the_portal_down_the_rest_is_still_compared(lab: Lab, machine: Machine) -> None:
+    lab.portal.web.stop()
+    try:
+        done = doctor(machine)
+        assert done.returncode == 0 and "note: the portal was not asked" in done.stdout
+    finally:
+        lab.portal.start_web()

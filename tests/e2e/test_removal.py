@@ -1,0 +1,189 @@
+"""Leaving a server: by staff on it, by `manage.py` and by the admin; what goes, in which order, and what stays."""
+
+import subprocess
+
+import pytest
+
+from tests.lab.faults import LABHOST
+from tests.lab.lab import Lab
+from tests.lab.machine import Machine
+from tests.lab.people import Iam, register
+from tests.lab.person import Person
+from tests.lab.walk import Walk, eventually
+
+NAME = "charlie"
+
+
+@pytest.fixture
+def charlie(lab: Lab) -> Person:
+    """Registered and running on gpu18."""
+    person = register(lab, NAME, "gpu18")
+    (person.folder / ".ssh/known_hosts").unlink(missing_ok=True)
+    person.ssh("gpu18-manage")
+    return person
+
+
+def left_of(machine: Machine) -> str:
+    """What still names her in the files of the server."""
+    traces = f"getent passwd {NAME}; ls -d /home/{NAME}; grep -h ^{NAME} /etc/subuid /etc/subgid /etc/lxc/lxc-usernet"
+    return machine.run(f"{{ {traces}; }} 2>/dev/null", check=False).stdout
+
+
+def test_live_sessions_are_cut_and_the_port_leads_nowhere(lab: Lab, charlie: Person) -> None:
+    machine = lab.servers["gpu18"]
+    walk = Walk(lab)
+    walk.user = NAME
+    inside = subprocess.Popen(charlie.argv("gpu18", "sleep 300"), stdin=subprocess.DEVNULL)
+    # A login to the server itself that lasts, because it says no word.
+    outside = subprocess.Popen(charlie.argv("-N", "gpu18-manage"), stdin=subprocess.DEVNULL)
+    try:
+        eventually(lambda: "sleep 300" in machine.run("ps -eo args").stdout, "the session in the container")
+        sessions = f"loginctl show-user {NAME} -p Sessions --value"
+        eventually(lambda: machine.run(sessions, check=False).stdout.strip(), "the session on the server")
+        machine.run(f"{LABHOST} remove {NAME} --yes")
+        assert inside.wait(10) == 255 and outside.wait(10) == 255
+    finally:
+        inside.kill()
+        outside.kill()
+    assert left_of(machine) == ""
+    assert f"--dport {walk.port} " not in machine.run("iptables-save -t nat").stdout
+    assert machine.run(f"ps -eo uid= | awk '$1 >= {walk.subuid} && $1 < {walk.subuid} + 65536'").stdout == ""
+    assert machine.run("ls /var/lib/systemd/linger").stdout.split().count(NAME) == 0
+    assert charlie.ssh("gpu18-manage", "status", check=False).returncode == 255
+
+
+def test_the_files_are_kept_for_root_alone_and_she_may_register_again(lab: Lab, charlie: Person) -> None:
+    machine = lab.servers["gpu18"]
+    charlie.ssh("gpu18", "echo precious > ~/note")
+    said = machine.run(f"{LABHOST} remove {NAME} --yes").stdout
+    kept = said.rpartition("files: ")[2].strip().split(", ")[-1]
+    assert machine.status("/home/.lab-iam-kept") == "root root 700"
+    assert machine.file(f"{kept}/.local/share/lxc/{NAME}/rootfs/home/{NAME}/note") == "precious\n"
+    (charlie.folder / ".ssh/known_hosts").unlink(missing_ok=True)
+    again = charlie.ssh("register@gpu18-manage", NAME, timeout=120)
+    assert kept in again.stdout + again.stderr
+    charlie.ssh("gpu18-manage")
+    assert charlie.ssh("gpu18", "ls ~").stdout == ""
+
+
+def test_purge_deletes_her_files_and_nobody_elses(lab: Lab, charlie: Person) -> None:
+    machine = lab.servers["gpu18"]
+    machine.run("mkdir -p /srv/precious && echo host > /srv/precious/file && chmod -R 777 /srv/precious")
+    charlie.ssh("gpu18", "sudo ln -s /srv/precious /home/charlie/link; sudo mkdir -p /a/b; sudo ln -s / /a/b/root")
+    machine.run(f"{LABHOST} remove {NAME} --yes --purge")
+    assert left_of(machine) == ""
+    assert machine.run(f"ls -d /home/.lab-iam-kept/{NAME}-*", check=False).stdout == ""
+    assert machine.file("/srv/precious/file") == "host\n"
+
+
+def test_c3_c4_her_numbers_are_never_somebody_elses_on_this_server(lab: Lab, charlie: Person) -> None:
+    machine = lab.servers["gpu18"]
+    machine.run(f"{LABHOST} remove {NAME} --yes")
+    stone = f"/var/lib/lab-iam/removed/{NAME}.json"
+    machine.run(f"sed 's/{NAME}/zoe/' {stone} > /var/lib/lab-iam/removed/zoe.json; mv {stone} {stone}.away")
+    try:
+        answer = Iam(lab, machine).call("register", {"user": NAME})
+        assert answer.refusal == "refused" and "zoe" in answer.body["error"]["message"], answer.body
+        assert left_of(machine) == ""
+    finally:
+        machine.run(f"rm /var/lib/lab-iam/removed/zoe.json; mv {stone}.away {stone}")
+
+
+def test_the_portal_orders_it_and_shows_what_was_done(lab: Lab, charlie: Person) -> None:
+    machine = lab.servers["gpu18"]
+    told = lab.portal.manage("remove_container", "gpu18", NAME, "--yes").stdout
+    assert "[1/12] noting the removal" in told and f"{NAME} is removed from gpu18" in told
+    assert left_of(machine) == ""
+    walk = Walk(lab)
+    rows = walk.rows("SELECT state, kind, log FROM servers_registration ORDER BY id DESC LIMIT 1")
+    assert rows[0][:2] == ("succeeded", "remove") and "[12/12]" in rows[0][2]
+    assert "charlie is removed from gpu18" in lab.portal.manage("remove_container", "gpu18", NAME, "--yes").stdout
+
+
+def test_o1_an_order_waits_for_a_server_that_is_down(lab: Lab, charlie: Person) -> None:
+    machine = lab.servers["gpu18"]
+    machine.run("systemctl stop ssh")
+    try:
+        refused = lab.portal.manage("remove_container", "gpu18", NAME, "--yes", check=False)
+        assert refused.returncode == 1
+    finally:
+        machine.run("systemctl start ssh")
+    waiting = Walk(lab).rows(
+        "SELECT id, state FROM servers_registration WHERE kind = 'remove' ORDER BY id DESC LIMIT 1"
+    )
+    assert waiting[0][1] == "queued", "the worker tries it again"
+    lab.portal.manage("remove_container", "gpu18", NAME, "--yes")
+    assert left_of(machine) == ""
+    done = Walk(lab).rows("SELECT id, state FROM servers_registration WHERE kind = 'remove' ORDER BY id DESC LIMIT 1")
+    assert done == [(waiting[0][0], "succeeded")]
+
+
+def test_y4_a_push_in_the_middle_brings_no_key_back(lab: Lab, charlie: Person) -> None:
+    machine = lab.servers["gpu18"]
+    machine.run(f"LABHOST_FAULT=remove:keys {LABHOST} remove {NAME} --yes", check=False)
+    lab.portal.manage("sync_keys", "gpu18", "--force", "--wait")
+    assert machine.file(f"/home/{NAME}/.ssh/authorized_keys") == ""
+    assert machine.run(f"getent passwd {NAME}").stdout.strip().endswith("/nologin")
+    machine.run(f"{LABHOST} remove {NAME} --yes")
+    assert left_of(machine) == ""
+
+
+def test_a_hostile_request_removes_nothing(lab: Lab, charlie: Person) -> None:
+    machine = lab.servers["gpu18"]
+    iam = Iam(lab, machine)
+    before = machine.run("md5sum /etc/passwd /etc/shadow /etc/subuid; ls /home").stdout
+    for user in ("root", "iam", "register", "daemon", "../charlie", "-rf", "", "Charlie", NAME + "\n", 17, None):
+        answer = iam.call("remove", {"user": user, "purge": True})
+        assert answer.code == 1 and answer.refusal in ("refused", "bad_request", "not_registered"), answer.body
+    assert iam.call("remove", {"user": NAME}).refusal == "bad_request"
+    assert iam.call("remove", {"user": NAME, "purge": "yes"}).refusal == "bad_request"
+    assert machine.run("md5sum /etc/passwd /etc/shadow /etc/subuid; ls /home").stdout == before
+
+
+def test_an_account_of_the_hosts_own_is_never_removed(lab: Lab) -> None:
+    machine = lab.servers["gpu18"]
+    machine.run("useradd -m -s /bin/bash boss")
+    try:
+        assert Iam(lab, machine).call("remove", {"user": "boss", "purge": True}).refusal == "not_registered"
+        assert machine.run("getent passwd boss; ls -d /home/boss").stdout.count("boss") >= 2
+    finally:
+        machine.run("userdel -r boss", check=False)
+
+
+def test_nobody_is_asked_without_a_terminal(lab: Lab, charlie: Person) -> None:
+    machine = lab.servers["gpu18"]
+    done = machine.run(f"{LABHOST} remove {NAME} < /dev/null", check=False)
+    assert done.returncode == 1 and "--yes" in done.stdout
+    assert left_of(machine)
+
+
+def test_o1_somebody_who_is_locked_out_is_suspended_and_may_come_back(lab: Lab, charlie: Person) -> None:
+    machine = lab.servers["gpu18"]
+    inside = subprocess.Popen(charlie.argv("gpu18", "sleep 300"), stdin=subprocess.DEVNULL)
+    eventually(lambda: "sleep 300" in machine.run("ps -eo args").stdout, "the session in the container")
+    walk = Walk(lab)
+    walk.user, walk.server = NAME, machine
+    _set_active(lab, False)
+    try:
+        assert inside.wait(60) == 255
+        eventually(lambda: walk.container_state() == "STOPPED", "the container is stopped", 60)
+        assert f"--dport {walk.port} " not in machine.run("iptables-save -t nat").stdout
+        assert charlie.ssh("gpu18-manage", "status", check=False).returncode == 255
+        assert machine.run(f"test -d {walk.rootfs}/home/{NAME}", check=False).returncode == 0
+        receipt = "SELECT state FROM servers_registration WHERE kind = 'suspend' AND log LIKE '%sessions%'"
+        eventually(lambda: ("succeeded",) in walk.rows(receipt), "the receipt")
+    finally:
+        inside.kill()
+        _set_active(lab, True)
+    eventually(lambda: charlie.ssh("gpu18-manage", check=False).returncode == 0, "her keys are back", 60)
+    assert charlie.ssh("gpu18", "id -un").stdout.strip() == NAME
+
+
+def _set_active(lab: Lab, active: bool) -> None:
+    """What the admin's action calls."""
+    lab.portal.manage(
+        "shell",
+        "-c",
+        "from accounts.models import User; from accounts.services import people;"
+        f" people.set_active(actor='boss', user=User.objects.get(username='{NAME}'), active={active})",
+    )

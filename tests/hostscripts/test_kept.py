@@ -1,0 +1,94 @@
+"""What stays of a removed person: her numbers for ever, her files until they are purged."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from labhost import accounts, kept, registration
+from labhost.config import Host
+from labhost.errors import LabhostError, Refused
+from labhost.progress import Progress
+from labhost.state import User
+
+from tests.hostscripts import hosts
+
+START = 1000000000
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return hosts.make(tmp_path)
+
+
+def alice(**values: object) -> User:
+    return User("alice", **{"account": "made", "uid": 54321, "port": 22001, "subuid": START, **values})  # type: ignore[arg-type]
+
+
+def test_a_place_is_named_by_person_and_time(host: Host) -> None:
+    assert re.fullmatch(r"alice-\d{8}-\d{6}", kept.place(host, "alice").name)
+    with pytest.raises(Refused):
+        kept.place(host, "../alice")
+
+
+def test_putting_aside_is_one_rename_that_can_be_said_again(host: Host) -> None:
+    home, target = host.paths.home / "alice", kept.place(host, "alice")
+    (home / "x").mkdir(parents=True)
+    (home / "x/link").symlink_to("/etc")
+    kept.put_aside(home, target)
+    kept.put_aside(home, target)
+    assert not home.exists() and (target / "x/link").is_symlink()
+    assert target.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_two_homes_are_never_mixed(host: Host) -> None:
+    home, target = host.paths.home / "alice", kept.place(host, "alice")
+    home.mkdir()
+    target.mkdir(parents=True)
+    with pytest.raises(LabhostError, match="both exist"):
+        kept.put_aside(home, target)
+
+
+def test_a_tombstone_remembers_earlier_folders(host: Host) -> None:
+    first, second = host.paths.home / "kept-1", host.paths.home / "kept-2"
+    for folder in (first, second):
+        folder.mkdir()
+        kept.note(host, alice(kept=str(folder)))
+    kept.note(host, alice(kept=str(second), uid=0))
+    removed = kept.load(host, "alice")
+    assert removed is not None
+    assert removed.kept == [str(first), str(second)]
+    assert (removed.uid, removed.port, removed.subuid) == (54321, 22001, START)
+    assert [item.name for item in kept.all_removed(host)] == ["alice"]
+
+
+def test_a_damaged_tombstone_is_told(host: Host) -> None:
+    kept.note(host, alice())
+    (host.paths.state / "removed/alice.json").write_text("half")
+    with pytest.raises(LabhostError, match="damaged"):
+        kept.load(host, "alice")
+
+
+@pytest.mark.parametrize(("port", "subuid"), [(22001, START + 65536), (22002, START + 65535), (22002, START - 65535)])
+def test_c3_the_numbers_of_who_is_gone_are_refused_to_others(host: Host, port: int, subuid: int) -> None:
+    kept.note(host, alice())
+    with pytest.raises(Refused, match="alice, who is gone"):
+        accounts.settle_numbers(host, User("bob", port=port, subuid=subuid))
+
+
+def test_c3_she_herself_gets_them_again_and_others_get_theirs(host: Host) -> None:
+    kept.note(host, alice())
+    for user in (User("alice", port=22001, subuid=START), User("bob", port=22002, subuid=START + 65536)):
+        accounts.settle_numbers(host, user)
+        assert user.address
+
+
+def test_files_are_never_taken_back_when_only_the_account_is_gone(host: Host) -> None:
+    """Somebody's userdel, then a registration that fails: what `_take_back` removes must not be her data."""
+    rootfs = host.paths.home / "alice/.local/share/lxc/alice/rootfs"
+    rootfs.mkdir(parents=True)
+    (rootfs / "precious").touch()
+    user = registration._continued(host, alice(registered=True, steps=["fetch", "account", "clone"]))
+    assert (user.account, user.uid, user.steps) == ("creating", 0, ["clone"])
+    registration._take_back(registration.Run(host, user, Progress(sys.stderr)))
+    assert (rootfs / "precious").exists()
