@@ -11,7 +11,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -26,6 +25,7 @@ from servers.lines import Lines
 CHUNK = 256 * 1024
 POLL_SECONDS = 0.02
 _BROKEN = (OSError, EOFError, paramiko.SSHException)
+Slot = contextlib.AbstractContextManager[Any]
 _RSA = ("rsa-sha2-512", "rsa-sha2-256")
 
 # Paramiko prints a traceback for each server that is down; here it is one line, said by whoever called.
@@ -56,9 +56,7 @@ class Host:
     `slot` is held during the handshake alone, from the server's greeting to the end of the sign-in.
     """
 
-    def __init__(
-        self, endpoint: Endpoint, login: Login, *, seconds: float, slot: AbstractContextManager[Any] | None = None
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, login: Login, *, seconds: float, slot: Slot | None = None) -> None:
         self.endpoint, self.login, self._slot = endpoint, login, slot or contextlib.nullcontext()
         self._ends = time.monotonic() + seconds
         self._late = False
@@ -132,8 +130,7 @@ class Host:
             return channel
 
     def _connect(self) -> None:
-        there = self.endpoint
-        self._socket = dial(there, self._left())
+        self._socket = dial(self.endpoint, self._left())
         await_greeting(self._socket, self._left())
         with self._slot:
             self._shake_hands()

@@ -23,6 +23,7 @@ ANSWER_SECONDS = 45.0
 LOOK_SECONDS = 5.0  # between two looks for idle sessions
 
 _Key = tuple[Endpoint, Login]
+_parsing = threading.Lock()  # one answer at a time: many of them, taken apart at once, would fill the memory
 
 
 class Session:
@@ -47,7 +48,8 @@ class Session:
             self._channel.sendall(framed)
             line = self._line(time.monotonic() + seconds)
         try:
-            answer = protocol.parse_answer(line)
+            with _parsing:
+                answer = protocol.parse_answer(line)
         except protocol.BadAnswer as error:
             self._hear()
             said = f" ({' / '.join(self._said.tail)})" if self._said.tail else ""

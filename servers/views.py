@@ -56,6 +56,7 @@ def push_log(request: HttpRequest) -> HttpResponse:
     user = _watcher(request)
     if user is None:
         return redirect("login")
+    is_active = delivery.is_active()  # before the rest is read: the last page must show how it ended
     statuses = overview.statuses_of(user)
     views = overview.servers_for(user, statuses)
     context = {
@@ -65,7 +66,7 @@ def push_log(request: HttpRequest) -> HttpResponse:
         "summary": overview.summary(views),
         "others": [view for view in views if view.state in overview.OTHERS],
         "has_keys": user.is_staff or bool(statuses),
-        "is_active": delivery.is_active(),
+        "is_active": is_active,
     }
     is_fragment = getattr(request, "htmx", False)
     return render(request, "servers/_push_log.html" if is_fragment else "servers/push_log.html", context)

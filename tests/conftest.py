@@ -6,9 +6,15 @@ import socket
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from accounts.models import User
 from accounts.services import numbers
+
+# What a machine that is busy with other things takes longer for is no failure.
+hypothesis_settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("patient")
 
 _ALLOWED = [ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")]
 _ALLOWED += [ipaddress.ip_network(text) for text in os.environ.get("LAB_IAM_TEST_NETWORKS", "").split(",") if text]

@@ -160,6 +160,7 @@ def _load(path: Path, user: str) -> Manifest | None:
         found = Manifest(**value)
         known = found.storage == "dir" or (found.storage == "overlay" and VERSION.fullmatch(found.template))
         right = known and NAME.fullmatch(found.name) and (found.user, found.name) == (user, path.stem)
-        return found if right and found.unpacked >= 0 and found.made >= 0 and len(found.sha256) == 64 else None
+        numbers = type(found.unpacked) is type(found.size) is int and 0 <= found.made < 2**40
+        return found if right and numbers and min(found.unpacked, found.size) >= 0 else None
     except (ValueError, TypeError, LabhostError):
         return None

@@ -76,18 +76,16 @@ def _number(text: str, what: str) -> int:
 def tell_seen(config: Config) -> None:
     """This server is back: the portal need not wait until its next try. PortalUnavailable."""
     page = f"/servers/{config.name}/seen"
-    ((_, status),) = _ask(config, page, options=("--request", "POST"))
-    if status != b"204":
-        raise PortalUnavailable(f"the portal answered {status.decode()} to {page}")
+    split(*_ask(config, page, options=("--request", "POST")), [page], wanted=b"204")
 
 
 def _get(config: Config, *pages: str) -> list[str]:
     """The text of each page; PortalUnavailable."""
-    return [_text(page, *answer) for page, answer in zip(pages, _ask(config, *pages), strict=True)]
+    return split(*_ask(config, *pages), pages)
 
 
-def _ask(config: Config, *pages: str, options: Sequence[str] = ()) -> list[tuple[bytes, bytes]]:
-    """Body and status of each page, all over one connection; the first trouble ends it."""
+def _ask(config: Config, *pages: str, options: Sequence[str] = ()) -> tuple[bytes, str]:
+    """What came, all over one connection, and the mark that ends each page; the first trouble ends it."""
     mark = os.urandom(16).hex()  # no page can hold it, so nobody's text passes for the end of a page
     words = ["/usr/bin/curl", "--disable", "--silent", "--show-error", "--globoff", "--proto", "=http,https"]
     words += ["--noproxy", "*", "--max-time", str(SECONDS), "--max-filesize", str(PAGE_MOST), "--fail-early", *options]
@@ -97,14 +95,19 @@ def _ask(config: Config, *pages: str, options: Sequence[str] = ()) -> list[tuple
     result = run(words, timeout=len(pages) * SECONDS + 2, account=_reader(), stdin=header, most=most)
     if not result.ok or result.cut:
         raise PortalUnavailable(f"the portal does not answer ({result.complaint})")
-    parts = re.split(rb"\n%s ([0-9]{3})\n" % mark.encode(), result.out)
+    return result.out, mark
+
+
+def split(out: bytes, mark: str, pages: Sequence[str], *, wanted: bytes = b"200") -> list[str]:
+    """The texts of pages that are each followed by a line with the mark and the HTTP status, which must be `wanted`."""
+    parts = re.split(rb"\n%s ([0-9]{3})\n" % mark.encode(), out)
     if len(parts) != 2 * len(pages) + 1:
         raise PortalUnavailable("the portal does not answer (its pages are cut)")
-    return list(zip(parts[0::2], parts[1::2], strict=False))
+    return [_text(*found, wanted) for found in zip(pages, parts[0::2], parts[1::2], strict=False)]
 
 
-def _text(page: str, body: bytes, status: bytes) -> str:
-    if status != b"200":
+def _text(page: str, body: bytes, status: bytes, wanted: bytes) -> str:
+    if status != wanted:
         raise PortalUnavailable(f"the portal answered {status.decode()} to {page}")
     try:
         return body.decode("utf-8")

@@ -108,7 +108,8 @@ def _steps(run: Run) -> None:
         faults.point(f"unnoted:{name}")
         if name not in run.user.steps:
             run.user.steps.append(name)
-        state.save_user(run.host, run.user)
+        # What is forgotten is done again; each step that must not be has noted that itself.
+        state.save_user(run.host, run.user, lasting=False)
         faults.point(name)
 
 

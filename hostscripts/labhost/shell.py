@@ -3,16 +3,14 @@
 /public/login.bash has checked that line already; here it is checked again, as if it had not been.
 """
 
-import importlib
 import os
 import re
 import select
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from . import confirm, console, container, log, output, ports, status, top
+from . import archives, confirm, console, container, log, output, ports, snapshot, status, top
 from .config import Host
 from .errors import BadRequest, Busy, LabhostError, NotRegistered, Refused
 from .progress import Progress
@@ -130,11 +128,11 @@ def _list_ports(call: Call) -> None:
 
 def _snapshot(call: Call) -> None:
     with call.say.during("snapshot"):
-        _storage("snapshot").make(call.host, call.user, call.say, *call.arguments)
+        snapshot.make(call.host, call.user, call.say, *call.arguments)
 
 
 def _snapshots(call: Call) -> None:
-    found = _storage("archives").listed(call.host, call.user.name)
+    found = archives.listed(call.host, call.user.name)
     if call.json:
         shown = [{"name": one.name, "made": int(one.made), "size": one.size} for one in found]
         answer(output.document(snapshots=shown))
@@ -147,26 +145,18 @@ def _snapshots(call: Call) -> None:
 
 def _recover(call: Call) -> None:
     name, word = (*call.arguments, "")[:2]
-    _storage("archives").find(call.host, call.user.name, name)  # before anything is asked: is there one?
+    archives.find(call.host, call.user.name, name)  # before anything is asked: is there one?
     what = f"The snapshot {name} takes the place of your container; what was written since is lost."
     confirm.ask(call.host, call.user.name, f"recover {name}", word, what, call.say)
     with call.say.during("recovering"):
-        _storage("snapshot").recover(call.host, call.user, call.say, name)
+        snapshot.recover(call.host, call.user, call.say, name)
 
 
 def _rebuild(call: Call) -> None:
     what = "A fresh system takes the place of your container; everything in it is lost, your home inside included."
     confirm.ask(call.host, call.user.name, "rebuild", (*call.arguments, "")[0], what, call.say)
     with call.say.during("rebuilding"):
-        _storage("container").rebuild(call.host, call.user, call.say)
-
-
-def _storage(module: str) -> Any:
-    """Loaded only when its word is said."""
-    try:
-        return importlib.import_module(f".{module}", __package__)
-    except ModuleNotFoundError as error:
-        raise LabhostError("this server cannot do that yet; ask the lab's staff to update it") from error
+        container.rebuild(call.host, call.user, call.say)
 
 
 def _console(call: Call) -> None:

@@ -83,10 +83,12 @@ def load_user(host: Host, name: str) -> User | None:
     return user
 
 
-def save_user(host: Host, user: User) -> None:
+def save_user(host: Host, user: User, *, lasting: bool = True) -> None:
     folder = host.paths.state / "users"
     folder.mkdir(mode=0o700, exist_ok=True)
-    files.write_atomic(_user_file(host, user.name), json.dumps(asdict(user), indent=1) + "\n", mode=0o600)
+    files.write_atomic(
+        _user_file(host, user.name), json.dumps(asdict(user), indent=1) + "\n", mode=0o600, lasting=lasting
+    )
 
 
 def forget_user(host: Host, name: str) -> None:

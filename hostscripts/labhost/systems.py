@@ -7,7 +7,7 @@ from pathlib import Path
 
 from . import accounts, archives, delivery, faults, inside, locks, log, lxc, state, storage, template
 from .config import Host
-from .errors import LabhostError
+from .errors import Busy, LabhostError
 from .progress import Progress
 from .run import Account
 from .state import User
@@ -30,14 +30,23 @@ def exchange(host: Host, user: User, account: Account, system: Path) -> None:
 
 
 def attach_all(host: Host) -> None:
-    """After a boot: everybody's files, before anybody starts. One person's trouble stays hers."""
+    """Everybody's files, after a boot before anybody starts. One person's trouble stays hers."""
     for user in state.all_users(host):
-        if accounts.entry_of(host, user) is None or not storage.of(host, user).exists(user):
-            continue
         try:
-            storage.of(host, user).attach(user, accounts.identity(host, user))
+            with locks.held(host, locks.of_user(user.name), seconds=0, doing="somebody is at work there"):
+                _attach(host, user.name)
+        except Busy:
+            continue  # who is at work there attaches what is needed, and a removal must not be disturbed
         except (LabhostError, OSError) as error:
             log.note(f"{user.name}: the files cannot be attached: {error}", warning=True)
+
+
+def _attach(host: Host, name: str) -> None:
+    user = state.load_user(host, name)
+    if user is None or user.removal or accounts.entry_of(host, user) is None:
+        return
+    if storage.of(host, user).exists(user):
+        storage.of(host, user).attach(user, accounts.identity(host, user))
 
 
 def refresh_templates(host: Host, say: Progress) -> None:

@@ -128,8 +128,9 @@ def has_due() -> bool:
 
 def is_active() -> bool:
     """Whether a push runs or is due within seconds, so that a page should go on looking."""
-    running = Sync.objects.filter(state=Sync.State.RUNNING, server__enabled=True)
-    return running.exists() or _due(timezone.now() + QUICK_RETRY, None).exists()
+    # In this order: what is due may be running a moment later, and not the other way round.
+    is_due = _due(timezone.now() + QUICK_RETRY, None).exists()
+    return is_due or Sync.objects.filter(state=Sync.State.RUNNING, server__enabled=True).exists()
 
 
 def _is_free(now: datetime) -> Q:
@@ -201,7 +202,7 @@ def _orders(claims: list[Claim]) -> list[_Order]:
 
 
 def _held_back(order: _Order) -> RemoteError | None:
-    """Asked here and not in the threads: those open no database."""
+    """Asked here and not in the threads: those need no database, but for the rare server with another base."""
     try:
         guards.permit(order.claim.server, order.payload.revision, order.payload.digest, order.payload.names)
     except RemoteError as error:
@@ -214,6 +215,13 @@ def _payload(claim: Claim, payloads: Payloads) -> Payload:
     return payloads.whole() if claim.is_ordered else payloads.for_server(claim.server)
 
 
+def _permit_whole(order: _Order) -> None:
+    """The server has something else than the portal thought, so it may lose more: the guard is asked again."""
+    payloads = order.payloads
+    guards.remember(payloads.revision, payloads.digest, payloads.users)
+    guards.permit(order.claim.server, payloads.revision, payloads.digest)
+
+
 def _push(order: _Order) -> Outcome:
     """Never raises: whatever happens to one server is the outcome of that server."""
     server, payload = order.claim.server, order.payload
@@ -224,6 +232,7 @@ def _push(order: _Order) -> Outcome:
             answer = line.ask(payload.framed)
             if answer.code == "other_base":
                 payload = order.payloads.whole()
+                _permit_whole(order)
                 answer = line.ask(payload.framed)
         return recording.judge(server, payload.revision, payload.digest, answer, whole=payload.names is None)
     except RemoteError as error:

@@ -46,7 +46,18 @@ def serve(
                 continue
             if wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED).done:
                 done, running = wait(running, timeout=GATHER_SECONDS, return_when=ALL_COMPLETED)
-                settle([future.result() for future in done if future.exception() is None])
+                _settle(settle, [future.result() for future in done if future.exception() is None])
+
+
+def _settle(settle: Callable[[list[Result]], None], results: list[Result]) -> None:
+    """Together if that works, else each alone, so that one does not take the others with it."""
+    try:
+        settle(results)
+    except Exception:
+        log.exception("%d results could not be settled.", len(results))
+        if len(results) > 1:
+            for result in results:
+                _settle(settle, [result])
 
 
 def _work(work: Callable[[Job], Result], job: Job) -> Result:

@@ -1,5 +1,6 @@
 """What a push came to, or a server said of itself, written down on its rows."""
 
+import logging
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from servers.dialing import RemoteError
 from servers.models import Server, Sync
 from servers.protocol import Answer
 from servers.services import guards, placements, queue
+
+log = logging.getLogger(__name__)
 
 BACKOFF_FIRST, BACKOFF_MOST = 2.0, 300.0
 KEPT_SYNCS = 50  # of each server
@@ -103,7 +106,12 @@ def record_all(results: Sequence[tuple[Claim, Outcome]]) -> list[Sync]:
         applied = [(claim.server, outcome.answer) for claim, outcome in ours if outcome.answer is not None]
         placements.confirm(applied, now=now)
         guards.note_applied([server for server, _ in applied])
-    _note_answers([pair for pair in ours if pair[1].state == Sync.State.SUCCEEDED], now)
+    for pair in ours:
+        if pair[1].state == Sync.State.SUCCEEDED:
+            try:
+                _note_answers([pair], now)
+            except Exception:  # what it has is written down; the next push tells the rest again
+                log.exception("What %s told of its people could not be written down.", pair[0].server.name)
     return [claim.sync for claim, _ in ours]
 
 
@@ -205,6 +213,7 @@ def note_status(server: Server, answer: Answer) -> None:
     mine.update(
         labhost_version=answer.labhost,
         driver_version=answer.driver,
+        storage=answer.storage,
         held_revision=answer.revision,
         last_contact=now,
         inspected_at=now,

@@ -110,7 +110,8 @@ def run(*, only: Registration | None = None, tell: Callable[[str], None] | None 
 
     def claim(room: int) -> list[_Claim]:
         nonlocal begun
-        claimed = list(islice(iter(lambda: _claim(only), None), room))
+        most = room if only is None else 1 - begun  # one that had to be postponed is not tried again at once
+        claimed = list(islice(iter(lambda: _claim(only), None), most))
         begun += len(claimed)
         return claimed
 

@@ -260,6 +260,15 @@ def memory_mb(pids: list[int]) -> float:
     return round(total / 1024, 1)
 
 
+def peak_mb(pids: list[int]) -> float:
+    """The most that any one of these processes ever had in memory, pages that it shares with others included."""
+    peaks = [0]
+    for pid in pids:
+        with suppress(OSError):
+            peaks.append(int(Path(f"/proc/{pid}/status").read_text().split("VmHWM:", 1)[1].split()[0]))
+    return round(max(peaks) / 1024, 1)
+
+
 def cpu_seconds(pids: list[int]) -> float:
     """User and system time of these processes together, see proc(5)."""
     total = 0

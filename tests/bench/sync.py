@@ -19,6 +19,7 @@ from tests.bench.light import (
     Seed,
     cpu_seconds,
     memory_mb,
+    peak_mb,
     remove_all,
     wait_until_listening,
     wire_bytes,
@@ -66,6 +67,8 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 
 class Bench:
+    WARM_UPS, EDITS, IDLE_SECONDS = 6, 100, 5.0
+
     def __init__(self, options: argparse.Namespace, say: Callable[[str], None]) -> None:
         self.options, self.say = options, say
         self.names = [f"user{number:05}" for number in range(options.users)]
@@ -123,7 +126,8 @@ class Bench:
 
     def _figures(self) -> tuple[dict[str, Figure], dict[str, Any]]:
         sent: list[int] = []
-        self.rows.wait_for(self.rows.revision())  # what the worker found when it started
+        self._wake()
+        self.rows.wait_for(self.rows.revision())
         self._warm_up()
         self.floor.open()
         runs: dict[str, list[float]] = {}
@@ -147,6 +151,7 @@ class Bench:
             "no_change_files_written": sum(1 for path, now in self._key_files().items() if before.get(path) != now),
             "pushes_per_server_burst": self._burst(),
             "worker_mb": memory_mb(self._processes()),
+            "worker_process_peak_mb": peak_mb(self._processes()),
             "worker_idle_cpu_percent": self._idle_cpu(),
         }
         return {name: figure(seconds) for name, seconds in runs.items()}, counts
@@ -184,7 +189,8 @@ class Bench:
     def _processes(self) -> list[int]:
         return session_members(self.portal.worker.pid or 0)
 
-    def _idle_cpu(self, seconds: float = 5.0) -> float:
+    def _idle_cpu(self) -> float:
+        seconds = self.IDLE_SECONDS
         time.sleep(QUIET)
         before = cpu_seconds(self._processes())
         time.sleep(seconds)
@@ -197,7 +203,6 @@ class Bench:
 
     def _first_push(self) -> float:
         from servers.models import Container, Server
-        from servers.services import queue
 
         self._cut()
         for server in self.servers:
@@ -214,9 +219,14 @@ class Bench:
             next_attempt=None,
         )
         began = time.monotonic()
-        queue.soon(queue.CONVERGE)
+        self._wake()
         self.rows.wait_for(self.rows.revision())
         return time.monotonic() - began
+
+    def _wake(self) -> None:
+        from servers.services import queue
+
+        queue.soon(queue.CONVERGE)
 
     def _one_change(self, sent: list[int]) -> float:
         time.sleep(QUIET)
@@ -231,7 +241,7 @@ class Bench:
 
     def _warm_up(self) -> None:
         """Until every process of the worker that takes part has its connections."""
-        for _ in range(6):
+        for _ in range(self.WARM_UPS):
             self._one_change([])
 
     def _ordered(self) -> float:
@@ -251,7 +261,7 @@ class Bench:
         time.sleep(QUIET)
         last = Sync.objects.order_by("-pk").values_list("pk", flat=True)[0]
         began = time.monotonic()
-        for number in range(100):
+        for number in range(self.EDITS):
             time.sleep(max(0.0, began + number * 0.1 - time.monotonic()))
             self.rows.change(self.here or self.names)
         self.rows.wait_for(self.rows.revision())

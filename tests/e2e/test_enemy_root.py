@@ -40,7 +40,6 @@ def alice(lab: Lab):  # type: ignore[no-untyped-def]
     person = register(lab, "alice")
     register(lab, "bob")
     person.ssh("gpu17-manage")
-    push(lab)  # bob's keys are from now on as each later push has them
     yield person
     lab.servers["gpu17"].run(
         f"r={rootfs()}; chattr -i $r/home/alice/.ssh 2>/dev/null; rm -rf $r/home/alice/.ssh $r/home/evil", check=False
@@ -62,8 +61,11 @@ def attack(lab: Lab, command: str) -> str:
 
 
 def push(lab: Lab) -> dict[str, dict[str, str]]:
-    """A new state with a fresh comment-free key for alice, as the portal would send it."""
-    keys = {name: [person.public_key] for name, person in lab.people.items() if person.config.read_text()}
+    """What the server has, and a fresh key for alice, as the portal would send it."""
+    keys: dict[str, list[str]] = {}
+    for line in lab.servers["gpu17"].file("/home/register/.ssh/authorized_keys").splitlines():
+        options, _, key = line.partition('" ')
+        keys.setdefault(options.rpartition(" ")[2], []).append(key)
     keys["alice"].append(lab.people["alice"].make_key(f"h{time.monotonic_ns()}"))
     began = time.monotonic()
     answer = Iam(lab, lab.servers["gpu17"]).set_keys(keys)

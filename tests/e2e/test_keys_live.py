@@ -5,6 +5,7 @@ import time
 
 from tests.lab.lab import PEOPLE, Lab
 from tests.lab.people import browser, is_known, join, paste, register
+from tests.lab.person import Person
 from tests.lab.walk import eventually
 
 SECONDS = 10
@@ -76,9 +77,9 @@ def test_two_people_have_two_ports_two_blocks_and_two_machines(lab: Lab) -> None
 
 def test_somebody_who_never_joined_gets_in_nowhere(lab: Lab) -> None:
     join(lab, "bob")
-    charlie = lab.people["charlie"]
-    charlie.config.write_text(lab.people["bob"].config.read_text())
-    for host in ("gpu17-manage", "register@gpu17-manage", "charlie@gpu17-manage", "iam@gpu17-manage"):
-        assert charlie.ssh(host, check=False).returncode == 255, host
-    charlie.config.write_text("")
+    stranger = Person("dora", lab.folder / "people/dora")
+    stranger.create()
+    stranger.config.write_text(lab.people["bob"].config.read_text())
+    for host in ("gpu17-manage", "register@gpu17-manage", "dora@gpu17-manage", "iam@gpu17-manage"):
+        assert stranger.ssh(host, check=False).returncode == 255, host
     assert browser(lab).get("/user/bob/port").status_code == 403

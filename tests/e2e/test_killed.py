@@ -88,8 +88,9 @@ def test_the_server_reboots_in_the_middle_of_a_removal(lab: Lab, machine: Machin
 def test_f2_the_server_reboots_in_the_middle_of_a_start(lab: Lab, machine: Machine) -> None:
     machine.run(REGISTER)
     _lose_current(machine, START, "start:answered")
-    assert eventually(lambda: faults.look(machine, NAME).leads_to, "it comes back by itself", 40)
-    assert lab.people[NAME].ssh("gpu18", "id -un").stdout.strip() == NAME
+    person = lab.people[NAME]
+    eventually(lambda: person.ssh("gpu18", "true", check=False).returncode == 0, "it comes back by itself", 40)
+    assert person.ssh("gpu18", "id -un").stdout.strip() == NAME
 
 
 def _lose_current(machine: Machine, command: str, step: str) -> None:

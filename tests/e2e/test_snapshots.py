@@ -72,7 +72,7 @@ def test_s1_another_persons_snapshot_is_out_of_reach(lab: Lab, machine: Machine,
     bob.ssh("gpu17-manage", "snapshot bobs")
     assert "bobs" not in alice.ssh("gpu17-manage", "snapshots").stdout
     done = alice.ssh("gpu17-manage", "recover bobs", check=False)
-    assert done.returncode == 1 and "no snapshot" in done.stdout + done.stderr
+    assert done.returncode == 3 and "no snapshot" in done.stdout + done.stderr
     assert machine.run(f"stat -c %a:%u {NAS}/gpu17 {NAS}/gpu17/bob {NAS}/gpu17/bob/*").stdout.split() == [
         "700:0",
         "700:0",
@@ -122,7 +122,7 @@ def test_s2_a_hostile_archive_changes_nothing(lab: Lab, machine: Machine, alice:
     before, running = machine.run(watched).stdout, init_of(lab)
     for kind, members in HOSTILE.items():
         plant(machine, kind, packed(machine, ("./fine", tarfile.REGTYPE, ""), *members), template)
-        done = alice.ssh("gpu17-manage", f"recover {kind}", check=False)
+        done = alice.insist("gpu17", f"recover {kind}", check=False)
         assert done.returncode == 1, (kind, done)
         assert machine.run(watched).stdout == before, kind
         assert machine.run(f"ls -A {FOLDER}").stdout.split() == WHOLE, kind
@@ -132,8 +132,8 @@ def test_s2_a_hostile_archive_changes_nothing(lab: Lab, machine: Machine, alice:
 
 def test_s2_a_snapshot_over_a_template_that_is_gone_is_refused(machine: Machine, alice: Person) -> None:
     plant(machine, "orphan", packed(machine, ("./fine", tarfile.REGTYPE, "")), "0" * 12)
-    done = alice.ssh("gpu17-manage", "recover orphan", check=False)
-    assert done.returncode == 1 and "needs the template 000000000000" in done.stdout + done.stderr
+    done = alice.insist("gpu17", "recover orphan", check=False)
+    assert done.returncode == 3 and "needs the template 000000000000" in done.stdout + done.stderr
     alice.ssh("gpu17-manage")
     assert alice.ssh("gpu17", "true").returncode == 0
 
@@ -163,7 +163,7 @@ def test_s3_a_round_trip_brings_everything_back(lab: Lab, machine: Machine, alic
     said = alice.ssh("gpu17-manage", "snapshot s3").stdout
     assert "MB to pack" in said and "complete" in said
     alice.ssh("gpu17", "sudo -n rm -rf /srv/s3 /usr/share/doc/bash; sudo -n touch /usr/bin/watch /etc/later")
-    alice.ssh("gpu17-manage", "recover s3")
+    alice.insist("gpu17", "recover s3")
     alice.ssh("gpu17-manage")
     assert alice.ssh("gpu17", sudo, stdin=LOOK).stdout == before
     assert alice.ssh("gpu17", "ls /etc/later", check=False).returncode != 0
@@ -176,7 +176,7 @@ def test_s4_a_damaged_archive_changes_nothing(lab: Lab, machine: Machine, alice:
     alice.ssh("gpu17-manage", "snapshot one")
     running = init_of(lab)
     machine.run(f"cd {HERS}; printf X | dd of=one.tar.zst bs=1 seek=2000 conv=notrunc status=none")
-    done = alice.ssh("gpu17-manage", "recover one", check=False)
+    done = alice.insist("gpu17", "recover one", check=False)
     assert done.returncode == 1 and "damaged" in done.stdout + done.stderr
     assert init_of(lab) == running
     assert machine.run(f"ls -A {FOLDER}").stdout.split() == WHOLE
@@ -226,7 +226,7 @@ def test_only_so_many_are_kept(machine: Machine, alice: Person) -> None:
     assert names(alice) == ["b", "c", "d"]
     assert machine.run(f"ls {HERS} | wc -l").stdout.strip() == "6"
     done = alice.ssh("gpu17-manage", "snapshot d", check=False)
-    assert done.returncode == 1 and "already" in done.stdout + done.stderr
+    assert done.returncode == 3 and "already" in done.stdout + done.stderr
 
 
 def test_a_removed_key_does_not_come_back_with_a_snapshot(lab: Lab, machine: Machine, alice: Person) -> None:
@@ -238,7 +238,7 @@ def test_a_removed_key_does_not_come_back_with_a_snapshot(lab: Lab, machine: Mac
         assert alice.ssh("gpu17", "true", key="lost").returncode == 0
         alice.ssh("gpu17-manage", "snapshot withkey")
         iam.set_keys({"alice": [alice.public_key]})
-        alice.ssh("gpu17-manage", "recover withkey")
+        alice.insist("gpu17", "recover withkey")
         alice.ssh("gpu17-manage")
         assert alice.ssh("gpu17", "true", key="lost", check=False).returncode == 255
         assert alice.ssh("gpu17", "true").returncode == 0

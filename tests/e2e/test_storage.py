@@ -46,8 +46,12 @@ def test_a_clone_is_a_layer_over_a_template_that_nobody_else_can_reach(lab: Lab)
     register(lab, "alice")
     machine = lab.servers["gpu17"]
     assert is_mounted(machine, "alice")
-    kilobytes = int(machine.run(f"du -sk {folder('alice')}/layer").stdout.split()[0])
-    assert kilobytes < 40_000, "the template was copied"
+    shown = machine.run(
+        f"stat -c %u {folder('alice')}/rootfs/usr/bin/bash {folder('alice')}/layer/upper"
+    ).stdout.split()
+    assert len(set(shown)) == 1, "the template is hers as she sees it"
+    done = machine.run(f"ls {folder('alice')}/layer/upper/usr/bin/bash", check=False)
+    assert "No such file" in done.stderr, "the template was copied"
     done = machine.run("runuser -u alice -- ls /var/lib/lab-iam/templates", check=False)
     assert "Permission denied" in done.stderr
 
@@ -121,7 +125,7 @@ def test_a_newer_template_reaches_a_container_by_rebuild_alone(lab: Lab, newer: 
     assert alice.ssh("gpu18", "cat /opt/newer", check=False).returncode == 1, "it changed under a living container"
     alice.ssh("gpu18", "echo mine > note; sudo touch /etc/mine")
     before = machine.file(f"{folder('alice')}/rootfs/etc/machine-id")
-    alice.ssh("gpu18-manage", "rebuild")
+    alice.insist("gpu18", "rebuild")
     assert entries(machine, "alice") == WHOLE | {"layer.old"}, "the system before is kept until the first good start"
     (alice.folder / ".ssh/known_hosts").unlink()
     alice.ssh("gpu18-manage")
@@ -141,6 +145,36 @@ def test_a_newer_template_reaches_a_container_by_rebuild_alone(lab: Lab, newer: 
     (alice.folder / ".ssh/known_hosts").unlink()
 
 
+HARMS = {
+    "missing": f"mv {ARCHIVE} {ARCHIVE}.away",
+    "damaged": f"mv {ARCHIVE} {ARCHIVE}.away; head -c 5000 {ARCHIVE}.away > {ARCHIVE}",
+    "exists": "touch /var/lib/lab-iam/mounts/charlie",  # the clone itself fails, when the account is there already
+}
+
+
+def test_r7_a_registration_that_cannot_clone_leaves_nothing(lab: Lab) -> None:
+    machine, charlie = lab.servers["gpu18"], lab.people["charlie"]
+    if not charlie.config.read_text():
+        join(lab, "charlie")
+    forget(lab, "charlie", "gpu18")
+    machine.run("mkdir -p /var/lib/lab-iam/mounts; rm -rf /var/lib/lab-iam/mounts/charlie")
+    for words, harm in HARMS.items():
+        machine.run(harm)
+        try:
+            done = charlie.ssh("register@gpu18-manage", "charlie", check=False)
+        finally:
+            machine.run(
+                f"[ ! -e {ARCHIVE}.away ] || mv {ARCHIVE}.away {ARCHIVE}; rm -f /var/lib/lab-iam/mounts/charlie"
+            )
+        assert done.returncode == 1 and words in done.stdout + done.stderr, done
+        left = machine.run(
+            "getent passwd charlie; ls -d /home/charlie /var/lib/lab-iam/users/charlie.json; grep charlie /etc/subuid"
+            " /etc/lxc/lxc-usernet /proc/mounts; ls /var/lib/systemd/linger/charlie",
+            check=False,
+        )
+        assert left.stdout == "", (words, left.stdout)
+
+
 def test_r7_without_a_good_template_rebuild_changes_nothing(lab: Lab) -> None:
     alice = register(lab, "alice", "gpu18")
     machine = lab.servers["gpu18"]
@@ -149,7 +183,7 @@ def test_r7_without_a_good_template_rebuild_changes_nothing(lab: Lab) -> None:
     try:
         for harm, words in (("true", "missing"), (f"head -c 5000 {ARCHIVE}.away > {ARCHIVE}", "damaged")):
             machine.run(harm)
-            done = alice.ssh("gpu18-manage", "rebuild", check=False)
+            done = alice.insist("gpu18", "rebuild", check=False)
             assert done.returncode == 1 and words in done.stdout + done.stderr, done
             assert alice.ssh("gpu18", "true").returncode == 0, "it was stopped for nothing"
             assert entries(machine, "alice") == WHOLE
@@ -162,7 +196,7 @@ def test_a_new_system_that_does_not_start_gives_way_to_the_one_before(lab: Lab) 
     machine = lab.servers["gpu18"]
     alice.ssh("gpu18-manage")
     alice.ssh("gpu18", "echo precious > note")
-    alice.ssh("gpu18-manage", "rebuild")
+    alice.insist("gpu18", "rebuild")
     machine.run(f"rm {folder('alice')}/rootfs/usr/sbin/init")
     done = alice.ssh("gpu18-manage", check=False)
     assert done.returncode == 1 and "the one before is back" in done.stdout + done.stderr, done
@@ -201,7 +235,7 @@ def test_a_container_keeps_the_driver_with_which_it_was_made(lab: Lab) -> None:
             "/usr/local/sbin/labhost configure container.storage=auto; /usr/local/sbin/labhost check"
         ).stdout
         assert "storage: overlay" in said
-        charlie.ssh("gpu18-manage", "rebuild")
+        charlie.insist("gpu18", "rebuild")
         (charlie.folder / ".ssh/known_hosts").unlink()
         charlie.ssh("gpu18-manage")
         assert not is_mounted(machine, "charlie")

@@ -10,6 +10,7 @@ from labhost import archives
 from labhost.archives import Manifest
 from labhost.config import Host
 from labhost.errors import LabhostError, Refused
+from labhost.storage import tree
 
 from tests.hostscripts import hosts
 
@@ -66,8 +67,15 @@ def test_s1_another_persons_snapshot_is_not_found(host: Host) -> None:
 
 def test_s1_a_manifest_that_speaks_of_somebody_else_is_not_believed(host: Host) -> None:
     right = make(host, "one")
-    for wrong in ({"user": "bob"}, {"name": "two"}, {"storage": "zfs"}, {"template": "../../etc"}, {"sha256": ""}):
-        changed = replace(right, **wrong)  # type: ignore[arg-type]
+    for wrong in (
+        {"user": "bob"},
+        {"name": "two"},
+        {"storage": "zfs"},
+        {"template": "../../etc"},
+        {"made": 1e300},
+        {"size": "1"},
+    ):
+        changed = replace(right, **wrong)
         path = archives.folder(host, "alice") / "one.json"
         archives.publish(host, replace(changed, user="alice", name="one"))
         text = path.read_text().replace('"user": "alice"', f'"user": "{changed.user}"')
@@ -100,6 +108,12 @@ def test_s4_what_a_kill_left_is_debris_and_the_whole_ones_stay(host: Host) -> No
     (folder / "unnamed.tar.zst").write_bytes(TEXT)  # killed before its manifest
     archives.remove_debris(host, "alice")
     assert sorted(path.name for path in folder.iterdir()) == ["whole.json", "whole.tar.zst"]
+
+
+def test_r7_without_room_nothing_is_begun(tmp_path: Path) -> None:
+    tree.check_room(tmp_path, 1 << 20)
+    with pytest.raises(LabhostError, match="disk is low"):
+        tree.check_room(tmp_path, 1 << 60)
 
 
 @pytest.mark.parametrize("harm", [b"", b"an archivf", TEXT + b"x", None])

@@ -106,3 +106,27 @@ def test_l3_a_line_break_of_another_kind_hides_nothing() -> None:
 def test_an_endless_ssh_config_is_refused() -> None:
     with pytest.raises(PortalUnavailable):
         sshconfig.check("# x\n" * (sshconfig.LINES_MOST + 1))
+
+
+MARK = "0123456789abcdef" * 2
+
+
+def test_pages_that_came_over_one_connection_are_told_apart() -> None:
+    out = f"22031\n\n{MARK} 200\nkey\r\n\n\n{MARK} 200\n\n{MARK} 200\n".encode()
+    assert portal.split(out, MARK, ["/a", "/b", "/c"]) == ["22031\n", "key\r\n\n", ""]
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [
+        ("22031\n", "cut"),
+        (f"22031\n\n{MARK} 200\n1", "cut"),
+        (f"a\n{MARK} 200\nb\n{MARK} 404\n", "answered 404 to /b"),
+        (f"a\n{MARK} 200\n\udcff\n{MARK} 200\n", "not text"),
+        (f"a\n{'f' * 32} 200\nb\n{MARK} 200\n", "cut"),
+    ],
+    ids=["nothing", "half", "status", "bytes", "another-mark"],
+)
+def test_l3_pages_that_are_cut_or_wrong_are_refused(out: str, words: str) -> None:
+    with pytest.raises(PortalUnavailable, match=words):
+        portal.split(out.encode("utf-8", "surrogateescape"), MARK, ["/a", "/b"])

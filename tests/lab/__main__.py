@@ -65,12 +65,15 @@ def _lab(command: str, arguments: list[str]) -> int:
         return 1
 
 
+BENCHES = ("sync", "containers", "soak")
+
+
 def _bench(arguments: list[str]) -> int:
     """`tests/bench/NAME.py` has a function main."""
     from tests.lab.shell import CommandFailed
 
-    if arguments[:1] not in (["sync"], ["containers"]):
-        raise SystemExit("lab: say './lab bench sync' or './lab bench containers'; with --help it tells its options.")
+    if not arguments or arguments[0] not in BENCHES:
+        raise SystemExit(f"lab: say './lab bench NAME' ({', '.join(BENCHES)}); with --help it tells its options.")
     try:
         return int(import_module(f"tests.bench.{arguments[0]}").main(arguments[1:]))
     except BlockingIOError:

@@ -58,13 +58,13 @@ class Person:
         argv = self.argv("-o", "BatchMode=yes", *arguments, key=key)
         return run(argv, check=check, stdin=stdin, timeout=timeout)
 
-    def insist(self, server: str, words: str, timeout: float = 120) -> Completed:
+    def insist(self, server: str, words: str, *, check: bool = True, timeout: float = 120) -> Completed:
         """A word that asks again, said with the one-time word that its first answer tells."""
         asked = self.ssh(f"{server}-manage", words, check=False)
         told = re.search(rf"{server}-manage {re.escape(words)} ([a-z0-9]{{8}})\n", asked.stdout)
         if asked.returncode != 3 or told is None:
             raise CommandFailed(["ssh", f"{server}-manage", words], asked.returncode, asked.stdout + asked.stderr)
-        return self.ssh(f"{server}-manage", f"{words} {told[1]}", timeout=timeout)
+        return self.ssh(f"{server}-manage", f"{words} {told[1]}", check=check, timeout=timeout)
 
     @contextmanager
     def on_a_terminal(self, *arguments: str) -> Iterator[Terminal]:

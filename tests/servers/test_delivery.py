@@ -160,6 +160,19 @@ def test_y2_a_server_that_never_answers_is_given_up_and_the_others_are_served_me
     assert good.finished_at < (done["gpu17"].finished_at or timezone.now())
 
 
+def test_y2_a_dozen_servers_that_hang_hold_up_nobody(farm: Farm, alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "SERVER_SECONDS", 6.0)
+    for number in range(12):
+        make_server(farm, number, f"a-hangs{number}")
+        farm.behave(ADDRESSES[number], "mute")
+    good = [make_server(farm, number) for number in range(12, 20)]
+    give_key(alice)
+    done = {sync.server.name: sync for sync in converge()}
+    ends = {name: sync.finished_at or timezone.now() for name, sync in done.items()}
+    assert all(done[server.name].state == "succeeded" for server in good)
+    assert max(ends[server.name] for server in good) < min(ends[f"a-hangs{number}"] for number in range(12))
+
+
 def test_y4_a_host_that_has_a_newer_revision_refuses_and_staff_can_read_why(
     farm: Farm, gpu17: Server, alice: User
 ) -> None:

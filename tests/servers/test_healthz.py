@@ -16,11 +16,12 @@ def test_well_while_the_worker_was_seen_lately(client: Client) -> None:
     worker.alive()
     answer = client.get("/healthz")
     assert answer.status_code == 200
-    assert answer.json() == {
+    body = answer.json()
+    assert body.pop("worker_seen_seconds_ago") < 60
+    assert body == {
         "ok": True,
         "database": "ok",
         "worker": "ok",
-        "worker_seen_seconds_ago": 0,
         "oldest_undelivered_seconds": None,
         "servers_behind": 0,
     }

@@ -76,6 +76,9 @@ DRIVERS: Mapping[str, Callable[[Host], Storage]] = {"dir": DirectoryStorage, "ov
 
 
 def of(host: Host, user: User) -> Storage:
-    """The driver with which the person's container was made, or would be made now."""
-    made = user.storage or ("dir" if "clone" in user.steps else host.config.storage)
-    return DRIVERS[made](host)
+    """The driver with which the person's container was made, or would be made now.
+
+    A journal that was made anew does not say it: then what lies there does.
+    """
+    found = (name for name in ("overlay", "dir") if DRIVERS[name](host).exists(user))
+    return DRIVERS[user.storage or next(found, host.config.storage)](host)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from .. import faults, files, locks, lxc, mounts, state, template
+from .. import faults, files, kept, locks, lxc, mounts, state, template
 from ..config import SUBUID_COUNT, Host
 from ..errors import LabhostError, Refused
 from ..run import Account, Process
@@ -166,9 +166,8 @@ class OverlayStorage:
 
 
 def needed_versions(host: Host) -> set[str]:
-    """The templates that somebody's systems stand on, systems in the making and those set aside as well."""
-    found = set()
-    for user in state.all_users(host):
-        for note in (lxc.folder(host, user.name) / user.name).glob("layer*/template"):
-            found.add((files.read_text(note, 64) or "").strip())
-    return found
+    """The templates that somebody's systems stand on: those in the making, set aside or kept of the removed as well."""
+    folders = [lxc.folder(host, user.name) / user.name for user in state.all_users(host)]
+    folders += (host.paths.home / kept.FOLDER).glob("*/.local/share/lxc/*")
+    notes = [note for folder in folders for note in folder.glob("layer*/template")]
+    return {(files.read_text(note, 64) or "").strip() for note in notes}
