@@ -26,6 +26,7 @@ from . import (
 )
 from .config import Host
 from .errors import BadRequest, LabhostError, PortalUnavailable, Refused
+from .inventory import inventory
 from .names import check_name
 from .progress import Progress
 
@@ -182,7 +183,7 @@ def report(host: Host) -> dict[str, Any]:
         "digest": applied.digest if applied.complete else "",
         "driver": nvidia.host_version(host.config),
         "storage": host.config.storage,
-        "containers": container.inventory(host),
+        "containers": inventory(host),
     }
 
 

@@ -1,12 +1,10 @@
 """Start and stop of a registered person's container, and the port rules that follow from them."""
 
-import pwd
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from . import (
     accounts,
@@ -192,16 +190,6 @@ def reconcile(host: Host) -> None:
     dhcp.keep_only(host, (user.name for user in state.all_users(host)))
 
 
-def inventory(
-    host: Host, users: Iterable[User] | None = None, known: Mapping[str, pwd.struct_passwd] | None = None
-) -> dict[str, dict[str, Any]]:
-    """State, address and port of everybody (or of these) who has, or is about to have, a container here."""
-    return {
-        user.name: {"state": _state(host, user, known), "address": user.address, "port": user.port}
-        for user in (state.all_users(host) if users is None else users)
-    }
-
-
 def _refresh(host: Host, user: User, say: Progress) -> None:
     """Asks the portal for port and limits; if it does not answer sensibly, what was last known holds."""
     try:
@@ -270,13 +258,3 @@ def _check_address(host: Host, user: User, account: Account) -> None:
 
 def runs(host: Host, user: User) -> bool:
     return accounts.entry_of(host, user) is not None and lxc.is_running(host, accounts.identity(host, user))
-
-
-def _state(host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | None) -> str:
-    if not user.registered:
-        return "registering"
-    entry = accounts.entry_of(host, user, known)
-    if entry is None or not storage.of(host, user).exists(user):
-        return "broken"
-    account = Account(user.name, entry.pw_uid, entry.pw_gid, entry.pw_dir)
-    return "running" if lxc.is_running(host, account) else "stopped"

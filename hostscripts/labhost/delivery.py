@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import container, faults, keyfiles, locks, state
+from . import faults, keyfiles, locks, state
 from .config import Host
 from .errors import BadRequest, LabhostError, OtherBase, StaleRevision
 from .files import write_atomic
 from .frame import digest_of
+from .inventory import inventory
 from .keys import BadKey, PublicKey, canonical_map, check_entries, render_register
 from .names import is_name, printable
 from .state import Applied, User
@@ -206,7 +207,7 @@ def _write(host: Host, push: Push, users: Mapping[str, Keys], again: Iterable[st
     batch.commit()
     written.register = _write_register(host, users)
     whole = [user for user in here.values() if isinstance(user, User)]
-    written.containers = container.inventory(host, whole, batch.known)
+    written.containers = inventory(host, whole, batch.known)
     return written
 
 
