@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from . import log, state
+from . import logind, state
 from .config import SUBUID_COUNT, Host
 from .errors import LabhostError
 from .names import printable
@@ -17,7 +17,6 @@ from .run import Account, Result, run
 
 LOG_NAME = "lab-iam-lxc.log"
 LINK_SECONDS = 5.0
-LOGIND_SECONDS = 8.0
 
 
 @dataclass(frozen=True)
@@ -38,21 +37,13 @@ def folder(host: Host, name: str) -> Path:
 
 def linger(account: Account) -> None:
     """Lets the person's user manager come up without a session, and does not wait for it."""
-    if Path("/var/lib/systemd/linger", account.name).exists():
-        return
-    words = ["/usr/bin/loginctl", "enable-linger", account.name]
-    done = run(words, timeout=LOGIND_SECONDS)
-    if not done.ok:
-        # It was seen to answer nobody any more, so that nobody could sign in either; a restart ends no session.
-        log.note(f"systemd-logind is restarted: {done.complaint}", warning=True)
-        run(["/usr/bin/systemctl", "restart", "systemd-logind.service"], timeout=20)
-        done = run(words, timeout=20)
-    done.check("the user manager cannot be started")
+    if not Path("/var/lib/systemd/linger", account.name).exists():
+        logind.ask("enable-linger", account.name).check("the user manager cannot be started")
 
 
 def dismiss(account: Account) -> None:
     """Ends the person's user manager with everything below it."""
-    run(["/usr/bin/loginctl", "disable-linger", account.name], timeout=20)
+    logind.ask("disable-linger", account.name)
     run(["/usr/bin/systemctl", "stop", f"user@{account.uid}.service"], timeout=90)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import accounts, container, delivery, faults, kept, keyfiles, locks, log, lxc, state, storage
+from . import accounts, container, delivery, faults, kept, keyfiles, locks, log, logind, lxc, state, storage
 from .config import SUBUID_COUNT, Host
 from .errors import LabhostError, NotRegistered
 from .names import check_name
@@ -144,7 +144,7 @@ def end_sessions(account: Account) -> None:
 
 def _loginctl(*words: str) -> str:
     """loginctl's answer; empty when it knows nothing of the person, which is no error here."""
-    return command(["/usr/bin/loginctl", *words], timeout=20).out.decode("ascii", "replace")
+    return logind.ask(*words).out.decode("ascii", "replace")
 
 
 def _rules(run: Run) -> None:
