@@ -14,14 +14,16 @@ TESTS = Path(__file__).resolve().parents[1]
 WITH_LAB = (TESTS / "e2e", TESTS / "browser")
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m looks at the markers
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark whatever needs the booted lab or the farm of real sshds."""
+    if "farm" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.slow)
+    if any(folder in item.path.parents for folder in WITH_LAB):
+        item.add_marker(pytest.mark.lab)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark whatever needs the booted lab or the farm of real sshds; the six flows come first."""
-    for item in items:
-        if "farm" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.slow)
-        if any(folder in item.path.parents for folder in WITH_LAB):
-            item.add_marker(pytest.mark.lab)
+    """The six flows come first."""
     items.sort(key=lambda item: "test_flows" not in item.path.name)
 
 
