@@ -95,9 +95,7 @@ def create(host: Host, user: User) -> None:
         words = ["/usr/sbin/useradd", "--home-dir", str(state.home_of(host, user.name)), "--no-create-home"]
         words += ["--user-group", "--shell", NOLOGIN, "--comment", GECOS, "--password", "*"]
         words += ["--groups", ",".join(dict.fromkeys((*_groups(host), PEOPLE)))]
-        used = max((gone.uid for gone in kept.all_removed(host)), default=0)
-        if used:  # never the uid of somebody who is gone: logind may still be ending her, files may be left of her
-            words += ["-K", f"UID_MIN={used + 1}"]
+        words += _uid_words(host, user)
         _tool(
             [*words, "-K", "SUB_UID_COUNT=0", "-K", "SUB_GID_COUNT=0", "--", user.name],
             "the account cannot be made",
@@ -109,6 +107,21 @@ def create(host: Host, user: User) -> None:
         folder.chmod(0o755)
     user.account, user.uid, user.gid = "made", entry.pw_uid, entry.pw_gid
     state.save_user(host, user)
+
+
+def _uid_words(host: Host, user: User) -> list[str]:
+    """useradd's options: the same uid for somebody who comes back, a fresh one for everybody else.
+
+    Files that were kept of her stay hers. And systemd-logind keeps a record of her old uid for ten seconds after her
+    last session: with her name on another uid, linger holds that record for ever and logind asks systemd about it
+    without end, until the system bus stands still.
+    """
+    gone = kept.all_removed(host)
+    taken = {entry.pw_uid for entry in pwd.getpwall()} | {entry.gr_gid for entry in grp.getgrall()}
+    for removed in gone:
+        if (removed.name, removed.subuid) == (user.name, user.subuid) and removed.uid and removed.uid not in taken:
+            return ["--uid", str(removed.uid)]
+    return ["-K", f"UID_MIN={max(removed.uid for removed in gone) + 1}"] if gone else []
 
 
 def join_groups(host: Host, user: User) -> None:

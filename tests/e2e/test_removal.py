@@ -1,6 +1,7 @@
 """Leaving a server: by staff on it, by `manage.py` and by the admin; what goes, in which order, and what stays."""
 
 import subprocess
+import time
 
 import pytest
 
@@ -64,6 +65,21 @@ def test_the_files_are_kept_for_root_alone_and_she_may_register_again(lab: Lab, 
     assert kept in again.stdout + again.stderr
     charlie.ssh("gpu18-manage")
     assert charlie.ssh("gpu18", "ls ~").stdout == ""
+
+
+def test_back_at_once_she_has_her_uid_and_logind_is_at_rest(lab: Lab, charlie: Person) -> None:
+    """Under another uid linger would keep logind's record of the old one, and logind and systemd busy for ever."""
+    machine = lab.servers["gpu18"]
+    uid = machine.run(f"id -u {NAME}").stdout
+    machine.run(f"{LABHOST} remove {NAME} --yes")
+    register(lab, NAME, "gpu18")
+    charlie.ssh("gpu18-manage")
+    spent = "systemctl show systemd-logind --property CPUUsageNSec --value"
+    before = int(machine.run(spent).stdout)
+    time.sleep(3)
+    assert int(machine.run(spent).stdout) - before < 0.5e9
+    assert machine.run("timeout 5 loginctl list-users --no-legend").stdout.count(NAME) == 1
+    assert machine.run(f"id -u {NAME}").stdout == uid
 
 
 def test_purge_deletes_her_files_and_nobody_elses(lab: Lab, charlie: Person) -> None:
