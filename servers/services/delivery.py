@@ -26,6 +26,7 @@ PASS_SECONDS = 180.0  # and the last ones SERVER_SECONDS more: below the task's 
 LEASE = timedelta(seconds=2 * SERVER_SECONDS)
 SPACING = timedelta(seconds=3)  # between pushes of new revisions to one server: a burst of edits is few pushes
 QUICK_RETRY = timedelta(seconds=5)  # a pass waits for tries that are due so soon, later ones are reconcile's
+AFTER_A_CRASH = timedelta(seconds=10)  # at most, from the end of a worker to the next try of what it served
 INTERRUPTED = "The worker stopped in the middle of it; it is tried again."
 
 
@@ -114,11 +115,14 @@ def recover() -> int:
 
 
 def _free_what_the_dead_hold(now: datetime) -> None:
-    """A process of this machine that is gone need not be waited for until its lease runs out."""
+    """A process of this machine that is gone need not be waited for until its lease runs out.
+
+    Its end says nothing about the servers: however often it came, they are not left alone for minutes.
+    """
     held = Server.objects.filter(lease_until__gte=now)
     for server in [server for server in held if holders.is_gone(server.lease_holder)]:
         held.filter(pk=server.pk, lease_holder=server.lease_holder).update(
-            lease_until=None, next_attempt=now + recording.backoff(server.attempts)
+            lease_until=None, next_attempt=now + min(recording.backoff(server.attempts), AFTER_A_CRASH)
         )
 
 

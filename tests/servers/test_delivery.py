@@ -13,7 +13,7 @@ from accounts import directory
 from accounts.models import AuditEvent, SSHKey, User
 from accounts.services import keys
 from accounts.services.keys import add_keys, current_revision, revoke_key
-from servers import iam_key, tasks
+from servers import holders, iam_key, tasks
 from servers.dialing import RemoteError
 from servers.models import Container, Server, Sync
 from servers.services import delivery, hosts, recording
@@ -308,6 +308,17 @@ def test_y3_a_push_whose_worker_died_is_closed_and_made_again(farm: Farm, gpu17:
     assert claim.sync.state == "failed" and claim.sync.finished_at
     (sync,) = converge()
     assert sync.state == "succeeded" and key_body() in farm.register_file()
+
+
+def test_y3_many_dead_workers_do_not_make_a_server_wait_for_minutes(gpu17: Server, alice: User) -> None:
+    give_key(alice)
+    Server.objects.update(attempts=20)
+    (claim,) = delivery._claim("test", None, 10)
+    Server.objects.update(lease_holder=f"{holders.me()}1")  # this process's number, of an earlier process
+    assert delivery.recover() == 1
+    gpu17.refresh_from_db()
+    assert gpu17.lease_until is None and gpu17.next_attempt is not None
+    assert timedelta(seconds=1) < gpu17.next_attempt - timezone.now() <= timedelta(seconds=10)
 
 
 def test_y3_a_worker_that_comes_back_too_late_writes_nothing_down(farm: Farm, gpu17: Server, alice: User) -> None:
