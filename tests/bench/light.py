@@ -193,8 +193,8 @@ class LightServer:
 def remove_all(folder: Path) -> bool:
     """End and remove every light server and the network between them; False if there was nothing."""
     found = folder.exists()
-    for record in folder.glob("*.pid"):
-        Daemon(record.stem, folder).kill()
+    for record in folder.rglob("*.pid"):  # a portal's as well, of a bench that was killed
+        Daemon(record.stem, record.parent).kill()
     for path in sorted(Path("/run/netns").glob(f"{PREFIX}-*")):
         found = True
         run(["ip", "netns", "delete", path.name], check=False)
