@@ -1,4 +1,4 @@
-"""The host protocol, version 1: requests are built and framed here, and answers are judged as an enemy's.
+"""The host protocol: requests are built and framed here, and answers are judged as an enemy's.
 
 Whatever a host says may come from somebody who took it over: sizes are bounded, types are checked, and every
 text is cut and made printable before it is stored or shown.
@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from accounts import names
 
 VERSION = 1
+KEYS_VERSION = 2  # of set-keys, which tells whose the keys are since then: an older host refuses it
 MAX_REQUEST = 64 * 1024 * 1024
 MAX_ANSWER = 32 * 1024 * 1024
 MAX_TEXT = 300
@@ -113,15 +114,19 @@ def plain(users: Mapping[str, Sequence[Key]]) -> Plain:
     }
 
 
-def build_set_keys(revision: int, users: Plain, final: str) -> dict[str, Any]:
-    """Everybody's keys, with their digest. A person who is left out has none."""
-    return {"version": VERSION, "revision": revision, "digest": final, "users": users}
+def build_set_keys(revision: int, users: Plain, ids: Mapping[str, int], final: str) -> dict[str, Any]:
+    """Everybody's keys, with their digest, and the first subordinate id of each. A person who is left out has none."""
+    return {"version": KEYS_VERSION, "revision": revision, "digest": final, "users": users, "ids": ids}
 
 
-def build_changes(revision: int, final: str, base: str, users: Plain, names: Iterable[str]) -> dict[str, Any]:
+def build_changes(
+    revision: int, final: str, base: str, users: Plain, ids: Mapping[str, int], names: Iterable[str]
+) -> dict[str, Any]:
     """What `names` have now, for a host that holds the state with the digest `base`: it leads to digest `final`."""
     changes = {name: users.get(name) for name in names}
-    return {"version": VERSION, "revision": revision, "digest": final, "base": base, "changes": changes}
+    mine = {name: ids[name] for name in changes if name in ids}
+    head = {"version": KEYS_VERSION, "revision": revision, "digest": final, "base": base}
+    return {**head, "changes": changes, "ids": mine}
 
 
 def build_register(user: str) -> dict[str, Any]:

@@ -28,6 +28,7 @@ class KeyState:
 
     revision: int
     users: dict[str, list[PublicKey]]
+    ids: dict[str, int]  # name -> the first of her subordinate ids: the name may be another's one day, they never are
 
 
 def current_revision() -> int:
@@ -42,17 +43,20 @@ def current_state() -> KeyState:
     """
     while True:
         number = revision.current()
-        users = _active_keys()
+        users, ids = _active_keys()
         if revision.current() == number:
-            return KeyState(number, users)
+            return KeyState(number, users, ids)
 
 
-def _active_keys() -> dict[str, list[PublicKey]]:
+def _active_keys() -> tuple[dict[str, list[PublicKey]], dict[str, int]]:
     rows = SSHKey.objects.filter(revoked_revision__isnull=True, user__is_active=True, user__port__isnull=False)
     users: dict[str, list[PublicKey]] = {}
-    for name, *key in rows.order_by("pk").values_list("user__username", "key_type", "blob", "comment"):
+    ids: dict[str, int] = {}
+    of_person = ("user__username", "user__subuids__start")
+    for name, start, *key in rows.order_by("pk").values_list(*of_person, "key_type", "blob", "comment"):
         users.setdefault(name, []).append(PublicKey(*key))
-    return users
+        ids[name] = start
+    return users, ids
 
 
 def changed_since(number: int) -> list[str]:

@@ -1,16 +1,17 @@
 """set-keys: what was pushed becomes authorized_keys files. One person's trouble stays hers.
 
 A push holds everybody (`users`), or what differs from the state with the digest `base` (`changes`); the latter is
-applied only if that state is held here and the result has the push's digest.
+applied only if that state is held here and the result has the push's digest. `ids` tells whose the keys are, by the
+first of her subordinate ids: what a former person of the same name has here gets none of them.
 """
 
 import errno
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import faults, keyfiles, locks, state
+from . import faults, keyfiles, locks, state, whose
 from .config import Host
 from .errors import BadRequest, LabhostError, OtherBase, StaleRevision
 from .files import write_atomic
@@ -23,6 +24,7 @@ from .state import Applied, User
 REVISION_MOST = 2**53
 USERS_MOST = 200_000
 WAIT = 60.0
+VERSION = 2
 Keys = tuple[PublicKey, ...]
 
 
@@ -32,6 +34,7 @@ class Push:
     digest: str
     users: dict[str, Keys]  # what is right
     errors: dict[str, str]  # name -> why that person's entry is not applied
+    ids: dict[str, int]  # name -> the first of her subordinate ids, of everybody whose keys the push holds
     base: str | None = None  # the digest of the state that this changes; None: this is everybody
     gone: frozenset[str] = frozenset()  # with a base: who has no keys any more
 
@@ -93,25 +96,24 @@ def set_keys(host: Host, request: Mapping[str, Any], memory: Memory | None = Non
         before = memory.load(host)
         _refuse_stale(push, before)
         users = effective(push, before) if push.base is None else changed(push, before)
-        same = before.complete and (before.revision, before.digest, before.users) == (
-            push.revision,
-            push.digest,
-            users,
-        )
+        after = Applied(push.revision, push.digest, True, users, before.failed, whose.after(push.ids, before, users))
+        same = before == after
         if not same:
             state.begin_applying(host, push.revision, push.digest)
             faults.point("keys-noted")
-        written = _write(host, push, users, before.failed)
+        written = _write(host, push, after)
         failed = [name for name in written.failed() if name not in push.errors]
         complete = written.register != "failed"
         if not same or failed != before.failed or not complete:
             faults.point("keys-written")
-            memory.save(host, Applied(push.revision, push.digest, complete, users, failed))
+            memory.save(host, replace(after, complete=complete, failed=failed))
     return _answer(push, written)
 
 
 def parse(request: Mapping[str, Any]) -> Push:
     """Push of a request, each person judged alone; BadRequest if the request as a whole makes no sense."""
+    if request.get("version") != VERSION:
+        raise BadRequest(f"set-keys speaks version {VERSION} of the protocol; update the portal")
     revision, digest, base = request.get("revision"), request.get("digest"), request.get("base")
     if not isinstance(revision, int) or isinstance(revision, bool) or not 0 <= revision <= REVISION_MOST:
         raise BadRequest("revision must be a number")
@@ -122,9 +124,10 @@ def parse(request: Mapping[str, Any]) -> Push:
         raise BadRequest("users must be an object of people")
     if base is None and digest != _digest_of(raw):
         raise BadRequest("the digest differs from the users; send the request again")
+    ids = whose.parse(request.get("ids"), USERS_MOST)
     gone = frozenset(name for name, entries in raw.items() if entries is None and is_name(name) and base is not None)
-    users, errors = _judge({name: entries for name, entries in raw.items() if name not in gone})
-    return Push(revision, digest, users, errors, base, gone)
+    users, errors = _judge({name: entries for name, entries in raw.items() if name not in gone}, ids)
+    return Push(revision, digest, users, errors, ids, base, gone)
 
 
 def _digest_of(raw: object) -> str:
@@ -134,7 +137,7 @@ def _digest_of(raw: object) -> str:
         raise BadRequest("users cannot be digested") from error
 
 
-def _judge(raw: Mapping[str, Any]) -> tuple[dict[str, Keys], dict[str, str]]:
+def _judge(raw: Mapping[str, Any], ids: Mapping[str, int]) -> tuple[dict[str, Keys], dict[str, str]]:
     """Each person's keys, or why they are not applied. A key that stands for two people proves neither."""
     users: dict[str, Keys] = {}
     errors: dict[str, str] = {}
@@ -143,11 +146,14 @@ def _judge(raw: Mapping[str, Any]) -> tuple[dict[str, Keys], dict[str, str]]:
         try:
             if not is_name(name):
                 raise BadKey("this is not the name of a person")
-            users[name] = check_entries(entries)
+            keys = check_entries(entries)
+            if keys and name not in ids:
+                raise BadKey("it is not told whose keys these are")
         except BadKey as error:
             errors[name] = str(error)
             continue
-        for key in users[name]:
+        users[name] = keys
+        for key in keys:
             other = owners.setdefault(key.blob, name)
             if other != name:
                 errors[name] = errors[other] = "one of the keys stands for two people"
@@ -167,7 +173,8 @@ def effective(push: Push, before: Applied) -> dict[str, Keys]:
     if push.errors:
         taken = {key.blob for keys in push.users.values() for key in keys}
         for name in push.errors.keys() & before.users.keys():
-            users[name] = tuple(key for key in before.users[name] if key.blob not in taken)
+            is_same = before.ids.get(name) in (None, push.ids.get(name))
+            users[name] = tuple(key for key in before.users[name] if is_same and key.blob not in taken)
     return users
 
 
@@ -185,9 +192,9 @@ def changed(push: Push, before: Applied) -> dict[str, Keys]:
     return users
 
 
-def _write(host: Host, push: Push, users: Mapping[str, Keys], again: Iterable[str]) -> Written:
+def _write(host: Host, push: Push, after: Applied) -> Written:
     """Everybody's files, or those of the people who changed and of those whose files failed the last time."""
-    names = None if push.base is None else push.names.union(again)
+    names = None if push.base is None else push.names.union(after.failed)
     written, here = Written(), _people(host, names)
     served = sorted(push.names | here.keys() if names is None else names)
     written.users = {name: Outcome() for name in served}
@@ -198,14 +205,18 @@ def _write(host: Host, push: Push, users: Mapping[str, Keys], again: Iterable[st
     )
     for name in served:
         outcome, user = written.users[name], here.get(name)
-        if name in push.errors:
+        if isinstance(user, User) and user.managed and whose.is_another(user, after):
+            _stage(batch, user, (), outcome)
+            outcome.fail("host", whose.SOMEBODY_ELSE)
+            outcome.container = "failed"
+        elif name in push.errors:
             written.users[name] = Outcome("failed", "failed", push.errors[name])
         elif isinstance(user, LabhostError):
             written.users[name] = Outcome("failed", "failed", printable(str(user)))
         elif user is not None and user.managed:
-            _stage(batch, user, users.get(name, ()), outcome)
+            _stage(batch, user, after.users.get(name, ()), outcome)
     batch.commit()
-    written.register = _write_register(host, users)
+    written.register = _write_register(host, after.users)
     whole = [user for user in here.values() if isinstance(user, User)]
     written.containers = inventory(host, whole, batch.known)
     return written
@@ -236,6 +247,8 @@ def _people(host: Host, names: Iterable[str] | None) -> dict[str, User | Labhost
 def current_keys(host: Host, user: User) -> Keys:
     """What was pushed last; the portal's page only if no push came since it was read. Keys lock held."""
     applied = state.load_applied(host)
+    if whose.is_another(user, applied):
+        return ()
     if user.name in applied.users:
         return applied.users[user.name]
     return check_entries(user.keys) if applied.revision == user.keys_revision else ()

@@ -11,6 +11,7 @@ from typing import Any
 from .errors import BadFrame, BadRequest
 
 VERSION = 1
+VERSIONS = (1, 2)  # of a request; set-keys tells since version 2 whose the keys are, by subordinate ids
 BODY_MOST = 64 * 1024 * 1024
 HEADER_MOST = 128
 SECONDS = 60.0  # from the first byte of a frame to its last
@@ -94,7 +95,7 @@ def read_request(fd: int, *, seconds: float = SECONDS) -> dict[str, Any]:
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """A JSON object of protocol version 1, no name twice; BadRequest."""
+    """A JSON object of a known protocol version, no name twice; BadRequest."""
     try:
         value = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -102,8 +103,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadRequest("the request is not one JSON object in UTF-8")
     version = value.get("version")
-    if version != VERSION or isinstance(version, bool):
-        raise BadRequest(f"this server speaks version {VERSION} of the protocol; update labhost or the portal")
+    if version not in VERSIONS or isinstance(version, bool):
+        raise BadRequest(f"this server speaks version {VERSIONS[-1]} of the protocol; update labhost or the portal")
     return value
 
 

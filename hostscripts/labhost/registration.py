@@ -22,6 +22,7 @@ from . import (
     removal,
     state,
     storage,
+    whose,
 )
 from .config import Host
 from .errors import LabhostError, PortalUnavailable, Refused
@@ -63,6 +64,7 @@ def register(host: Host, name: str, say: Progress) -> Registered:
             say.line("an earlier removal is finished first")
             removal.finish(host, user, say)
             user = None
+        _refuse_somebody_else(host, user)
         if user is not None and _complete(host, user):
             return Registered(user, created=False)
         run = Run(host, _continued(host, user or User(name)), say)
@@ -79,6 +81,15 @@ def register(host: Host, name: str, say: Progress) -> Registered:
     if gone is not None and gone.kept:
         say.line(f"files of an earlier container are kept in {', '.join(gone.kept)}; ask the lab's staff for them")
     return Registered(run.user, created=True)
+
+
+def _refuse_somebody_else(host: Host, user: User | None) -> None:
+    """The portal has deleted this person and given her name to another: who comes now inherits nothing."""
+    if user is None:
+        return
+    with locks.held(host, locks.KEYS, seconds=delivery.WAIT, doing="keys are being written"):
+        if whose.is_another(user, state.load_applied(host)):
+            raise Refused(f"{user.name} is {whose.SOMEBODY_ELSE}: ask the lab's staff")
 
 
 def _complete(host: Host, user: User) -> bool:

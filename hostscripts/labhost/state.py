@@ -56,7 +56,8 @@ _KNOWN = frozenset(item.name for item in fields(User))
 class Applied:
     """The keys that were pushed last. `complete`: were all files written, or did a kill come between?
 
-    `failed` holds the names of people whose files could not be written; the next push tries them again.
+    `failed` holds the names of people whose files could not be written; the next push tries them again. `ids`: the
+    first of each person's subordinate ids, as far as a push has told: a name may come to somebody new, they do not.
     """
 
     revision: int = 0
@@ -64,6 +65,7 @@ class Applied:
     complete: bool = True
     users: dict[str, tuple[PublicKey, ...]] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
+    ids: dict[str, int] = field(default_factory=dict)
 
 
 def home_of(host: Host, name: str) -> Path:
@@ -142,7 +144,9 @@ def _applied(value: dict[str, Any]) -> Applied:
         name: tuple(PublicKey(entry["type"], entry["blob"], entry["comment"]) for entry in entries)
         for name, entries in value["users"].items()
     }
-    return Applied(value["revision"], value["digest"], value["complete"], users, value.get("failed", []))
+    return Applied(
+        value["revision"], value["digest"], value["complete"], users, value.get("failed", []), value.get("ids", {})
+    )
 
 
 def begin_applying(host: Host, revision: int, digest: str) -> None:
@@ -159,6 +163,7 @@ def save_applied(host: Host, applied: Applied) -> None:
         "digest": applied.digest,
         "complete": applied.complete,
         "failed": applied.failed,
+        "ids": applied.ids,
     }
     text = json.dumps(head).removesuffix("}") + f', "users": {canonical_map(applied.users)}}}\n'
     files.write_atomic(_applied_file(host), text, mode=0o600)

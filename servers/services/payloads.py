@@ -24,7 +24,7 @@ class Payloads:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         state = keys.current_state()
-        self.revision, self.users = state.revision, protocol.plain(state.users)
+        self.revision, self.users, self.ids = state.revision, protocol.plain(state.users), state.ids
         self._whole: Payload | None = None
         self.digest = protocol.digest(self.users)
         self._changes: dict[tuple[int, str], Payload] = {}
@@ -42,7 +42,7 @@ class Payloads:
         """Everybody's keys. Asks no database: a thread may call it when a server has something else."""
         with self._lock:
             if self._whole is None:
-                request = protocol.build_set_keys(self.revision, self.users, self.digest)
+                request = protocol.build_set_keys(self.revision, self.users, self.ids, self.digest)
                 self._whole = Payload(self.revision, self.digest, protocol.frame(request))
             return self._whole
 
@@ -50,5 +50,5 @@ class Payloads:
         names = frozenset(keys.changed_since(revision))
         if 2 * len(names) > len(self.users) + 2:
             return self.whole()
-        request = protocol.build_changes(self.revision, self.digest, digest, self.users, sorted(names))
+        request = protocol.build_changes(self.revision, self.digest, digest, self.users, self.ids, sorted(names))
         return Payload(self.revision, self.digest, protocol.frame(request), names)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.bench.light import LightServer
+from tests.bench.light import FIRST_SUBUID, LightServer
 
 PATIENCE = 300.0
 
@@ -33,7 +33,7 @@ class Rows:
         users = User.objects.bulk_create(User(username=name, keys_revision=1, password="!") for name in names)
         Port.objects.bulk_create(Port(number=30000 + n, user=u, username=u.username) for n, u in enumerate(users))
         SubuidRange.objects.bulk_create(
-            SubuidRange(start=1_000_000_000 + 65536 * n, user=u, username=u.username) for n, u in enumerate(users)
+            SubuidRange(start=FIRST_SUBUID + 65536 * n, user=u, username=u.username) for n, u in enumerate(users)
         )
         keys = []
         for user in users:

@@ -12,6 +12,8 @@ VALUES = {
     "server.address": "172.16.2.17",
 }
 
+SUBUID = 200_000  # of everybody in the tests
+
 
 def make(folder: Path, **values: str) -> Host:
     """Values as `section__key`; state, homes and the shared files of /etc lie below `folder`."""

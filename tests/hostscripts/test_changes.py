@@ -27,7 +27,8 @@ BEFORE = {"alice": [ed25519(1)], "bob": [ed25519(2)]}
 def changes(revision: int, before: dict[str, Any], after: dict[str, Any], **other: Any) -> dict[str, Any]:
     names = [name for name in before | after if before.get(name) != after.get(name)]
     values = {"revision": revision, "digest": digest_of(after), "base": digest_of(before)}
-    return {"version": 1, **values, "changes": {name: after.get(name) for name in names}} | other
+    ids = dict.fromkeys(names, hosts.SUBUID)
+    return {"version": 2, **values, "changes": {name: after.get(name) for name in names}, "ids": ids} | other
 
 
 @pytest.fixture
@@ -122,7 +123,9 @@ def people(host: Host, monkeypatch: pytest.MonkeyPatch) -> dict[str, User]:
     uid, gid = os.geteuid(), os.getegid()
     found = {}
     for name in BEFORE:
-        user = User(name, uid=uid or 1, gid=gid, account="made", registered=True, subuid=uid, inside_gid=gid - uid)
+        user = User(name, uid=uid or 1, gid=gid, account="made", registered=True, subuid=hosts.SUBUID)
+        # What is inside belongs to whoever runs the tests.
+        user.inside_uid, user.inside_gid = uid - hosts.SUBUID, gid - hosts.SUBUID
         state.save_user(host, user)
         (host.paths.home / name / ".ssh").mkdir(parents=True)
         inside(host, name).parent.parent.mkdir(parents=True)

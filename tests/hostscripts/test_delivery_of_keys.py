@@ -22,7 +22,8 @@ from tests.hostscripts.public_keys import ed25519
 
 
 def request(revision: int, users: dict[str, Any]) -> dict[str, Any]:
-    return {"version": 1, "revision": revision, "digest": digest_of(users), "users": users}
+    ids = dict.fromkeys(users, hosts.SUBUID)
+    return {"version": 2, "revision": revision, "digest": digest_of(users), "users": users, "ids": ids}
 
 
 def register_file(folder: Path) -> Path:

@@ -109,7 +109,7 @@ BODIES = [
     b'{"version":NaN}',
     b"[" * 100_000,
     b'{"version":true}',
-    b'{"version":2}',
+    b'{"version":3}',
     b'{"version":"1"}',
     b"{}",
 ]

@@ -14,11 +14,17 @@ from tests.lab.report import summary
 # The only addresses besides loopback that a test may reach: those of the lab, in a namespace of its own.
 LAB_NETWORK = "172.16.2.0/24"
 
-# What writes from several threads or processes at once, or hands foreign text to the database, runs there as well.
+# What these have to do with is no database, but files, sockets and words alone; they would be the same once more.
+WITHOUT_DATABASE = ("hostkeys", "iam_key", "remote", "ssh_config")
+# What writes from several threads or processes at once, or hands foreign text to the database, runs there as well, and
+# all that has a part in the delivery of keys: a new file of tests/servers runs on both without being named.
 ON_POSTGRESQL = [
     *(f"tests/accounts/test_{name}.py" for name in ("keys_service", "models", "numbers", "people", "sign_in")),
-    *(f"tests/servers/test_{name}.py" for name in ("delivery", "faults", "healthz", "inventory", "kills", "push_log")),
-    *(f"tests/servers/test_{name}.py" for name in ("recording", "registration", "tasks", "text", "watchdog")),
+    *(
+        f"tests/servers/{path.name}"
+        for path in sorted((REPOSITORY / "tests/servers").glob("test_*.py"))
+        if path.stem.removeprefix("test_") not in WITHOUT_DATABASE
+    ),
 ]
 
 

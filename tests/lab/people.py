@@ -98,7 +98,13 @@ class Iam:
         text = json.dumps(state, sort_keys=True, separators=(",", ":"))
         number = self.status()["revision"] + 1 if revision is None else revision
         digest = hashlib.sha256(text.encode()).hexdigest()
-        return self.call("set-keys", {"revision": number, "digest": digest, "users": state})
+        ids = {name: self.ids().get(name, 0) for name in users}
+        return self.call("set-keys", {"version": 2, "revision": number, "digest": digest, "users": state, "ids": ids})
+
+    def ids(self) -> dict[str, int]:
+        """The first subordinate id of everybody who has some there."""
+        rows = [line.split(":") for line in self.machine.file("/etc/subuid").splitlines()]
+        return {name: int(start) for name, start, _ in rows}
 
 
 def _parsed(line: str) -> dict[str, str]:

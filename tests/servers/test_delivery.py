@@ -313,7 +313,7 @@ def test_y3_a_push_whose_worker_died_is_closed_and_made_again(farm: Farm, gpu17:
 def test_y3_many_dead_workers_do_not_make_a_server_wait_for_minutes(gpu17: Server, alice: User) -> None:
     give_key(alice)
     Server.objects.update(attempts=20)
-    (claim,) = delivery._claim("test", None, 10)
+    (_,) = delivery._claim("test", None, 10)
     Server.objects.update(lease_holder=f"{holders.me()}1")  # this process's number, of an earlier process
     assert delivery.recover() == 1
     gpu17.refresh_from_db()

@@ -119,7 +119,7 @@ def test_y3_the_worker_is_killed_at_50_random_moments_and_nothing_is_lost(
                 if worker.process.poll() is not None:
                     worker.start()  # as systemd does
         try:
-            seconds = within(60, lambda: has_converged(farm), "convergence")
+            seconds = within(60, lambda: has_converged(farm, worker), "convergence")
         except AssertionError as error:
             error.add_note(f"{list(Server.objects.values())}\n{worker.log()[-3000:]}")
             raise

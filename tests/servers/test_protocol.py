@@ -41,7 +41,7 @@ def test_a_request_that_is_too_long_is_not_framed(monkeypatch: pytest.MonkeyPatc
 
 def test_set_keys_carries_revision_digest_and_the_parts_of_each_key() -> None:
     users = protocol.plain({"bob": [], "alice": [PublicKey("ssh-ed25519", "AAAA", "laptop é")]})
-    request = protocol.build_set_keys(12, users, protocol.digest(users))
+    request = protocol.build_set_keys(12, users, {"alice": 200000}, protocol.digest(users))
     assert request["users"]["alice"] == [{"type": "ssh-ed25519", "blob": "AAAA", "comment": "laptop é"}]
     assert request["revision"] == 12
     # as the contract writes it down

@@ -190,7 +190,7 @@ def test_y2_a_host_that_hangs_in_the_transfer_or_before_the_answer_is_given_up(f
 
 
 def test_y2_a_cut_transfer_ends_the_real_host_program_and_applies_nothing(farm: Farm) -> None:
-    framed = protocol.frame(protocol.build_set_keys(1, {"alice": []}, protocol.digest({"alice": []})))
+    framed = protocol.frame(protocol.build_set_keys(1, {"alice": []}, {}, protocol.digest({"alice": []})))
 
     def half() -> Iterator[bytes]:
         yield framed[: len(framed) // 2]

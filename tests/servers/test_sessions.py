@@ -22,7 +22,7 @@ HERE = ADDRESSES[0]
 
 
 def push(revision: int) -> bytes:
-    return protocol.frame(protocol.build_set_keys(revision, {}, protocol.digest({})))
+    return protocol.frame(protocol.build_set_keys(revision, {}, {}, protocol.digest({})))
 
 
 @pytest.fixture

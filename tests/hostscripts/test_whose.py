@@ -1,0 +1,117 @@
+"""O3: a name came to somebody new, and a server still has what the former person of that name left there."""
+
+import io
+import json
+from typing import Any
+
+import pytest
+from labhost import delivery, registration, state
+from labhost.config import Host
+from labhost.errors import BadRequest, Refused
+from labhost.frame import digest_of
+from labhost.keys import as_entry
+from labhost.progress import Progress
+from labhost.state import User
+
+from tests.hostscripts import hosts
+from tests.hostscripts.public_keys import ed25519
+from tests.hostscripts.test_changes import BEFORE, changes, host, inside, outside, people
+from tests.hostscripts.test_delivery_of_keys import register_file, request
+
+__all__ = ["host", "people"]  # fixtures
+
+NEWCOMER = {"alice": hosts.SUBUID + 65536, "bob": hosts.SUBUID}
+AFTER = BEFORE | {"alice": [ed25519(3)]}
+
+
+@pytest.fixture(params=["everybody", "changes"])
+def push(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return _push(2, BEFORE, AFTER, request.param)
+
+
+def _push(revision: int, before: dict[str, Any], after: dict[str, Any], how: str) -> dict[str, Any]:
+    made = request(revision, after) if how == "everybody" else changes(revision, before, after)
+    return made | {"ids": {name: NEWCOMER[name] for name in made["ids"]}}
+
+
+def test_o3_her_keys_reach_neither_the_account_nor_the_container_and_the_former_ones_leave(
+    host: Host, people: dict[str, User], push: dict[str, Any]
+) -> None:
+    delivery.set_keys(host, request(1, BEFORE))
+    assert outside(host, "alice").read_text() and inside(host, "alice").read_text()
+    answer = delivery.set_keys(host, push)
+    told = answer["users"]["alice"]
+    assert (told["host"], told["container"]) == ("failed", "failed") and "somebody else of that name" in told["error"]
+    assert answer["error"]["code"] == "partial" and answer["digest"] == digest_of(AFTER)
+    assert outside(host, "alice").read_text() == inside(host, "alice").read_text() == ""
+    assert ed25519(2)["blob"] in outside(host, "bob").read_text(), "the others are served"
+
+
+@pytest.mark.parametrize("how", ["everybody", "changes"])
+def test_o3_nor_with_a_later_change_of_somebody_else(host: Host, people: dict[str, User], how: str) -> None:
+    delivery.set_keys(host, _push(2, BEFORE, AFTER, "everybody"))
+    later = AFTER | {"bob": [ed25519(4)]}
+    answer = delivery.set_keys(host, _push(3, AFTER, later, how))
+    assert answer["users"]["alice"]["host"] == "failed" and outside(host, "alice").read_text() == ""
+    assert ed25519(4)["blob"] in outside(host, "bob").read_text()
+
+
+def test_o3_a_bad_entry_of_hers_does_not_leave_the_former_keys(host: Host, people: dict[str, User]) -> None:
+    delivery.set_keys(host, request(1, BEFORE))
+    after = AFTER | {"alice": [{"type": "ssh-ed25519", "blob": "AAAA", "comment": ""}]}
+    delivery.set_keys(host, _push(2, BEFORE, after, "everybody"))
+    assert outside(host, "alice").read_text() == "" and "register.bash alice" not in register_file_of(host)
+
+
+def register_file_of(host: Host) -> str:
+    return register_file(host.paths.home.parent).read_text()
+
+
+def test_o3_once_the_former_is_removed_she_is_served(host: Host, people: dict[str, User], push: dict[str, Any]) -> None:
+    delivery.set_keys(host, push)
+    people["alice"].subuid = NEWCOMER["alice"]
+    assert delivery.current_keys(host, people["alice"]) == delivery.check_entries(AFTER["alice"])
+
+
+def test_o3_no_other_way_leads_her_keys_there(host: Host, people: dict[str, User], push: dict[str, Any]) -> None:
+    """Registrations that end later, rebuilt containers and `doctor --fix` take the keys from here."""
+    alice = people["alice"]
+    alice.keys, alice.keys_revision = [ed25519(1)], 2
+    assert [as_entry(key) for key in delivery.current_keys(host, alice)] == [ed25519(1)]
+    delivery.set_keys(host, push)
+    assert delivery.current_keys(host, alice) == ()
+
+
+def test_o3_she_does_not_come_into_the_formers_container_by_registering(
+    host: Host, people: dict[str, User], push: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registration.accounts, "refuse_foreign", lambda *_: None)
+    delivery.set_keys(host, push)
+    with pytest.raises(Refused, match="somebody else of that name; remove it first: ask the lab's staff"):
+        registration.register(host, "alice", Progress(io.StringIO()))
+
+
+def test_without_a_word_of_whose_keys_they_are_nothing_is_applied(host: Host, people: dict[str, User]) -> None:
+    answer = delivery.set_keys(host, request(2, AFTER) | {"ids": {"bob": hosts.SUBUID}})
+    assert answer["users"]["alice"]["host"] == "failed" and "whose keys" in answer["users"]["alice"]["error"]
+
+
+@pytest.mark.parametrize("ids", [None, [], {"alice": "1"}, {"alice": True}, {"alice": -1}, {"alice": 2**32}], ids=str)
+def test_ids_that_make_no_sense_are_a_bad_request(host: Host, ids: object) -> None:
+    with pytest.raises(BadRequest, match="ids"):
+        delivery.set_keys(host, request(2, AFTER) | {"ids": ids})
+
+
+def test_an_older_portal_is_refused_in_clear_words(host: Host) -> None:
+    with pytest.raises(BadRequest, match="update the portal"):
+        delivery.set_keys(host, request(2, AFTER) | {"version": 1})
+
+
+def test_what_was_applied_before_ids_were_told_goes_on_to_hold(host: Host, people: dict[str, User]) -> None:
+    path = host.paths.state / "keys.json"
+    value = json.loads(path.read_text())
+    del value["ids"]
+    path.write_text(json.dumps(value))
+    assert delivery.current_keys(host, people["alice"]) == delivery.check_entries(BEFORE["alice"])
+    assert delivery.set_keys(host, changes(2, BEFORE, BEFORE | {"bob": [ed25519(4)]}))["ok"]
+    assert state.load_applied(host).ids == {"bob": hosts.SUBUID}
