@@ -1,4 +1,7 @@
-"""The verbs of labhost. Standard output is the answer, standard error the progress."""
+"""The verbs of labhost. Standard output is the answer, standard error the progress.
+
+What only some verbs need they import themselves: whoever starts a container waits for every import.
+"""
 
 import os
 import signal
@@ -6,27 +9,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import (
-    __version__,
-    answers,
-    config,
-    console,
-    container,
-    drivers,
-    frame,
-    nvidia,
-    portal,
-    registration,
-    session,
-    setup,
-    shell,
-    staff,
-    state,
-    systems,
-)
+from . import __version__, answers, config, frame, shell
 from .config import Host
 from .errors import BadRequest, LabhostError, PortalUnavailable, Refused
-from .inventory import inventory
 from .names import check_name
 from .progress import Progress
 
@@ -59,7 +44,6 @@ SECONDS = {  # set-keys counts each of its requests
     "come-back": 3600,
     "doctor": 3600,
 }
-CONSOLE_SECONDS = console.SECONDS + 60
 
 
 def main(words: Sequence[str]) -> int:
@@ -84,7 +68,9 @@ def _user(words: list[str]) -> int:
     verb, say = words[0], Progress(sys.stdout)
     line = ""
     if verb == "console":
-        signal.alarm(CONSOLE_SECONDS)
+        from . import console
+
+        signal.alarm(console.SECONDS + 60)
     else:
         line = shell.read_line()
     if line == shell.JSON:
@@ -101,6 +87,8 @@ def _caller() -> int:
 
 
 def _register(words: list[str]) -> int:
+    from . import registration
+
     if words == ["--json"]:
         return _for_machines(_register_request)
     if len(words) != 1 or (words[0].startswith("-") and words[0] != "--stdin"):
@@ -127,6 +115,8 @@ def _line() -> str:
 def _register_request(request: dict[str, Any]) -> dict[str, Any]:
     if set(request) != {"version", "user"}:
         raise BadRequest("a register request has version and user, and nothing else")
+    from . import registration
+
     done = registration.register(config.load(), check_name(request["user"]), Progress(sys.stderr))
     user = done.user
     return {
@@ -140,17 +130,24 @@ def _register_request(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _remove(words: list[str]) -> int:
-    return _for_machines(staff.remove_request) if words == ["--json"] else _by_staff(staff.remove)(words)
+    from . import staff
+
+    return _for_machines(staff.remove_request) if words == ["--json"] else _by_staff("remove")(words)
 
 
 def _suspend(words: list[str]) -> int:
+    from . import staff
+
     return _for_machines(staff.suspend_request) if words == ["--json"] else _usage()
 
 
-def _by_staff(action: Callable[[list[str], Progress], int]) -> Callable[[list[str]], int]:
-    """A verb of administrators. Its own exit status counts: 0 done, 1 not, 2 wrong use."""
+def _by_staff(name: str) -> Callable[[list[str]], int]:
+    """A verb of administrators, a function of staff. Its own exit status counts: 0 done, 1 not, 2 wrong use."""
 
     def handler(words: list[str]) -> int:
+        from . import staff
+
+        action: Callable[[list[str], Progress], int] = getattr(staff, name)
         say, code = Progress(sys.stdout), 0
 
         def work() -> None:
@@ -164,6 +161,8 @@ def _by_staff(action: Callable[[list[str], Progress], int]) -> Callable[[list[st
 
 
 def _set_keys(words: list[str]) -> int:
+    from . import session
+
     return session.main() if not words else _usage()
 
 
@@ -173,6 +172,9 @@ def _report(words: list[str]) -> int:
 
 def report(host: Host) -> dict[str, Any]:
     """The answer to `status`. The digest is empty while the last push is not completely written."""
+    from . import nvidia, state
+    from .inventory import inventory
+
     applied = state.load_applied(host)
     return {
         "version": 1,
@@ -188,6 +190,8 @@ def report(host: Host) -> dict[str, Any]:
 
 
 def _reconcile(words: list[str]) -> int:
+    from . import container, portal
+
     say = Progress(sys.stdout)
 
     def work() -> None:
@@ -202,21 +206,29 @@ def _reconcile(words: list[str]) -> int:
 
 
 def _templates(words: list[str]) -> int:
+    from . import systems
+
     say = Progress(sys.stdout)
     return _usage() if words else _for_people(lambda: systems.refresh_templates(config.load(), say), say)
 
 
 def _nvidia(words: list[str]) -> int:
+    from . import drivers
+
     say = Progress(sys.stdout)
     return _for_people(lambda: drivers.show(config.load(), words, say), say)
 
 
 def _configure(words: list[str]) -> int:
+    from . import setup
+
     say = Progress(sys.stdout)
     return _for_people(lambda: setup.configure(words, say), say)
 
 
 def _check(words: list[str]) -> int:
+    from . import setup
+
     say = Progress(sys.stdout)
     return _usage() if words else _for_people(lambda: setup.check(config.load(), say), say)
 
@@ -256,10 +268,10 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "report": _report,
     "remove": _remove,
     "suspend": _suspend,
-    "start": _by_staff(staff.start),
-    "stop": _by_staff(staff.stop),
-    "come-back": _by_staff(staff.come_back),
-    "doctor": _by_staff(staff.examine),
+    "start": _by_staff("start"),
+    "stop": _by_staff("stop"),
+    "come-back": _by_staff("come_back"),
+    "doctor": _by_staff("examine"),
     "reconcile": _reconcile,
     "templates": _templates,
     "nvidia": _nvidia,

@@ -228,7 +228,7 @@ def _wait_for_sshd(host: Host, user: User, account: Account) -> bool:
             return True
         if not lxc.is_running(host, account):
             return False
-        time.sleep(0.02)
+        time.sleep(0.005)
     return False
 
 

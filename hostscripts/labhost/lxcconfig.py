@@ -1,6 +1,6 @@
 """The LXC configuration of one container, see lxc.container.conf(5); root writes it."""
 
-import platform
+import os
 from collections.abc import Iterable
 
 from . import network, state
@@ -42,7 +42,7 @@ def _base(host: Host, user: User) -> list[str]:
         "# Written by labhost; changes are lost at the next start.",
         f"lxc.include = {host.paths.lxc_share}/common.conf",
         f"lxc.include = {host.paths.lxc_share}/userns.conf",
-        f"lxc.arch = {platform.machine()}",
+        f"lxc.arch = {os.uname().machine}",
         f"lxc.idmap = u 0 {user.subuid} {SUBUID_COUNT}",
         f"lxc.idmap = g 0 {user.subuid} {SUBUID_COUNT}",
         f"lxc.rootfs.path = dir:{rootfs}",

@@ -5,7 +5,6 @@ container's, and follows its links only inside its root file system.
 """
 
 import os
-import platform
 import re
 import stat
 from contextlib import suppress
@@ -117,7 +116,7 @@ def _devices(config: Config) -> list[Path]:
 def _bound_files(config: Config) -> dict[str, Path]:
     """With `mode = bind`: paths inside -> files of the host. Each name a program may ask for is a file of its own."""
     folder = next(path for path in config.libraries or LIBRARIES if (path / "libcuda.so.1").is_symlink())
-    inside = f"usr/lib/{platform.machine()}-linux-gnu"
+    inside = f"usr/lib/{os.uname().machine}-linux-gnu"
     found = {f"{inside}/{path.name}": path for path in sorted(folder.iterdir()) if _LIBRARY.fullmatch(path.name)}
     found["usr/bin/nvidia-smi"] = NVIDIA_SMI
     return {target: Path(os.path.realpath(path)) for target, path in found.items() if path.is_file()}
@@ -154,7 +153,7 @@ def match_inside(host: Host, user: User, account: Account, say: Progress) -> Non
     if found == wanted:
         say.line(f"driver: {wanted}, the same inside")
         return
-    installer = host.config.installers / f"NVIDIA-Linux-{platform.machine()}-{wanted}.run"
+    installer = host.config.installers / f"NVIDIA-Linux-{os.uname().machine}-{wanted}.run"
     if not installer.is_file():
         say.line(f"warning: driver {wanted} is not inside, and {installer} is missing; tell the lab's staff")
         return

@@ -1,6 +1,7 @@
 """The words of the login shell, as `labhost user VERB` gets them from sudo: arguments are one line on stdin.
 
 /public/login.bash has checked that line already; here it is checked again, as if it had not been.
+What only some words need they import themselves: whoever starts a container waits for every import.
 """
 
 import os
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from . import archives, confirm, console, container, log, output, ports, snapshot, status, top
+from . import container, log, output, ports
 from .config import Host
 from .errors import BadRequest, Busy, LabhostError, NotRegistered, Refused
 from .progress import Progress
@@ -78,6 +79,8 @@ def _restart(call: Call) -> None:
 
 
 def _status(call: Call) -> None:
+    from . import status
+
     if call.json:
         answer(output.document(**status.facts(call.host, call.user)))
     else:
@@ -85,6 +88,8 @@ def _status(call: Call) -> None:
 
 
 def _top(call: Call) -> None:
+    from . import top
+
     found = top.look(call.host)
     if call.json:
         answer(output.document(server=call.host.config.name, **top.facts(found)))
@@ -127,11 +132,15 @@ def _list_ports(call: Call) -> None:
 
 
 def _snapshot(call: Call) -> None:
+    from . import snapshot
+
     with call.say.during("snapshot"):
         snapshot.make(call.host, call.user, call.say, *call.arguments)
 
 
 def _snapshots(call: Call) -> None:
+    from . import archives
+
     found = archives.listed(call.host, call.user.name)
     if call.json:
         shown = [{"name": one.name, "made": int(one.made), "size": one.size} for one in found]
@@ -144,6 +153,8 @@ def _snapshots(call: Call) -> None:
 
 
 def _recover(call: Call) -> None:
+    from . import archives, confirm, snapshot
+
     name, word = (*call.arguments, "")[:2]
     archives.find(call.host, call.user.name, name)  # before anything is asked: is there one?
     what = f"The snapshot {name} takes the place of your container; what was written since is lost."
@@ -153,6 +164,8 @@ def _recover(call: Call) -> None:
 
 
 def _rebuild(call: Call) -> None:
+    from . import confirm
+
     what = "A fresh system takes the place of your container; everything in it is lost, your home inside included."
     confirm.ask(call.host, call.user.name, "rebuild", (*call.arguments, "")[0], what, call.say)
     with call.say.during("rebuilding"):
@@ -160,6 +173,8 @@ def _rebuild(call: Call) -> None:
 
 
 def _console(call: Call) -> None:
+    from . import console
+
     console.check(call.host, call.user)
     log.note(f"{call.user.name}: console opened")
     console.open_shell(call.host, call.user)

@@ -94,9 +94,9 @@ def _pack(host: Host, user: User, account: Account, name: str) -> tuple[int, str
                 size += len(piece)
                 faults.point("packing")
         finally:
-            codes = [_end(process) for process in (source, packer)]
+            packed, read = _end(packer), _end(source)  # in this order: tar waits for a packer that nobody reads
         # tar's 1: a file changed while it was read, as files of a running container do.
-        if codes[0] not in (0, 1) or codes[1] != 0:
+        if read not in (0, 1) or packed != 0:
             raise LabhostError(f"the files cannot be packed: {errors[0].text or errors[1].text or 'tar was killed'}")
     return size, digest.hexdigest()
 

@@ -85,8 +85,12 @@ def _tell(figures: dict[str, Figure]) -> None:
         print(f"{key:24} {value}{goal}")
     small, large = figures["register_small_s"].median, figures["register_large_s"].median
     start, floor = figures["start_to_login_s"].median, figures["floor_start_s"].median
+    connections = figures["floor_connections_s"].median
     print(f"the larger template costs {large / small:.2f} x the smaller (at most 1.2)")
     print(f"start to login is {start / floor:.2f} x the floor (at most 2)")
+    print(
+        f"of it {floor:.2f} s are LXC's and {connections:.2f} s its two SSH connections: {start / (floor + connections):.2f} x both"
+    )
 
 
 class Bench:
@@ -108,7 +112,8 @@ class Bench:
         found |= self._days_work(self.first[0])
         found["register_20_at_once_s"] = figure([self._all_at_once()])
         order = ["register_small_s", "register_large_s", "start_to_login_s", "stop_s", "rebuild_s", "snapshot_s"]
-        order += ["register_20_at_once_s", "floor_start_s", "floor_unpack_small_s", "floor_unpack_large_s"]
+        order += ["register_20_at_once_s", "floor_start_s", "floor_connections_s"]
+        order += ["floor_unpack_small_s", "floor_unpack_large_s"]
         return {key: found[key] for key in order}
 
     def _registrations(self) -> dict[str, Figure]:
@@ -130,18 +135,20 @@ class Bench:
             f'sed -n \'s/.*"address": "\\(.*\\)".*/\\1/p\' {STATE}/users/{name}.json'
         ).stdout.strip()
         times: dict[str, list[float]] = {key: [] for key in ("start_to_login_s", "stop_s", "rebuild_s", "snapshot_s")}
-        floors = []
+        floors, connections = [], []
         for _ in range(self.runs):
             times["stop_s"].append(self._manage(name, "stop"))
             floors.append(float(self.machine.run(f"python3 -c {shlex.quote(FLOOR_START)} {name} {address}").stdout))
             times["start_to_login_s"].append(self._start_to_login(name))
+            connections.append(self._connections(name))
             times["snapshot_s"].append(self._manage(name, "snapshot"))
         for _ in range(self.runs):
             self._manage(name, "stop")
             times["rebuild_s"].append(self._manage(name, "rebuild"))
             (self.lab.people[name].folder / ".ssh/known_hosts").unlink()
             self._start_to_login(name)
-        return {key: figure(seconds) for key, seconds in times.items()} | {"floor_start_s": figure(floors)}
+        times |= {"floor_start_s": floors, "floor_connections_s": connections}
+        return {key: figure(seconds) for key, seconds in times.items()}
 
     def _register(self, name: str) -> float:
         return self._timed(lambda: self.lab.people[name].ssh("register@gpu17-manage", name, timeout=120))
@@ -152,6 +159,11 @@ class Bench:
     def _start_to_login(self, name: str) -> float:
         person = self.lab.people[name]
         return self._timed(lambda: (person.ssh("gpu17-manage"), person.ssh("gpu17", "true")))
+
+    def _connections(self, name: str) -> float:
+        """The two connections of a start and the login after it, with nothing to do."""
+        person = self.lab.people[name]
+        return self._timed(lambda: (person.ssh("gpu17-manage", "help"), person.ssh("gpu17", "true")))
 
     def _all_at_once(self) -> float:
         with ThreadPoolExecutor(AT_ONCE) as pool:

@@ -1,12 +1,12 @@
-"""Cases R4 and F2: killed at every step of register, start, stop and remove, or with the server's current gone."""
+"""Cases R4 and F2: killed at every step of register, start, stop and remove; the server's current gone in the middle."""
 
 import pytest
 
-from tests.lab import faults, nvidia
+from tests.lab import faults
 from tests.lab.faults import LABHOST
 from tests.lab.lab import Lab
 from tests.lab.machine import Machine
-from tests.lab.people import join
+from tests.lab.people import join, labhost_command
 from tests.lab.person import Person
 from tests.lab.walk import eventually
 
@@ -72,7 +72,7 @@ def test_killed_at_every_step_of_start_and_stop_the_next_one_completes(lab: Lab,
 
 @pytest.mark.parametrize("step", ["unnoted:clone", "unnoted:inside"])
 def test_r4_the_server_reboots_in_the_middle_of_a_registration(lab: Lab, machine: Machine, step: str) -> None:
-    _lose_current(machine, REGISTER, step)
+    faults.lose_current(machine, NAME, REGISTER, step)
     machine.run(REGISTER)
     works(lab.people[NAME])
 
@@ -80,22 +80,24 @@ def test_r4_the_server_reboots_in_the_middle_of_a_registration(lab: Lab, machine
 @pytest.mark.parametrize("step", ["remove:keys", "remove:place"])
 def test_the_server_reboots_in_the_middle_of_a_removal(lab: Lab, machine: Machine, step: str) -> None:
     machine.run(f"{REGISTER} && {START}")
-    _lose_current(machine, REMOVE, step)
+    faults.lose_current(machine, NAME, REMOVE, step)
     machine.run(REMOVE)
     is_gone(machine)
 
 
 def test_f2_the_server_reboots_in_the_middle_of_a_start(lab: Lab, machine: Machine) -> None:
     machine.run(REGISTER)
-    _lose_current(machine, START, "start:answered")
+    faults.lose_current(machine, NAME, START, "start:answered")
     person = lab.people[NAME]
     eventually(lambda: person.ssh("gpu18", "true", check=False).returncode == 0, "it comes back by itself", 40)
     assert person.ssh("gpu18", "id -un").stdout.strip() == NAME
 
 
-def _lose_current(machine: Machine, command: str, step: str) -> None:
-    before = faults.look(machine, NAME)
-    assert machine.run(f"LABHOST_FAULT='{step}' {command}", check=False).returncode == 137
-    machine.reboot()
-    nvidia.make_devices(machine)
-    faults.is_safe(before, faults.look(machine, NAME), NAME)
+@pytest.mark.parametrize("step", ["slot-empty", "swapped"])
+def test_the_server_reboots_in_the_middle_of_a_rebuild(lab: Lab, machine: Machine, step: str) -> None:
+    machine.run(f"{REGISTER} && {START}")
+    faults.lose_current(machine, NAME, labhost_command("container.rebuild", NAME), step)
+    (lab.people[NAME].folder / ".ssh/known_hosts").unlink(missing_ok=True)
+    works(lab.people[NAME])
+    left = machine.run(f"ls -A /home/{NAME}/.local/share/lxc/{NAME}").stdout.split()
+    assert left == ["config", "config.inside", "layer", "rootfs"]

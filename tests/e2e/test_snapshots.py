@@ -9,9 +9,10 @@ import time
 
 import pytest
 
+from tests.lab import faults
 from tests.lab.lab import Lab
 from tests.lab.machine import Machine
-from tests.lab.people import Iam, labhost, register, restore
+from tests.lab.people import Iam, labhost, labhost_command, register, restore
 from tests.lab.person import Person
 from tests.lab.walk import Walk
 
@@ -142,12 +143,12 @@ PREPARE = """set -e
 rm -rf /srv/s3; mkdir -p /srv/s3; cd /srv/s3
 cp /bin/true program; chown 1000:4 program; chmod 4755 program; ln program second
 truncate -s 200M sparse; echo x > plain; mkfifo fifo; ln -s /etc/passwd link
-setfacl -m u:1000:rw plain 2>/dev/null || true
+mkdir shared; setfacl -m u:1000:rw,g:4:r plain; setfacl -d -m u:1000:rwx shared
 rm -rf /usr/share/doc/bash; mkdir /usr/share/doc/bash; echo own > /usr/share/doc/bash/own
 rm -f /usr/bin/watch
 """
 LOOK = """cd /srv/s3; stat -c '%n %u:%g %a %h %s %F' *; stat -c %b sparse | awk '{ print $1 < 100 }'
-ls /usr/share/doc/bash; ls /usr/bin/watch 2>&1; [ program -ef second ] && echo linked; sha256sum program /etc/machine-id
+ls /usr/share/doc/bash; ls /usr/bin/watch 2>&1; [ program -ef second ] && echo linked; getfacl -n plain shared; sha256sum program /etc/machine-id
 ls /etc/ssh/ssh_host_*; cat /etc/ssh/ssh_host_ed25519_key.pub"""
 CAPABILITY = "import os, sys; name, data = sys.argv[1:]; os.setxattr(name, 'security.capability', bytes.fromhex(data))"
 
@@ -155,11 +156,13 @@ CAPABILITY = "import os, sys; name, data = sys.argv[1:]; os.setxattr(name, 'secu
 def test_s3_a_round_trip_brings_everything_back(lab: Lab, machine: Machine, alice: Person) -> None:
     program = f"{FOLDER}/rootfs/srv/s3/ping"
     sudo = "sudo -n sh -s"
+    machine.run(f"cp /usr/bin/getfacl /usr/bin/setfacl {FOLDER}/rootfs/usr/local/bin/")  # the template has none
     alice.ssh("gpu17", sudo, stdin=PREPARE)
     subuid = int(machine.run(f"stat -c %u {FOLDER}/layer/upper").stdout)
     capability = "01000003" + "00200000" + "0" * 24 + subuid.to_bytes(4, "little").hex()
     machine.run(f'cp /bin/true {program}; python3 -c "{CAPABILITY}" {program} {capability}')
     before = alice.ssh("gpu17", sudo, stdin=LOOK).stdout
+    assert "user:1000:rw-" in before and "default:user:1000:rwx" in before
     said = alice.ssh("gpu17-manage", "snapshot s3").stdout
     assert "MB to pack" in said and "complete" in said
     alice.ssh("gpu17", "sudo -n rm -rf /srv/s3 /usr/share/doc/bash; sudo -n touch /usr/bin/watch /etc/later")
@@ -198,26 +201,78 @@ def test_s4_a_folder_without_room_or_not_mounted_is_refused_in_clear_words(machi
         machine.run(f"mv {NAS}/away {NAS}/gpu17")
 
 
-def test_s4_killed_at_any_step_the_old_system_and_the_old_snapshots_are_intact(
+def test_s4_killed_at_every_step_of_a_snapshot_the_old_ones_are_intact(
+    lab: Lab, machine: Machine, alice: Person
+) -> None:
+    alice.ssh("gpu17-manage", "snapshot old")
+
+    def look(step: str = "published") -> None:
+        assert names(alice) == (["old", "new"] if step == "published" else ["old"]), step
+        machine.run(f"rm -f {HERS}/new.json")  # half a snapshot, as a kill in the middle of a removal leaves it
+
+    steps = faults.kill_at_each(machine, "alice", labhost_command("snapshot.make('new')", "alice"), look, look)
+    assert {"packing", "packed", "published"} <= set(steps)
+    assert names(alice) == ["old", "new"]
+    assert machine.run(f"ls -A {HERS} | wc -l").stdout.strip() == "4", "debris"
+
+
+def test_s4_killed_at_every_step_of_a_recovery_there_is_one_whole_system(
     lab: Lab, machine: Machine, alice: Person
 ) -> None:
     alice.ssh("gpu17", "echo old > note")
     alice.ssh("gpu17-manage", "snapshot old")
-    for kill in ("packing", "packed"):
-        assert labhost(lab, "gpu17", "snapshot.make('new')", "alice", fault=kill).returncode == 137, kill
-        assert names(alice) == ["old"], kill
-    assert labhost(lab, "gpu17", "snapshot.make('new')", "alice", fault="published").returncode == 137
-    assert names(alice) == ["old", "new"]
-    alice.ssh("gpu17-manage", "snapshot last")
-    assert machine.run(f"ls -A {HERS} | wc -l").stdout.strip() == "6", "debris"
-    for kill in ("unfinished", "slot-empty", "exchanged"):
-        alice.ssh("gpu17", "echo newer > note")
-        assert labhost(lab, "gpu17", "snapshot.recover('old')", "alice", fault=kill).returncode == 137, kill
+
+    def look(step: str = "") -> None:
         alice.ssh("gpu17-manage")
-        seen = alice.ssh("gpu17", "cat note").stdout.strip()
-        assert seen == ("old" if kill == "exchanged" else "newer"), kill
-        assert machine.run(f"ls -A {FOLDER}").stdout.split() == WHOLE, kill
-    assert names(alice) == ["old", "new", "last"]
+        seen = alice.ssh("gpu17", "cat note; echo newer > note").stdout.strip()
+        assert not step or seen == ("old" if step in ("swapped", "exchanged") else "newer"), step
+        assert machine.run(f"ls -A {FOLDER}").stdout.split() == WHOLE, step
+
+    look()
+    steps = faults.kill_at_each(machine, "alice", labhost_command("snapshot.recover('old')", "alice"), look, look)
+    assert {"stop:down", "unfinished", "detached", "slot-empty", "swapped", "exchanged"} <= set(steps)
+    assert names(alice) == ["old"]
+
+
+def test_s4_the_server_reboots_in_the_middle_of_a_snapshot(lab: Lab, machine: Machine, alice: Person) -> None:
+    alice.ssh("gpu17-manage", "snapshot old")
+    faults.lose_current(machine, "alice", labhost_command("snapshot.make('new')", "alice"), "packing")
+    alice.ssh("gpu17-manage")
+    assert names(alice) == ["old"]
+    alice.ssh("gpu17-manage", "snapshot new")
+    assert machine.run(f"ls -A {HERS}").stdout.split() == ["new.json", "new.tar.zst", "old.json", "old.tar.zst"]
+    alice.insist("gpu17", "recover old")
+
+
+# Leaves just the room that a snapshot asks for.
+BALLAST = f"""free=$(df -m --output=avail {NAS}/gpu17 | tail -n1) needed=$(du -sm {FOLDER}/layer/upper | cut -f1)
+head -c $((free - needed - 64 - 10))M /dev/zero > {NAS}/gpu17/ballast
+"""
+# Takes all room of the folder's file system as soon as there are some megabytes of the snapshot.
+FILL = f"""cd {NAS}/gpu17
+until [ "$(du -m alice | cut -f1)" -ge 16 ]; do sleep 0.01; done
+dd if=/dev/zero of=filler bs=4M status=none
+"""
+
+
+def test_s4_a_file_system_that_fills_up_in_the_middle_of_a_snapshot(machine: Machine, alice: Person) -> None:
+    machine.run(f"mount -t tmpfs -o size=512m,mode=700 none {NAS}/gpu17")
+    try:
+        alice.ssh("gpu17-manage", "snapshot old")
+        before = machine.run(f"cd {HERS}; sha256sum *").stdout
+        assert before.count("\n") == 2
+        alice.ssh("gpu17", "head -c 150M /dev/urandom > noise")
+        machine.run(BALLAST)
+        machine.run(f"({FILL}) > /dev/null 2>&1 &")
+        done = alice.ssh("gpu17-manage", "snapshot full", check=False)
+        assert done.returncode == 1 and "No space left" in done.stdout + done.stderr, done
+        machine.run(f"rm -f {NAS}/gpu17/filler {NAS}/gpu17/ballast")
+        assert machine.run(f"cd {HERS}; sha256sum *").stdout == before, "the old one changed, or debris"
+        alice.insist("gpu17", "recover old")
+        alice.ssh("gpu17-manage")
+        assert alice.ssh("gpu17", "ls noise", check=False).returncode != 0
+    finally:
+        machine.run(f"umount {NAS}/gpu17")
 
 
 def test_only_so_many_are_kept(machine: Machine, alice: Person) -> None:

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab import nvidia
+from tests.lab import faults, nvidia
 from tests.lab.lab import Lab
 from tests.lab.machine import Machine
-from tests.lab.people import Iam, forget, join, labhost, register, restore
+from tests.lab.people import Iam, forget, join, labhost, labhost_command, register, restore
 from tests.lab.walk import eventually
 
 ARCHIVE = "/var/lib/lab-iam/template.tar.zst"
-KILLS = ["detached", "slot-empty", "swapped"]  # the same steps as a recovery's, where the others are tried
+TEMPLATES = "/var/lib/lab-iam/templates"
 
 
 def folder(name: str) -> str:
@@ -23,7 +23,7 @@ def is_mounted(machine: Machine, name: str) -> bool:
 
 
 def versions(machine: Machine) -> set[str]:
-    return set(machine.run("ls /var/lib/lab-iam/templates").stdout.split())
+    return set(machine.run(f"ls {TEMPLATES}").stdout.split())
 
 
 def entries(machine: Machine, name: str) -> set[str]:
@@ -205,16 +205,33 @@ def test_a_new_system_that_does_not_start_gives_way_to_the_one_before(lab: Lab) 
     assert entries(machine, "alice") == WHOLE
 
 
-def test_killed_at_any_step_of_a_rebuild_the_next_start_heals_it(lab: Lab) -> None:
+def test_killed_at_every_step_of_a_rebuild_the_next_start_heals_it(lab: Lab) -> None:
     alice = register(lab, "alice", "gpu18")
     machine = lab.servers["gpu18"]
-    for kill in KILLS:
-        alice.ssh("gpu18-manage")
-        assert labhost(lab, "gpu18", "container.rebuild", "alice", fault=kill).returncode == 137, kill
+
+    def heal(step: str = "") -> None:
         (alice.folder / ".ssh/known_hosts").unlink(missing_ok=True)
         alice.ssh("gpu18-manage")
-        assert alice.ssh("gpu18", "sudo -n id -u").stdout.strip() == "0", kill
-        assert entries(machine, "alice") == WHOLE, kill
+        assert alice.ssh("gpu18", "sudo -n id -u").stdout.strip() == "0", step
+        assert entries(machine, "alice") == WHOLE, step
+
+    heal()
+    steps = faults.kill_at_each(machine, "alice", labhost_command("container.rebuild", "alice"), heal, heal)
+    assert {"stop:down", "unfinished", "detached", "slot-empty", "swapped", "exchanged"} <= set(steps)
+    heal()
+
+
+def test_r7_killed_while_a_template_is_unpacked_the_next_run_completes(lab: Lab, newer: str) -> None:
+    machine, unpack = lab.servers["gpu18"], f"{faults.LABHOST} templates"
+    whole = machine.run(f"find {TEMPLATES}/{newer} | wc -l").stdout
+    machine.run(
+        f"rm -rf {TEMPLATES}/{newer}; {unpack} & until ls {TEMPLATES}/*.new-*/rootfs/usr/bin/* > /dev/null 2>&1; do sleep 0.01; done;"
+        " kill -9 $!; wait || true"
+    )
+    assert newer not in versions(machine) and len(versions(machine)) > 1, "it was killed in the middle"
+    machine.run(unpack)
+    assert newer in versions(machine) and not any(".new-" in name for name in versions(machine))
+    assert machine.run(f"find {TEMPLATES}/{newer} | wc -l").stdout == whole
 
 
 def test_a_container_keeps_the_driver_with_which_it_was_made(lab: Lab) -> None:

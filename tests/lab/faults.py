@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tests.lab import nvidia
 from tests.lab.machine import Machine
 from tests.lab.shell import Completed
 
@@ -74,10 +75,17 @@ def named(machine: Machine, command: str) -> list[str]:
     return list(dict.fromkeys(re.findall(r"^fault: (\S+)$", done.stderr, re.MULTILINE)))
 
 
-def kill_at_each(machine: Machine, name: str, command: str, reset: Callable[[], object]) -> list[str]:
+def kill_at_each(
+    machine: Machine,
+    name: str,
+    command: str,
+    reset: Callable[[], object],
+    after: Callable[[str], object] = lambda _: None,
+) -> list[str]:
     """Has `command` killed at each of its steps in turn, each run going on from what the one before left.
 
     Where a step is not passed any more because the journal says that it is done, `reset` leads back to the start.
+    `after` looks at what each kill left.
     """
     before = look(machine, name)
     steps = named(machine, command)
@@ -90,6 +98,7 @@ def kill_at_each(machine: Machine, name: str, command: str, reset: Callable[[], 
             done = _killed(machine, command, step)
         assert done.returncode == 137, f"{step} was not passed: {done.stdout}{done.stderr}"
         is_safe(before, look(machine, name), name)
+        after(step)
     machine.run(command)
     is_safe(before, look(machine, name), name)
     return steps
@@ -97,3 +106,12 @@ def kill_at_each(machine: Machine, name: str, command: str, reset: Callable[[], 
 
 def _killed(machine: Machine, command: str, step: str) -> Completed:
     return machine.run(f"LABHOST_FAULT='{step}' {command}; exit $?", check=False)
+
+
+def lose_current(machine: Machine, name: str, command: str, step: str) -> None:
+    """The server loses its current right after this step of `command`, and boots again."""
+    before = look(machine, name)
+    assert _killed(machine, command, step).returncode == 137
+    machine.reboot()
+    nvidia.make_devices(machine)
+    is_safe(before, look(machine, name), name)

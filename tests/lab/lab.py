@@ -60,7 +60,8 @@ class Lab:
 
     @property
     def exists(self) -> bool:
-        return self.folder.exists() or self.namespace.exists
+        running = any(machine.inits for machine in self.servers.values())
+        return self.folder.exists() or self.namespace.exists or running
 
     def make(self, outside: socket.socket | None = None) -> None:
         """All that a lab's administrator sets up, up to and including two deployed servers, and go inside."""
@@ -115,11 +116,16 @@ class Lab:
         self.directory.stop()
         if self.namespace.exists:
             self.enter()
-            for machine in self.servers.values():
-                if machine.folder.exists():
-                    machine.stop()
-            self.namespace.delete()
+        self._stop_servers()
+        if self.namespace.exists:
+            self.namespace.end_orphans()
+            self._stop_servers()  # one that such a process was just starting
+        self.namespace.delete()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _stop_servers(self) -> None:
+        for machine in self.servers.values():
+            machine.stop()
 
 
 @contextmanager

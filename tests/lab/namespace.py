@@ -2,6 +2,9 @@
 
 import ctypes
 import os
+import signal
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from tests.lab.shell import run
@@ -33,6 +36,21 @@ class Namespace:
         ):
             run(["ip", "-n", self.name, *arguments])
 
+    @property
+    def processes(self) -> set[int]:
+        return set(map(int, run(["ip", "netns", "pids", self.name]).stdout.split()))
+
+    def end_orphans(self) -> None:
+        """What a killed run left here and nobody waits for, such as an lxc-start that is about to boot a server."""
+        own = set(_line(os.getpid()))
+        for pid in self.processes - own:
+            if os.getpid() not in _line(pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        end = time.monotonic() + 10
+        while any(os.getpid() not in _line(pid) for pid in self.processes - own) and time.monotonic() < end:
+            time.sleep(0.02)
+
     def delete(self) -> None:
         if self.exists:
             run(["ip", "netns", "delete", self.name])
@@ -49,3 +67,13 @@ class Namespace:
                 raise OSError(ctypes.get_errno(), f"cannot enter {self.path}")
         finally:
             os.close(descriptor)
+
+
+def _line(pid: int) -> list[int]:
+    """A process with its parents, up to the first of all; empty if it has ended."""
+    found: list[int] = []
+    with suppress(OSError):
+        while pid > 0:
+            found.append(pid)
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return found

@@ -133,8 +133,13 @@ def forget(lab: Lab, name: str, server: str) -> None:
     )
 
 
-def labhost(lab: Lab, server: str, call: str, name: str, *, fault: str = "") -> Completed:
-    """`call` (as `container.rebuild` or `snapshot.make`) for `name`, as sudo would let it run; killed at `fault`."""
+def labhost(lab: Lab, server: str, call: str, name: str) -> Completed:
+    """`call` (as `container.rebuild` or `snapshot.make('x')`) for `name`, as sudo would let it run."""
+    return lab.servers[server].run(labhost_command(call, name), check=False)
+
+
+def labhost_command(call: str, name: str) -> str:
+    """The same as a command line that can also be killed at its steps, which sudo's environment would forbid."""
     module, _, arguments = call.partition("(")
     program = (
         "import sys; sys.path.insert(0, '/usr/local/lib/lab-iam')\n"
@@ -145,4 +150,4 @@ def labhost(lab: Lab, server: str, call: str, name: str, *, fault: str = "") -> 
         f"try: {module}(host, state.load_user(host, '{name}'), Progress(sys.stdout), {arguments.rstrip(')')})\n"
         "except LabhostError as error: sys.exit(str(error))\n"
     )
-    return lab.servers[server].run(f"LABHOST_FAULT={fault} python3 -c {shlex.quote(program)}", check=False)
+    return f"python3 -c {shlex.quote(program)}"

@@ -1,0 +1,30 @@
+"""What a lab that was killed leaves in its network namespace."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab.namespace import Namespace
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def namespace() -> Iterator[Namespace]:
+    namespace = Namespace(f"labiam-namespace-{os.getpid()}")
+    namespace.create([])
+    yield namespace
+    namespace.delete()
+
+
+def test_processes_that_nobody_waits_for_are_ended_and_our_own_are_not(namespace: Namespace) -> None:
+    inside = ["nsenter", f"--net={namespace.path}"]
+    with subprocess.Popen([*inside, "sleep", "600"]) as own:
+        leave = "setsid sleep 600 > /dev/null 2>&1 & echo $!"
+        orphan = int(subprocess.run([*inside, "sh", "-c", leave], capture_output=True, check=True).stdout)
+        assert {orphan, own.pid} <= namespace.processes
+        namespace.end_orphans()
+        assert namespace.processes == {own.pid}
+        own.kill()
