@@ -42,14 +42,17 @@ class Namespace:
 
     def end_orphans(self) -> None:
         """What a killed run left here and nobody waits for, such as an lxc-start that is about to boot a server."""
-        own = set(_line(os.getpid()))
-        for pid in self.processes - own:
-            if os.getpid() not in _line(pid):
+        end = time.monotonic() + 10
+        while (orphans := self._orphans()) and time.monotonic() < end:
+            for pid in orphans:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-        end = time.monotonic() + 10
-        while any(os.getpid() not in _line(pid) for pid in self.processes - own) and time.monotonic() < end:
             time.sleep(0.02)
+
+    def _orphans(self) -> list[int]:
+        """Neither this process, nor its parents, nor what it started (the command that lists them, for one)."""
+        lines = {pid: _line(pid) for pid in self.processes - set(_line(os.getpid()))}
+        return [pid for pid, line in lines.items() if line and os.getpid() not in line]
 
     def delete(self) -> None:
         if self.exists:
@@ -74,6 +77,7 @@ def _line(pid: int) -> list[int]:
     found: list[int] = []
     with suppress(OSError):
         while pid > 0:
+            parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
             found.append(pid)
-            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+            pid = parent
     return found

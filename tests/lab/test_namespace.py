@@ -2,10 +2,12 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
+from tests.lab.images import REPOSITORY
 from tests.lab.namespace import Namespace
 
 pytestmark = pytest.mark.root
@@ -17,6 +19,11 @@ def namespace() -> Iterator[Namespace]:
     namespace.create([])
     yield namespace
     namespace.delete()
+
+
+def test_a_process_within_waits_for_nobody_when_there_are_no_orphans(namespace: Namespace) -> None:
+    code = f"from tests.lab.namespace import Namespace; n = Namespace({namespace.name!r}); n.enter(); n.end_orphans()"
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, timeout=5)
 
 
 def test_processes_that_nobody_waits_for_are_ended_and_our_own_are_not(namespace: Namespace) -> None:
