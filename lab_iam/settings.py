@@ -264,11 +264,11 @@ BROKER_URL = env.broker("BROKER_URL")
 _REDIS = f"{BROKER_URL}{'&' if '?' in BROKER_URL else '?'}socket_connect_timeout=5&socket_timeout=10"
 Q_CLUSTER = {
     "name": "lab-iam",
-    **({"redis": _REDIS} if BROKER_URL else {"orm": "default"}),
+    **({"redis": _REDIS} if BROKER_URL else {"orm": "default", "broker_class": "servers.broker.Broker"}),
     "workers": 2,
     "timeout": 300,
     "retry": 1200,
-    "poll": 0.05,
+    "poll": 0,
     "queue_limit": 1,
     "bulk": 1,
     "catch_up": False,

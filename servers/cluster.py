@@ -14,6 +14,7 @@ from typing import Any, Never
 from django_q.cluster import Cluster as Processes
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
+M_ARENA_MAX, ARENAS = -8, 2  # mallopt(3): 48 threads with a heap each would keep what one big push needed
 _SIGNALS = {signal.SIGTERM, signal.SIGINT}
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ def _serve(parent: int, mask: Any) -> Never:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         _die_with(parent)
+        _libc.mallopt(M_ARENA_MAX, ARENAS)
         os.register_at_fork(before=_note_parent, after_in_child=lambda: _die_with(_parent))
         processes = Processes()  # takes over SIGTERM and SIGINT
         processes.start()

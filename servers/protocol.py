@@ -8,7 +8,7 @@ import hashlib
 import ipaddress
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -87,6 +87,10 @@ class Answer:
     labhost: str = ""
     driver: str = ""
     storage: str = ""
+
+    def of_people_here(self) -> "Answer":
+        """Without the people who have nothing there: of thousands, most."""
+        return replace(self, users={name: result for name, result in self.users.items() if not result.is_elsewhere})
 
 
 def frame(request: Mapping[str, Any]) -> bytes:

@@ -13,7 +13,7 @@ PORTAL = (*APPS, "lab_iam")
 
 # What each module of an app is. A new one must be put in its place here.
 PURE = {"names", "numbers", "sshkeys", "protocol", "ssh_config", "hostkeys", "lines", "holders"}
-EDGES = {"directory", "remote", "dialing", "iam_key", "sessions", "cluster"}
+EDGES = {"directory", "remote", "dialing", "iam_key", "sessions", "cluster", "broker"}
 MODELS = {"models", "signals"}
 DOORS = {
     "access", "admin", "api", "apps", "backends", "checks", "forms", "lockout", "panel", "serializers", "tasks",

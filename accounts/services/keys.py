@@ -55,7 +55,8 @@ def _active_keys() -> tuple[dict[str, list[PublicKey]], dict[str, int]]:
     of_person = ("user__username", "user__subuids__start")
     for name, start, *key in rows.order_by("pk").values_list(*of_person, "key_type", "blob", "comment"):
         users.setdefault(name, []).append(PublicKey(*key))
-        ids[name] = start
+        if start is not None:  # without them a host serves nobody of that name, and says so
+            ids[name] = start
     return users, ids
 
 

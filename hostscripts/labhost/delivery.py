@@ -182,7 +182,8 @@ def changed(push: Push, before: Applied) -> dict[str, Keys]:
     """What holds after a push of changes; OtherBase unless that is, without doubt, what the portal means."""
     if push.base != before.digest or not before.complete:
         raise OtherBase("another state is applied here than these changes are for; send everybody's keys")
-    others = {name: keys for name, keys in before.users.items() if name not in push.names}
+    names = push.names
+    others = {name: keys for name, keys in before.users.items() if name not in names}
     new = {key.blob for keys in push.users.values() for key in keys}
     if push.errors or any(key.blob in new for keys in others.values() for key in keys):
         raise OtherBase("a changed person's keys are not acceptable; send everybody's keys")

@@ -14,11 +14,10 @@ def is_name(text: object) -> bool:
 
 def check_name(text: object) -> str:
     """The name itself, or Refused."""
-    shown = printable(str(text), 40)
     if not isinstance(text, str) or not NAME.fullmatch(text):
-        raise Refused(f"{shown!r} is not a name: lower-case letters, digits, _ and -, at most 32")
+        raise Refused(f"{printable(str(text), 40)!r} is not a name: lower-case letters, digits, _ and -, at most 32")
     if text in RESERVED:
-        raise Refused(f"{shown} is reserved; it is nobody's name")
+        raise Refused(f"{text} is reserved; it is nobody's name")
     return text
 
 

@@ -200,9 +200,12 @@ def _orders(claims: list[Claim]) -> list[_Order]:
         return []
     payloads = Payloads()
     orders = [_Order(claim, payloads, _payload(claim, payloads)) for claim in claims]
-    if any(guards.concern(order.payload.names) for order in orders):
+    small = [order for order in orders if not guards.concern(order.payload.names)]
+    large = [order for order in orders if guards.concern(order.payload.names)]
+    guards.overtake([order.claim.server for order in small])
+    if large:
         guards.remember(payloads.revision, payloads.digest, payloads.users)
-    return [replace(order, held_back=_held_back(order)) for order in orders]
+    return small + [replace(order, held_back=_held_back(order)) for order in large]
 
 
 def _held_back(order: _Order) -> RemoteError | None:

@@ -55,9 +55,14 @@ def permit(server: Server, revision: int, digest: str, names: Collection[str] | 
     """
     held, gone = _loss(server, digest) if concern(names) else ({}, {})
     if not _is_many(held, gone):
-        _settle([server], State.OVERTAKEN)
+        overtake([server])
     elif not _is_confirmed(server, gone):
         raise HeldBack(server, _hold(server, revision, held, gone))
+
+
+def overtake(servers: Collection[Server]) -> None:
+    """What goes to these servers now removes little: nothing is held back there any more."""
+    _settle(servers, State.OVERTAKEN)
 
 
 def note_applied(servers: Collection[Server]) -> None:

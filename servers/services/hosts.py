@@ -1,6 +1,8 @@
 """From a Server row to an open connection as `iam`."""
 
 from contextlib import AbstractContextManager
+from functools import lru_cache
+from pathlib import Path
 
 from django.conf import settings
 
@@ -29,11 +31,20 @@ def line(server: Server, *, seconds: float) -> AbstractContextManager[Line]:
 
 
 def _login(server: Server) -> Login:
-    try:
-        iam_key.public_line(settings.IAM_KEY_FILE)
-    except iam_key.NoKey as error:
-        raise RemoteError("no_key", str(error), permanent=True) from None
+    path = settings.IAM_KEY_FILE
+    if complaint := _complaint(path, path.stat().st_mtime_ns if path.exists() else 0):
+        raise RemoteError("no_key", complaint, permanent=True)
     return Login(ACCOUNT, settings.IAM_KEY_FILE, hint=f"run manage.py deploy_server {server.name}")
+
+
+@lru_cache(maxsize=8)
+def _complaint(path: Path, _changed: int) -> str:
+    """Why the file is no key; "" if it is one. Looked at once after each change, not for each server of each push."""
+    try:
+        iam_key.public_line(path)
+    except iam_key.NoKey as error:
+        return str(error)
+    return ""
 
 
 def status(server: Server, *, seconds: float = STATUS_SECONDS) -> protocol.Answer:

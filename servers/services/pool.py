@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 POLL_SECONDS = 0.25
-GATHER_SECONDS = 0.01  # results that come together are settled together
+GATHER_SECONDS, GATHER_MOST = 0.012, 0.05  # results that come one soon after the other are settled together
 
 
 def serve(
@@ -45,8 +45,18 @@ def serve(
                 time.sleep(POLL_SECONDS)
                 continue
             if wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED).done:
-                done, running = wait(running, timeout=GATHER_SECONDS, return_when=ALL_COMPLETED)
+                done, running = _gather(running)
                 _settle(settle, [future.result() for future in done if future.exception() is None])
+
+
+def _gather(running: set[Future[Result]]) -> tuple[set[Future[Result]], set[Future[Result]]]:
+    """Done and not done, as soon as no more come for a moment."""
+    end, before = time.monotonic() + GATHER_MOST, 0
+    while True:
+        done, left = wait(running, timeout=GATHER_SECONDS, return_when=ALL_COMPLETED)
+        if not left or len(done) == before or time.monotonic() >= end:
+            return done, left
+        before = len(done)
 
 
 def _settle(settle: Callable[[list[Result]], None], results: list[Result]) -> None:

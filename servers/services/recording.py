@@ -67,6 +67,8 @@ def judge(server: Server, revision: int, digest: str, answer: Answer, *, whole: 
     if (answer.revision, answer.digest) != (revision, digest):
         return Outcome(Sync.State.FAILED, revision, error=f"{server.name}: it answers for another revision.")
     failed = sum(1 for result in answer.users.values() if result.failed)
+    if whole:  # who is not told of has nothing there
+        answer = answer.of_people_here()
     if failed or not answer.ok:
         who = "one person was" if failed == 1 else f"{failed} people were"
         words = "the keys of 'register' were not written" if answer.register == "failed" else f"{who} not served"

@@ -20,7 +20,7 @@ class Slots:
         return self.folder / f"{self.name}.new-{os.urandom(6).hex()}"
 
     def exists(self) -> bool:
-        return self.current.is_dir() or self.old.is_dir()
+        return os.path.isdir(self.current) or os.path.isdir(self.old)  # asked for everybody at each push of everybody
 
     def heal(self) -> None:
         """A kill came between the two renames of `put`: the system before is the current one again."""
