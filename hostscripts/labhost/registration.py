@@ -78,7 +78,7 @@ def register(host: Host, name: str, say: Progress) -> Registered:
             raise
     log.note(f"{name}: registered")
     gone = kept.load(host, name)
-    if gone is not None and gone.kept:
+    if gone is not None and gone.kept and gone.subuid == run.user.subuid:  # not a former person of that name
         say.line(f"files of an earlier container are kept in {', '.join(gone.kept)}; ask the lab's staff for them")
     return Registered(run.user, created=True)
 

@@ -126,7 +126,8 @@ def test_a_key_line_of_a_hostile_portal_brings_no_option_along(lab: Lab, iam: Ia
     try:
         revision = iam.status()["revision"] + 1
         digest = hashlib.sha256(text.encode()).hexdigest()
-        iam.call("set-keys", {"revision": revision, "digest": digest, "users": users})
+        push = {"version": 2, "revision": revision, "digest": digest, "users": users, "ids": iam.ids()}
+        assert iam.call("set-keys", push).refusal == "partial"
         for path in ("/home/alice/.ssh/authorized_keys", "/home/register/.ssh/authorized_keys"):
             for line in lab.servers["gpu17"].file(path).splitlines():
                 assert line.startswith("restrict,") and "evil" not in line

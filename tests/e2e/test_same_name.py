@@ -76,7 +76,8 @@ def test_o3_a_newcomers_keys_do_not_reach_the_container_of_her_predecessor(lab: 
     page.sign_in(NAME, PEOPLE[NAME][1])
     assert "somebody else of that name" in page.get("/me/").text
     lab.portal.manage("remove_container", "gpu18", NAME, "--yes")
-    register(lab, NAME, "gpu18")
+    said = newcomer.ssh("register@gpu18-manage", NAME, timeout=120)
+    assert "kept" not in said.stdout + said.stderr, "the former person's files are no business of hers"
     newcomer.ssh("gpu18-manage")
     assert newcomer.ssh("gpu18", "id -un").stdout == f"{NAME}\n"
     assert body(newcomer.public_key) in machine.file(f"/home/{NAME}/.ssh/authorized_keys")
