@@ -134,7 +134,9 @@ class Seed:
             sys.path.insert(0, str(SCRIPTS))  # labhost is installed as a package of its own
         from labhost.state import User
 
-        user = User(name, uid=FIRST_UID + number, gid=FIRST_UID + number, account="made", registered=True, storage="dir")
+        user = User(
+            name, uid=FIRST_UID + number, gid=FIRST_UID + number, account="made", registered=True, storage="dir"
+        )
         user.port, user.subuid = FIRST_PORT + number % 8000, FIRST_SUBUID + 65536 * (number % 17000)
         user.inside_uid = user.inside_gid = 1000
         user.address = f"10.0.{3 + number // 200}.{10 + number % 200}"
