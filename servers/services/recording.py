@@ -198,9 +198,11 @@ def _refused_key(server: Server, outcome: Outcome) -> None:
 
 
 def _count(sync: Sync, answer: Answer) -> None:
-    sync.results = {name: result.as_json() for name, result in sorted(answer.users.items()) if not result.is_elsewhere}
-    sync.written = sum(1 for result in answer.users.values() if "written" in (result.host, result.container))
-    sync.unchanged = len(answer.users) - sync.written - sum(1 for result in answer.users.values() if result.failed)
+    """Only people who have something there; everybody's keys for `register` are no person's file."""
+    here = answer.of_people_here().users
+    sync.results = {name: result.as_json() for name, result in sorted(here.items())}
+    sync.written = sum(1 for result in here.values() if "written" in (result.host, result.container))
+    sync.unchanged = len(here) - sync.written - sum(1 for result in here.values() if result.failed)
 
 
 @transaction.atomic

@@ -125,7 +125,7 @@ class TestSyncKeys:
 
     def test_each_server_says_what_became_of_it(self, farm: Farm, gpu17: Server) -> None:
         out = run("sync_keys").splitlines()
-        assert out[0].startswith("gpu17: succeeded, revision 1, 0 written, 1 unchanged (")
+        assert out[0].startswith("gpu17: succeeded, revision 1, 0 written, 0 unchanged (")
         assert out[1] == "1 of 1 servers have revision 1"
         assert farm.register_file()
 
