@@ -144,7 +144,8 @@ class Bench:
             times["snapshot_s"].append(self._manage(name, "snapshot"))
         for _ in range(self.runs):
             self._manage(name, "stop")
-            times["rebuild_s"].append(self._manage(name, "rebuild"))
+            word = self.lab.people[name].one_time_word("gpu17", "rebuild")
+            times["rebuild_s"].append(self._manage(name, f"rebuild {word}"))
             (self.lab.people[name].folder / ".ssh/known_hosts").unlink()
             self._start_to_login(name)
         times |= {"floor_start_s": floors, "floor_connections_s": connections}

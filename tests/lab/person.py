@@ -60,11 +60,16 @@ class Person:
 
     def insist(self, server: str, words: str, *, check: bool = True, timeout: float = 120) -> Completed:
         """A word that asks again, said with the one-time word that its first answer tells."""
+        return self.ssh(
+            f"{server}-manage", f"{words} {self.one_time_word(server, words)}", check=check, timeout=timeout
+        )
+
+    def one_time_word(self, server: str, words: str) -> str:
         asked = self.ssh(f"{server}-manage", words, check=False)
         told = re.search(rf"{server}-manage {re.escape(words)} ([a-z0-9]{{8}})\n", asked.stdout)
         if asked.returncode != 3 or told is None:
             raise CommandFailed(["ssh", f"{server}-manage", words], asked.returncode, asked.stdout + asked.stderr)
-        return self.ssh(f"{server}-manage", f"{words} {told[1]}", check=check, timeout=timeout)
+        return told[1]
 
     @contextmanager
     def on_a_terminal(self, *arguments: str) -> Iterator[Terminal]:
