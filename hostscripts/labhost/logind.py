@@ -7,7 +7,10 @@ SECONDS = 8.0
 
 
 def ask(*words: str) -> Result:
-    """What loginctl says. A logind that answers nobody any more, as was seen, is restarted; that ends no session."""
+    """What loginctl says. A logind that answers nobody any more is restarted; that ends no session.
+
+    It was seen when a name that lingers had come to another uid, see accounts.py; an administrator may do that too.
+    """
     command = ["/usr/bin/loginctl", *words]
     done = run(command, timeout=SECONDS)
     if done.timed_out or b"message queue" in done.err:

@@ -32,19 +32,25 @@ def line(server: Server, *, seconds: float) -> AbstractContextManager[Line]:
 
 def _login(server: Server) -> Login:
     path = settings.IAM_KEY_FILE
-    if complaint := _complaint(path, path.stat().st_mtime_ns if path.exists() else 0):
-        raise RemoteError("no_key", complaint, permanent=True)
-    return Login(ACCOUNT, settings.IAM_KEY_FILE, hint=f"run manage.py deploy_server {server.name}")
+    try:
+        _check_key(path, _changed(path))
+    except iam_key.NoKey as error:
+        raise RemoteError("no_key", str(error), permanent=True) from None
+    return Login(ACCOUNT, path, hint=f"run manage.py deploy_server {server.name}")
 
 
 @lru_cache(maxsize=8)
-def _complaint(path: Path, _changed: int) -> str:
-    """Why the file is no key; "" if it is one. Looked at once after each change, not for each server of each push."""
+def _check_key(path: Path, _changed: int) -> None:
+    """Once after each change, not for each server of each push; what is refused is looked at again. Raises NoKey."""
+    iam_key.public_line(path)
+
+
+def _changed(path: Path) -> int:
+    """Also another owner or mode is a change; 0 if it cannot be seen."""
     try:
-        iam_key.public_line(path)
-    except iam_key.NoKey as error:
-        return str(error)
-    return ""
+        return path.stat().st_ctime_ns
+    except OSError:
+        return 0
 
 
 def status(server: Server, *, seconds: float = STATUS_SECONDS) -> protocol.Answer:

@@ -1,5 +1,6 @@
 """Pushes over real SSH to the real labhost."""
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -382,3 +383,19 @@ def test_a_server_that_refuses_the_portals_key_says_what_to_do(
     give_key(alice)
     (sync,) = converge()
     assert sync.state == "failed" and "deploy_server gpu17" in sync.error
+
+
+def test_a_key_that_was_no_key_is_one_as_soon_as_it_is_put_right(farm: Farm, gpu17: Server, settings: Settings) -> None:
+    good, path = farm.iam_key.read_bytes(), farm.folder / "another_key"
+    settings.IAM_KEY_FILE = path
+    for _ in range(2):
+        path.write_bytes(b"no key")
+        os.utime(path, (1, 1))  # as after restoring it with its times
+        with pytest.raises(RemoteError, match="is not an SSH key"):
+            hosts.status(gpu17)
+        path.write_bytes(good)
+        os.utime(path, (1, 1))
+        assert hosts.status(gpu17).ok
+    path.unlink()
+    with pytest.raises(RemoteError, match="create_iam_key"):
+        hosts.status(gpu17)
