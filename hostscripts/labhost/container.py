@@ -86,8 +86,7 @@ def start(host: Host, user: User, say: Progress, *, again: bool = False) -> None
         if answered:
             nvidia.match_inside(host, user, account, say)
         elif not lxc.is_running(host, account):
-            apply_rules(host)
-            raise systems.gave_up(host, user, account, LabhostError(_end_of(host, account)))
+            raise _gave_up(host, user, account, LabhostError(_end_of(host, account)))
         say.line(f"address: {user.address}")
         faults.point("start:answered")
         say.line(f"forward: {host.config.address}:{user.port} leads to {user.address}:22")
@@ -216,8 +215,14 @@ def _bring_up(host: Host, user: User, account: Account, say: Progress) -> None:
         with say.during("starting the container"):
             lxc.start(host, account)
     except LabhostError as error:
-        raise systems.gave_up(host, user, account, error) from error
+        raise _gave_up(host, user, account, error) from error
     say.line(f"the container runs ({time.monotonic() - began:.1f} s)")
+
+
+def _gave_up(host: Host, user: User, account: Account, error: LabhostError) -> LabhostError:
+    told = systems.gave_up(host, user, account, error)
+    apply_rules(host)  # somebody else's start may have set them while this one still seemed to run
+    return told
 
 
 def _wait_for_sshd(host: Host, user: User, account: Account) -> bool:

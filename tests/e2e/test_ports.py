@@ -158,6 +158,24 @@ def address_of(person: Person) -> str:
     return str(json.loads(person.ssh("gpu17-manage", "status --json").stdout)["address"])
 
 
+def test_f2_a_start_that_fails_leaves_no_rule(lab: Lab, alice: Person, machine: Machine) -> None:
+    outside, address, walk = lead(alice, 8888), address_of(alice), Walk(lab)
+    walk.user = "alice"
+    init = "/home/alice/.local/share/lxc/alice/rootfs/usr/lib/systemd/systemd"
+    machine.run("systemctl stop lab-iam-reconcile.timer")
+    try:
+        machine.run(f"mv {init} {init}.away; kill -9 {walk.lxc_info('-pH')}")
+        eventually(lambda: walk.container_state() == "STOPPED", "the end of the container")
+        # As another's start leaves it that sets the rules while this one is just failing.
+        assert f"--dport {outside} " in rules(machine)
+        assert alice.ssh("gpu17-manage", check=False).returncode == 1
+        assert f"{address}:" not in rules(machine)
+    finally:
+        machine.run(f"mv {init}.away {init}; systemctl start lab-iam-reconcile.timer")
+    alice.ssh("gpu17-manage")
+    assert f"--dport {outside} " in rules(machine)
+
+
 def test_f2_rules_that_somebody_flushed_or_added_are_set_right(alice: Person, machine: Machine) -> None:
     outside = lead(alice, 8888)
     machine.run("iptables -t nat -A LAB-IAM-PRE -p tcp --dport 31999 -j DNAT --to-destination 10.0.3.200:22")
