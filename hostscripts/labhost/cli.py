@@ -172,10 +172,10 @@ def _report(words: list[str]) -> int:
 
 def report(host: Host) -> dict[str, Any]:
     """The answer to `status`. The digest is empty while the last push is not completely written."""
-    from . import nvidia, state
+    from . import nvidia, pushed
     from .inventory import inventory
 
-    applied = state.load_applied(host)
+    applied = pushed.load(host)
     return {
         "version": 1,
         "ok": True,

@@ -11,21 +11,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import faults, keyfiles, locks, state, whose
+from . import faults, keyfiles, locks, pushed, state, whose
 from .config import Host
 from .errors import BadRequest, LabhostError, OtherBase, StaleRevision
 from .files import write_atomic
 from .frame import digest_of
 from .inventory import inventory
-from .keys import BadKey, PublicKey, canonical_map, check_entries, render_register
+from .keys import BadKey, Keys, canonical_map, check_entries, render_register
 from .names import is_name, printable
-from .state import Applied, User
+from .pushed import Applied, Memory
+from .state import User
 
 REVISION_MOST = 2**53
 USERS_MOST = 200_000
 WAIT = 60.0
 VERSION = 2
-Keys = tuple[PublicKey, ...]
 
 
 @dataclass(frozen=True)
@@ -71,24 +71,6 @@ class Written:
         return sorted(name for name, outcome in self.users.items() if outcome.failed)
 
 
-class Memory:
-    """What is applied, kept between the requests of a session for as long as keys.json is the same file."""
-
-    def __init__(self) -> None:
-        self._applied = Applied()
-        self._signature: tuple[int, ...] = ()
-
-    def load(self, host: Host) -> Applied:
-        signature = state.applied_signature(host)
-        if signature != self._signature:
-            self._applied, self._signature = state.load_applied(host), signature
-        return self._applied
-
-    def save(self, host: Host, applied: Applied) -> None:
-        state.save_applied(host, applied)
-        self._applied, self._signature = applied, state.applied_signature(host)
-
-
 def set_keys(host: Host, request: Mapping[str, Any], memory: Memory | None = None) -> dict[str, Any]:
     """The answer of the protocol to a set-keys request; LabhostError if nothing could be applied."""
     push, memory = parse(request), memory or Memory()
@@ -99,7 +81,7 @@ def set_keys(host: Host, request: Mapping[str, Any], memory: Memory | None = Non
         after = Applied(push.revision, push.digest, True, users, before.failed, whose.after(push.ids, before, users))
         same = before == after
         if not same:
-            state.begin_applying(host, push.revision, push.digest)
+            memory.begin(host, push.revision, push.digest)
             faults.point("keys-noted")
         written = _write(host, push, after)
         failed = [name for name in written.failed() if name not in push.errors]
@@ -174,7 +156,7 @@ def effective(push: Push, before: Applied) -> dict[str, Keys]:
         taken = {key.blob for keys in push.users.values() for key in keys}
         for name in push.errors.keys() & before.users.keys():
             is_same = before.ids.get(name) in (None, push.ids.get(name))
-            users[name] = tuple(key for key in before.users[name] if is_same and key.blob not in taken)
+            users[name] = Keys(key for key in before.users[name] if is_same and key.blob not in taken)
     return users
 
 
@@ -185,7 +167,7 @@ def changed(push: Push, before: Applied) -> dict[str, Keys]:
     names = push.names
     others = {name: keys for name, keys in before.users.items() if name not in names}
     new = {key.blob for keys in push.users.values() for key in keys}
-    if push.errors or any(key.blob in new for keys in others.values() for key in keys):
+    if push.errors or not new.isdisjoint([key.blob for keys in others.values() for key in keys]):
         raise OtherBase("a changed person's keys are not acceptable; send everybody's keys")
     users = others | push.users
     if hashlib.sha256(canonical_map(users).encode("ascii")).hexdigest() != push.digest:
@@ -207,7 +189,7 @@ def _write(host: Host, push: Push, after: Applied) -> Written:
     for name in served:
         outcome, user = written.users[name], here.get(name)
         if isinstance(user, User) and user.managed and whose.is_another(user, after):
-            _stage(batch, user, (), outcome)
+            _stage(batch, user, Keys(), outcome)
             outcome.fail("host", whose.SOMEBODY_ELSE)
             outcome.container = "failed"
         elif name in push.errors:
@@ -215,7 +197,7 @@ def _write(host: Host, push: Push, after: Applied) -> Written:
         elif isinstance(user, LabhostError):
             written.users[name] = Outcome("failed", "failed", printable(str(user)))
         elif user is not None and user.managed:
-            _stage(batch, user, after.users.get(name, ()), outcome)
+            _stage(batch, user, after.users.get(name, Keys()), outcome)
     batch.commit()
     written.register = _write_register(host, after.users)
     whole = [user for user in here.values() if isinstance(user, User)]
@@ -247,12 +229,12 @@ def _people(host: Host, names: Iterable[str] | None) -> dict[str, User | Labhost
 
 def current_keys(host: Host, user: User) -> Keys:
     """What was pushed last; the portal's page only if no push came since it was read. Keys lock held."""
-    applied = state.load_applied(host)
-    if whose.is_another(user, applied):
-        return ()
-    if user.name in applied.users:
-        return applied.users[user.name]
-    return check_entries(user.keys) if applied.revision == user.keys_revision else ()
+    now = pushed.load(host)
+    if whose.is_another(user, now):
+        return Keys()
+    if user.name in now.users:
+        return now.users[user.name]
+    return check_entries(user.keys) if now.revision == user.keys_revision else Keys()
 
 
 def _write_register(host: Host, users: Mapping[str, Keys]) -> str:

@@ -9,7 +9,7 @@ import binascii
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import cached_property
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import NamedTuple
 
@@ -39,6 +39,31 @@ class PublicKey(NamedTuple):
     def fingerprint(self) -> str:
         digest = hashlib.sha256(base64.b64decode(self.blob)).digest()
         return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+
+
+class Keys(tuple[PublicKey, ...]):
+    """One person's keys, each once, in order. What is rendered of them is kept: a push renders everybody's."""
+
+    @cached_property
+    def canonical(self) -> str:
+        """The list in the canonical JSON over which both sides compute the digest."""
+        return "[" + ",".join(map(_canonical, self)) + "]"
+
+    @cached_property
+    def _register_lines(self) -> dict[str, str]:
+        return {}
+
+    def register_lines(self, name: str) -> str:
+        """Lines of `register`'s file: each of these keys proves this name, which was checked."""
+        lines = self._register_lines
+        if name not in lines:
+            command = f'restrict,command="{REGISTER_COMMAND} {name}"'
+            lines[name] = "".join(f"{command} {key.type} {key.blob}\n" for key in self)
+        return lines[name]
+
+
+def _canonical(key: PublicKey) -> str:
+    return f'{{"blob":{_quoted(key.blob)},"comment":{_quoted(key.comment)},"type":{_quoted(key.type)}}}'
 
 
 class _Wire:
@@ -137,7 +162,7 @@ def check_entry(entry: object) -> PublicKey:
     return check_key(entry["type"], entry["blob"], entry.get("comment", ""))
 
 
-def check_entries(entries: object) -> tuple[PublicKey, ...]:
+def check_entries(entries: object) -> Keys:
     """The keys of one person, each once, in the order given; BadKey if any is bad or there are too many."""
     if not isinstance(entries, list):
         raise BadKey("the keys of a person must be a list")
@@ -147,10 +172,10 @@ def check_entries(entries: object) -> tuple[PublicKey, ...]:
     for entry in entries:
         key = check_entry(entry)
         unique.setdefault(key.fingerprint, key)
-    return tuple(unique.values())
+    return Keys(unique.values())
 
 
-def check_lines(text: str) -> tuple[PublicKey, ...]:
+def check_lines(text: str) -> Keys:
     """The keys of `type blob comment` lines, as the portal's plain-text page gives them."""
     entries = []
     for line in text.splitlines():
@@ -165,21 +190,8 @@ def as_entry(key: PublicKey) -> dict[str, str]:
     return {"type": key.type, "blob": key.blob, "comment": key.comment}
 
 
-@lru_cache(maxsize=400_000)
-def canonical(keys: tuple[PublicKey, ...]) -> str:
-    """One person's list in the canonical JSON over which both sides compute the digest."""
-    return (
-        "["
-        + ",".join(
-            f'{{"blob":{_quoted(key.blob)},"comment":{_quoted(key.comment)},"type":{_quoted(key.type)}}}'
-            for key in keys
-        )
-        + "]"
-    )
-
-
-def canonical_map(users: Mapping[str, tuple[PublicKey, ...]]) -> str:
-    return "{" + ",".join(f"{_quoted(name)}:{canonical(keys)}" for name, keys in sorted(users.items())) + "}"
+def canonical_map(users: Mapping[str, Keys]) -> str:
+    return "{" + ",".join([f"{_quoted(name)}:{keys.canonical}" for name, keys in sorted(users.items())]) + "}"
 
 
 def render_host(keys: Iterable[PublicKey]) -> str:
@@ -191,14 +203,9 @@ def render_container(keys: Iterable[PublicKey]) -> str:
     return "".join(f"{key.type} {key.blob} {key.comment}".rstrip(" ") + "\n" for key in keys)
 
 
-@lru_cache(maxsize=400_000)
-def _register_lines(name: str, keys: tuple[PublicKey, ...]) -> str:
-    return "".join(f'restrict,command="{REGISTER_COMMAND} {name}" {key.type} {key.blob}\n' for key in keys)
-
-
-def render_register(users: Mapping[str, tuple[PublicKey, ...]]) -> str:
+def render_register(users: Mapping[str, Keys]) -> str:
     """`register`'s file: each key proves one name. `users` holds checked names."""
-    return "".join(_register_lines(name, keys) for name, keys in sorted(users.items()))
+    return "".join([keys.register_lines(name) for name, keys in sorted(users.items())])
 
 
 def render_iam(key: PublicKey) -> str:

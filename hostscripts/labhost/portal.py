@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from . import limits, sshconfig
 from .config import SUBUID_COUNT, Config
 from .errors import LabhostError, PortalUnavailable
-from .keys import BadKey, PublicKey, check_lines
+from .keys import BadKey, Keys, check_lines
 from .names import check_name
 from .run import Account, run
 
@@ -24,7 +24,7 @@ class Person:
 
     port: int
     subuid: int
-    keys: tuple[PublicKey, ...]
+    keys: Keys
     ssh_config: str
 
 

@@ -19,6 +19,7 @@ from . import (
     log,
     lxc,
     portal,
+    pushed,
     removal,
     state,
     storage,
@@ -88,7 +89,7 @@ def _refuse_somebody_else(host: Host, user: User | None) -> None:
     if user is None:
         return
     with locks.held(host, locks.KEYS, seconds=delivery.WAIT, doing="keys are being written"):
-        if whose.is_another(user, state.load_applied(host)):
+        if whose.is_another(user, pushed.load(host)):
             raise Refused(f"{user.name} is {whose.SOMEBODY_ELSE}: ask the lab's staff")
 
 
@@ -147,7 +148,7 @@ def _take_back(run: Run) -> None:
 def _fetch(run: Run) -> None:
     user = run.user
     with locks.held(run.host, locks.KEYS, seconds=delivery.WAIT, doing="keys are being written"):
-        revision = state.load_applied(run.host).revision
+        revision = pushed.load(run.host).revision
     try:
         person = portal.fetch_person(run.host.config, user.name)
     except PortalUnavailable as error:

@@ -1,8 +1,7 @@
-"""What this server knows: one JSON file a person, and the users map that was applied last."""
+"""What this server knows of each person: one JSON file a person."""
 
 import json
 import os
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 from . import files
 from .config import Host
 from .errors import LabhostError
-from .keys import PublicKey, canonical_map
 from .names import check_name, is_name
 
 STATE_MOST = 256 * 1024 * 1024
@@ -52,28 +50,12 @@ class User:
 _KNOWN = frozenset(item.name for item in fields(User))
 
 
-@dataclass
-class Applied:
-    """The keys that were pushed last. `complete`: were all files written, or did a kill come between?
-
-    `failed` holds the names of people whose files could not be written; the next push tries them again. `ids`: the
-    first of each person's subordinate ids, as far as a push has told: a name may come to somebody new, they do not.
-    """
-
-    revision: int = 0
-    digest: str = ""
-    complete: bool = True
-    users: dict[str, tuple[PublicKey, ...]] = field(default_factory=dict)
-    failed: list[str] = field(default_factory=list)
-    ids: dict[str, int] = field(default_factory=dict)
-
-
 def home_of(host: Host, name: str) -> Path:
     return host.paths.home / check_name(name)
 
 
 def load_user(host: Host, name: str) -> User | None:
-    value = _load(_user_file(host, name))
+    value = load_object(_user_file(host, name))
     if value is None:
         return None
     try:
@@ -110,79 +92,12 @@ def all_users(host: Host) -> list[User]:
     return [user for name in all_names(host) if (user := load_user(host, name)) is not None]
 
 
-def applied_signature(host: Host) -> tuple[int, ...]:
-    """Changes whenever what load_applied gives may change. Keys lock held."""
-    found: list[int] = []
-    for path in (_applied_file(host), _begun_file(host)):
-        try:
-            status = os.stat(path)
-        except FileNotFoundError:
-            found.append(0)
-            continue
-        found += [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-    return tuple(found)
-
-
-def load_applied(host: Host) -> Applied:
-    """What was applied last, or was being applied. Each key was judged before it was saved, by root and for root."""
-    value = _load(_applied_file(host))
-    try:
-        applied = Applied() if value is None else _applied(value)
-    except (KeyError, AttributeError, TypeError) as error:
-        raise LabhostError(f"{_applied_file(host)} is damaged; remove it and push the keys again") from error
-    begun = files.read_text(_begun_file(host))
-    if begun is not None:
-        applied.complete = False
-        with suppress(ValueError):  # it is not synced: after a power cut it may be empty, and the push is made again
-            revision, digest = begun.split()
-            applied.revision, applied.digest = max(applied.revision, int(revision)), digest
-    return applied
-
-
-def _applied(value: dict[str, Any]) -> Applied:
-    users = {
-        name: tuple(PublicKey(entry["type"], entry["blob"], entry["comment"]) for entry in entries)
-        for name, entries in value["users"].items()
-    }
-    return Applied(
-        value["revision"], value["digest"], value["complete"], users, value.get("failed", []), value.get("ids", {})
-    )
-
-
-def begin_applying(host: Host, revision: int, digest: str) -> None:
-    """Noted before the first file is written: after a kill a late, older push is still refused."""
-    fresh = _begun_file(host).with_suffix(".new")
-    fresh.write_text(f"{revision} {digest}\n")
-    os.rename(fresh, _begun_file(host))
-
-
-def save_applied(host: Host, applied: Applied) -> None:
-    """All that was begun is written."""
-    head = {
-        "revision": applied.revision,
-        "digest": applied.digest,
-        "complete": applied.complete,
-        "failed": applied.failed,
-        "ids": applied.ids,
-    }
-    text = json.dumps(head).removesuffix("}") + f', "users": {canonical_map(applied.users)}}}\n'
-    files.write_atomic(_applied_file(host), text, mode=0o600)
-    _begun_file(host).unlink(missing_ok=True)
-
-
-def _applied_file(host: Host) -> Path:
-    return host.paths.state / "keys.json"
-
-
-def _begun_file(host: Host) -> Path:
-    return host.paths.state / "keys-begun"
-
-
 def _user_file(host: Host, name: str) -> Path:
     return host.paths.state / "users" / f"{check_name(name)}.json"
 
 
-def _load(path: Path) -> dict[str, Any] | None:
+def load_object(path: Path) -> dict[str, Any] | None:
+    """What a file of the state holds, None if there is none; LabhostError."""
     text = files.read_text(path, STATE_MOST)
     if text is None:
         return None

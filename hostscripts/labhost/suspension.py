@@ -5,7 +5,7 @@ The keys go first, by a push: as long as they are live here she could come back 
 
 import time
 
-from . import locks, log, removal, state
+from . import locks, log, pushed, removal, state
 from .config import Host
 from .errors import Busy, NotRegistered
 from .names import check_name
@@ -36,7 +36,7 @@ def suspend(host: Host, name: str, say: Progress) -> None:
 
 def _wait_for_keys(host: Host, name: str) -> None:
     deadline = time.monotonic() + KEYS_SECONDS
-    while state.load_applied(host).users.get(name):
+    while pushed.load(host).users.get(name):
         if time.monotonic() >= deadline:
             raise Busy(f"the keys of {name} are still live here; push them")
         time.sleep(0.5)

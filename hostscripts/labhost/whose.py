@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 
 from .config import SUBUID_COUNT
 from .errors import BadRequest
-from .state import Applied, User
+from .pushed import Applied
+from .state import User
 
 IDS_MOST = 2**32 - SUBUID_COUNT
 SOMEBODY_ELSE = "registered here as somebody else of that name; remove it first"

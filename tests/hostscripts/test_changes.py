@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labhost import accounts, beneath, delivery, keyfiles, state
+from labhost import accounts, beneath, delivery, keyfiles, pushed, state
 from labhost.config import Host
 from labhost.errors import BadRequest, OtherBase, StaleRevision
 from labhost.frame import digest_of
@@ -50,7 +50,7 @@ def test_what_changed_leads_to_the_same_files_as_everybodys_keys(host: Host, tmp
     other.mkdir()
     delivery.set_keys(hosts.make(other), request(2, AFTER))
     assert text == register_file(other).read_text()
-    assert state.load_applied(host).digest == digest_of(AFTER)
+    assert pushed.load(host).digest == digest_of(AFTER)
 
 
 def test_y10_the_answer_does_not_grow_with_the_number_of_people(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(host: Host, tmp_path: 
     text = register_file(tmp_path).read_text()
     with pytest.raises(OtherBase):
         delivery.set_keys(host, changes(2, BEFORE, AFTER, **other))
-    assert register_file(tmp_path).read_text() == text and state.load_applied(host).revision == 1
+    assert register_file(tmp_path).read_text() == text and pushed.load(host).revision == 1
 
 
 def test_k10_a_changed_person_cannot_take_a_key_of_one_who_did_not_change(host: Host) -> None:
@@ -178,7 +178,7 @@ def test_y8_a_person_whose_folder_is_in_the_way_fails_alone_and_is_tried_again_w
     folder.unlink()
     answer = delivery.set_keys(host, changes(3, after, after))
     assert answer["ok"] and answer["users"] == {"bob": {"host": "unchanged", "container": "written", "error": ""}}
-    assert state.load_applied(host).failed == []
+    assert pushed.load(host).failed == []
 
 
 def test_y8_a_damaged_file_about_one_person_does_not_stop_the_others(host: Host, people: dict[str, User]) -> None:
@@ -201,7 +201,7 @@ def test_y6_when_the_disk_refuses_to_sync_no_file_is_replaced(
     with pytest.raises(OSError, match="No space"):
         delivery.set_keys(host, request(2, BEFORE | {"alice": [ed25519(3)]}))
     assert outside(host, "alice").read_text() == text
-    assert not state.load_applied(host).complete
+    assert not pushed.load(host).complete
     monkeypatch.undo()
 
 
@@ -252,5 +252,5 @@ def test_y3_killed_in_a_push_of_changes_files_are_whole_and_everybodys_keys_comp
     with pytest.raises(OtherBase):
         delivery.set_keys(host, changes(3, after, BEFORE))
     assert delivery.set_keys(host, request(2, after))["ok"]
-    assert ed25519(3)["blob"] in outside(host, "alice").read_text() and state.load_applied(host).complete
+    assert ed25519(3)["blob"] in outside(host, "alice").read_text() and pushed.load(host).complete
     assert not list(host.paths.home.rglob(".authorized_keys*"))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labhost import beneath, delivery, state
+from labhost import beneath, delivery, pushed
 from labhost.errors import BadRequest, StaleRevision
 from labhost.frame import digest_of
 from labhost.keys import as_entry
@@ -58,7 +58,7 @@ def test_y4_an_older_revision_is_refused_and_writes_nothing(tmp_path: Path) -> N
     text = register_file(tmp_path).read_text()
     with pytest.raises(StaleRevision):
         delivery.set_keys(host, request(11, {"alice": [ed25519(2)]}))
-    assert register_file(tmp_path).read_text() == text and state.load_applied(host).revision == 12
+    assert register_file(tmp_path).read_text() == text and pushed.load(host).revision == 12
 
 
 BAD = {
@@ -78,7 +78,7 @@ def test_y8_one_bad_entry_fails_alone_and_keeps_its_last_keys(tmp_path: Path, en
     assert answer["users"]["alice"]["host"] == "failed" and answer["users"]["alice"]["error"]
     text = register_file(tmp_path).read_text()
     assert ed25519(1)["blob"] in text and ed25519(3)["blob"] in text and ed25519(2)["blob"] not in text
-    assert state.load_applied(host).revision == 2
+    assert pushed.load(host).revision == 2
 
 
 @pytest.mark.parametrize("name", ["root", "iam", "register", "-rf", "../x", 'a" ssh-ed25519', "A", "a\n"])
@@ -147,11 +147,11 @@ def test_y3_y4_killed_in_a_push_an_older_one_is_refused_and_the_same_completes(t
     words = [sys.executable, "-c", KILLED, str(SCRIPTS), "", str(tmp_path), json.dumps(push)]
     env = {key: value for key, value in os.environ.items() if key != "SUDO_UID"} | {"LABHOST_FAULT": moment}
     assert subprocess.run(words, env=env, timeout=30).returncode == -signal.SIGKILL
-    assert not state.load_applied(host).complete
+    assert not pushed.load(host).complete
     with pytest.raises(StaleRevision):
         delivery.set_keys(host, request(6, {}))
     assert delivery.set_keys(host, push)["ok"]
-    assert state.load_applied(host).complete and "alice" in register_file(tmp_path).read_text()
+    assert pushed.load(host).complete and "alice" in register_file(tmp_path).read_text()
 
 
 def test_y3_a_registration_that_ends_after_a_push_leaves_the_pushed_keys(tmp_path: Path) -> None:

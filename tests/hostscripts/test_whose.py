@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from labhost import delivery, registration, state
+from labhost import delivery, pushed, registration
 from labhost.config import Host
 from labhost.errors import BadRequest, Refused
 from labhost.frame import digest_of
@@ -114,4 +114,4 @@ def test_what_was_applied_before_ids_were_told_goes_on_to_hold(host: Host, peopl
     path.write_text(json.dumps(value))
     assert delivery.current_keys(host, people["alice"]) == delivery.check_entries(BEFORE["alice"])
     assert delivery.set_keys(host, changes(2, BEFORE, BEFORE | {"bob": [ed25519(4)]}))["ok"]
-    assert state.load_applied(host).ids == {"bob": hosts.SUBUID}
+    assert pushed.load(host).ids == {"bob": hosts.SUBUID}

@@ -18,6 +18,7 @@ from .. import (
     lxc,
     network,
     portal,
+    pushed,
     setup,
     state,
     storage,
@@ -136,7 +137,7 @@ def _machine(facts: Facts) -> None:
     except LabhostError as error:
         facts.unfit = str(error)
     with locks.held(host, locks.KEYS, seconds=30, doing="keys are being written"):
-        applied = state.load_applied(host)
+        applied = pushed.load(host)
         facts.keys_complete = applied.complete
         facts.register = entry(host.paths.home / "register/.ssh/authorized_keys", read=True)
         facts.register_wanted = render_register(applied.users)

@@ -14,6 +14,7 @@ from .. import (
     kept,
     keyfiles,
     locks,
+    pushed,
     registration,
     removal,
     setup,
@@ -84,7 +85,7 @@ def _keys(host: Host, item: Difference) -> None:
 
 def _register_keys(host: Host, item: Difference) -> None:
     with locks.held(host, locks.KEYS, seconds=delivery.WAIT, doing="keys are being written"):
-        text = render_register(state.load_applied(host).users)
+        text = render_register(pushed.load(host).users)
         files.write_atomic(host.paths.home / "register/.ssh/authorized_keys", text, mode=0o644)
 
 
