@@ -24,6 +24,7 @@ from servers.lines import Lines
 
 CHUNK = 256 * 1024
 POLL_SECONDS = 0.02
+LOOK_SECONDS = 5.0  # between two looks of an idle connection's thread whether it should end
 _BROKEN = (OSError, EOFError, paramiko.SSHException)
 Slot = contextlib.AbstractContextManager[Any]
 _RSA = ("rsa-sha2-512", "rsa-sha2-256")
@@ -133,9 +134,9 @@ class Host:
         self._socket = dial(self.endpoint, self._left())
         await_greeting(self._socket, self._left())
         with self._slot:
-            self._shake_hands()
+            self._shake_hands(self._socket)
 
-    def _shake_hands(self) -> None:
+    def _shake_hands(self, line: socket.socket) -> None:
         there = self.endpoint
         key_type = there.host_key.split()[0]
         wanted = _RSA if key_type == "ssh-rsa" else (key_type,)
@@ -149,7 +150,7 @@ class Host:
             config=config,
             connect_timeout=min(CONNECT_SECONDS, self._left()),
             connect_kwargs={
-                "sock": self._socket,
+                "sock": line,
                 "allow_agent": False,
                 "look_for_keys": False,
                 "banner_timeout": CONNECT_SECONDS,
@@ -167,6 +168,8 @@ class Host:
         label = there.address if there.port == 22 else f"[{there.address}]:{there.port}"
         known.add(label, key_type, _public_key(there.host_key))
         self._connection.open()
+        # Paramiko looks ten times a second, which is felt with many connections. hang_up wakes it anyhow.
+        line.settimeout(LOOK_SECONDS)
 
     def _send(self, channel: Any, stdin: Iterable[bytes]) -> None:
         """In a thread of its own, so that a command may talk before it has read everything."""

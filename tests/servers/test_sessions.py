@@ -3,10 +3,12 @@
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -138,6 +140,25 @@ def test_an_idle_session_is_closed(farm: Farm, pool: Sessions, monkeypatch: pyte
     assert is_alive(pid) and gone_within(pid, 5) and len(pool) == 0
 
 
+def test_an_idle_session_wakes_nobody_and_still_ends_at_once(farm: Farm, pool: Sessions) -> None:
+    ask(pool, farm, 1)
+    session = pool.take((farm.endpoint(), Login(farm.user, farm.iam_key)))
+    assert session is not None
+    thread = Path(f"/proc/self/task/{session._host._connection.transport.native_id}/status")
+    time.sleep(0.2)
+    before = wakes(thread)
+    time.sleep(1)
+    assert wakes(thread) - before <= 2, "ten times a second, and for each server"
+    began = time.monotonic()
+    session.close()
+    assert time.monotonic() - began < 1
+
+
+def wakes(thread: Path) -> int:
+    """How often this thread has gone to sleep, see proc(5)."""
+    return int(thread.read_text().split("\nvoluntary_ctxt_switches:", 1)[1].split()[0])
+
+
 def test_a_child_has_a_pool_of_its_own_and_leaves_the_parents_alone(farm: Farm) -> None:
     mine = sessions.pool()
     ask(mine, farm, 1)
@@ -161,13 +182,13 @@ def test_at_most_ten_handshakes_at_a_time(farm: Farm, pool: Sessions, monkeypatc
     lock, now, most = threading.Lock(), 0, 0
     real = Host._shake_hands
 
-    def counted(self: Host) -> None:
+    def counted(self: Host, line: socket.socket) -> None:
         nonlocal now, most
         with lock:
             now += 1
             most = max(most, now)
         try:
-            real(self)
+            real(self, line)
             time.sleep(0.05)
         finally:
             with lock:
