@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import files
 from .config import Host
@@ -44,17 +44,20 @@ def load(host: Host) -> Applied:
 
 
 class Memory:
-    """What is applied, kept between the requests of a session for as long as the files are the same."""
+    """What is applied, kept between the requests of a session. What another session has added is read, and no more."""
 
     def __init__(self) -> None:
         self._applied = Applied()
-        self._signature: tuple[int, ...] = ()
+        self._signature: tuple[_Signature, _Signature] | None = None
         self._mark = ""  # of everybody's file; the log that continues it begins with the same
+        self._read_to = 0  # how much of the log is in `_applied`
         self._log_is_good = False  # another line may follow
 
     def load(self, host: Host) -> Applied:
         while (signature := _signature(host)) != self._signature:
-            self._read(host)
+            if self._signature is None or signature[0] != self._signature[0] or self._is_other_log(signature[1]):
+                self._read_everybody(host)
+            self._read_log(host)
             self._signature = signature  # once more if somebody wrote meanwhile: the two files belong together
         return self._applied
 
@@ -73,45 +76,60 @@ class Memory:
         """All that was begun is written."""
         before = self.load(host)
         changed = _changed(before, applied)
-        is_long = _size(_log(host)) > max(LOG_LEAST, _size(_everybody(host)) // 2)
+        whole, log = _signature(host)
+        is_long = log.size > max(LOG_LEAST, whole.size // 2)
         if not (self._mark and self._log_is_good) or is_long or 2 * len(changed) > len(applied.users):
             self._write_everybody(host, applied)
         else:
             self._append(host, _record(applied, changed), lasting=True)
         self._applied = applied
 
-    def _read(self, host: Host) -> None:
+    def _is_other_log(self, log: "_Signature") -> bool:
+        """Not the one of which a part is known already, grown longer."""
+        known = self._signature[1] if self._signature else _NONE
+        return bool(self._read_to) and (log.inode != known.inode or log.size < self._read_to)
+
+    def _read_everybody(self, host: Host) -> None:
         value = load_object(_everybody(host))
         try:
             self._applied = Applied() if value is None else _applied(value)
             self._mark = "" if value is None else str(value.get("mark", ""))
         except _DAMAGE as error:
             raise LabhostError(f"{_everybody(host)} is damaged; remove it and push the keys again") from error
-        self._log_is_good = False
-        head, *lines = (files.read_text(_log(host), STATE_MOST) or "").split("\n")
-        if head != _head(self._mark).rstrip("\n") or not lines:
-            return
-        try:
-            for line in lines[:-1]:
-                self._applied = _continued(self._applied, json.loads(line))
-            self._log_is_good = not lines[-1]
-        except _DAMAGE:
-            pass
-        if not self._log_is_good:  # a power cut in the middle of a line: everybody's keys set it right
-            self._applied = replace(self._applied, complete=False)
+        self._read_to, self._log_is_good = 0, False
+
+    def _read_log(self, host: Host) -> None:
+        data = _tail(_log(host), self._read_to)
+        if not self._read_to:
+            head = _head(self._mark).encode()
+            if not data.startswith(head):
+                return  # there is none, or it continues another file
+            self._read_to, data = len(head), data[len(head) :]
+        self._log_is_good, old = True, self._applied
+        now = self._applied = replace(old, users=dict(old.users), ids=dict(old.ids))
+        for line in data.splitlines(keepends=True):
+            try:
+                if not line.endswith(b"\n"):
+                    raise ValueError("a power cut tore it")
+                _go_on(now, json.loads(line))
+            except _DAMAGE:  # everybody's keys set it right
+                now.complete = self._log_is_good = False
+                return
+            self._read_to += len(line)
 
     def _start_log(self, host: Host, applied: Applied) -> None:
         if _log(host).exists():  # of another file, or torn
             self._write_everybody(host, applied)
         files.write_atomic(_log(host), _head(self._mark), mode=0o600)
-        self._log_is_good = True
+        self._read_to, self._log_is_good = len(_head(self._mark)), True
 
     def _append(self, host: Host, record: Mapping[str, Any], *, lasting: bool) -> None:
         fd = os.open(_log(host), os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             size = os.fstat(fd).st_size
+            line = (json.dumps(record, separators=(",", ":")) + "\n").encode()
             try:
-                files.write_all(fd, (json.dumps(record, separators=(",", ":")) + "\n").encode())
+                files.write_all(fd, line)
                 if lasting:
                     os.fsync(fd)
             except OSError:
@@ -119,7 +137,7 @@ class Memory:
                 raise
         finally:
             os.close(fd)
-        self._signature = _signature(host)
+        self._signature, self._read_to = _signature(host), size + len(line)
 
     def _write_everybody(self, host: Host, applied: Applied) -> None:
         self._mark = secrets.token_hex(8)
@@ -132,7 +150,7 @@ class Memory:
             "ids": applied.ids,
         }
         text = json.dumps(head).removesuffix("}") + f', "users": {canonical_map(applied.users)}}}\n'
-        self._log_is_good = False
+        self._read_to, self._log_is_good, self._signature = 0, False, None
         files.write_atomic(_everybody(host), text, mode=0o600)
         _log(host).unlink(missing_ok=True)
         self._signature = _signature(host)
@@ -169,43 +187,66 @@ def _record(applied: Applied, changed: list[str]) -> dict[str, Any]:
     }
 
 
-def _continued(before: Applied, record: Mapping[str, Any]) -> Applied:
-    """What holds after a line of the log."""
+def _go_on(now: Applied, record: Mapping[str, Any]) -> None:
+    """Make it what holds after a line of the log; one of _DAMAGE, and then it is what it was."""
     if "begun" in record:
-        revision = max(before.revision, record["begun"])
-        return replace(before, revision=revision, digest=record["digest"], complete=False)
-    users, ids = before.users | record["users"], before.ids | record["ids"]
-    for name, entries in record["users"].items():
-        if entries is None:
-            del users[name]
+        now.revision, now.digest = max(now.revision, record["begun"]), record["digest"]
+        now.complete = False
+        return
+    users = {name: None if entries is None else _keys(entries) for name, entries in record["users"].items()}
+    ids, short = dict(record["ids"]), [record[name] for name in ("revision", "digest", "complete", "failed")]
+    now.revision, now.digest, now.complete, now.failed = short
+    _put(now.users, users)
+    _put(now.ids, ids)
+
+
+def _put(into: dict[str, Any], values: Mapping[str, Any]) -> None:
+    """None: it is gone."""
+    for name, value in values.items():
+        if value is None:
+            into.pop(name, None)
         else:
-            users[name] = _keys(entries)
-    ids = {name: start for name, start in ids.items() if start is not None}
-    return Applied(record["revision"], record["digest"], record["complete"], users, record["failed"], ids)
+            into[name] = value
 
 
 def _head(mark: str) -> str:
     return json.dumps({"continues": mark}) + "\n"
 
 
-def _signature(host: Host) -> tuple[int, ...]:
-    """Changes whenever what is on the disk may have changed."""
-    found: list[int] = []
-    for path in (_everybody(host), _log(host)):
-        try:
-            status = os.stat(path)
-        except FileNotFoundError:
-            found.append(0)
-            continue
-        found += [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-    return tuple(found)
+class _Signature(NamedTuple):
+    """Of a file: changes whenever what is in it may have changed."""
+
+    inode: tuple[int, int]
+    size: int
+    times: tuple[int, int]
 
 
-def _size(path: Path) -> int:
+_NONE = _Signature((0, 0), 0, (0, 0))
+
+
+def _signature(host: Host) -> tuple[_Signature, _Signature]:
+    return _signature_of(_everybody(host)), _signature_of(_log(host))
+
+
+def _signature_of(path: Path) -> _Signature:
     try:
-        return os.stat(path).st_size
+        found = os.stat(path)
     except FileNotFoundError:
-        return 0
+        return _NONE
+    return _Signature((found.st_dev, found.st_ino), found.st_size, (found.st_mtime_ns, found.st_ctime_ns))
+
+
+def _tail(path: Path, start: int) -> bytes:
+    """What stands in the file from there on; LabhostError if that is far too much."""
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(start)
+            data = stream.read(STATE_MOST + 1)
+    except FileNotFoundError:
+        return b""
+    if len(data) > STATE_MOST:
+        raise LabhostError(f"{path} is longer than {STATE_MOST} bytes; remove it and push the keys again")
+    return data
 
 
 def _everybody(host: Host) -> Path:

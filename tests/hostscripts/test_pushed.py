@@ -69,6 +69,33 @@ def test_the_disk_holds_what_a_session_remembers_whatever_was_pushed(tmp_path: P
         assert found == memory.load(host) and found.digest == digest_of(now) and found.users.keys() == now.keys()
 
 
+def test_two_sessions_by_turns_read_only_what_the_other_has_added(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions, now = [pushed.Memory(), pushed.Memory()], PEOPLE
+    for revision in range(2, 30):
+        if revision == 4:  # from here on both know everybody
+            monkeypatch.setattr(pushed, "load_object", lambda *_: pytest.fail("everybody's keys are read again"))
+        before, now = now, now | {f"user{revision}": [ed25519(1000 + revision)]}
+        assert delivery.set_keys(host, changes(revision, before, now), sessions[revision % 2])["ok"]
+    monkeypatch.undo()
+    assert pushed.load(host) == sessions[0].load(host) == sessions[1].load(host)
+
+
+def test_y6_everybodys_file_that_cannot_be_written_is_no_loss(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other, after = pushed.Memory(), pushed.Memory(), PEOPLE | {"user1": [ed25519(2000)]}
+    assert delivery.set_keys(host, changes(2, PEOPLE, after), one)["ok"]
+
+    def full(*_: object, **__: object) -> bool:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "write_atomic", full)
+    with pytest.raises(OSError, match="No space"):
+        one.save(host, pushed.Applied(9, "x"))
+    monkeypatch.undo()
+    assert delivery.set_keys(host, changes(3, after, PEOPLE), other)["ok"]
+    assert delivery.set_keys(host, changes(4, PEOPLE, after), one)["ok"]
+    assert pushed.load(host) == one.load(host)
+
+
 def test_a_long_log_becomes_everybodys_file_again(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pushed, "LOG_LEAST", 2000)
     now, old = PEOPLE, everybody(host).stat().st_ino
