@@ -4,7 +4,8 @@ import grp
 import pwd
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 
 from . import files, kept, locks, network, state, subids, usernet
 from .config import SUBUID_COUNT, Host
@@ -16,12 +17,13 @@ GECOS = "Lab IAM"
 NOLOGIN = "/usr/sbin/nologin"
 PEOPLE = "lab-iam"  # the group whose members may call `labhost user`
 WAIT = 60.0
+FEW = 16  # people whose accounts are looked up one by one
 
 
 def entry_of(host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | None = None) -> pwd.struct_passwd | None:
     """The account that labhost made for this person; None if it is gone, or is somebody else's now.
 
-    `known` is what all_entries gave: each look-up by name reads through the whole of /etc/passwd.
+    `known` is what entries_of gave: each look-up by name reads through the whole of /etc/passwd.
     """
     try:
         entry = pwd.getpwnam(user.name) if known is None else known[user.name]
@@ -31,8 +33,15 @@ def entry_of(host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | No
     return entry if mine else None
 
 
-def all_entries() -> dict[str, pwd.struct_passwd]:
-    return {entry.pw_name: entry for entry in reversed(pwd.getpwall())}  # the first of a name counts
+def entries_of(names: Collection[str]) -> dict[str, pwd.struct_passwd]:
+    """The entries of those who have an account, whoever made it."""
+    if len(names) > FEW:
+        return {entry.pw_name: entry for entry in reversed(pwd.getpwall())}  # the first of a name counts
+    found = {}
+    for name in names:
+        with suppress(KeyError):
+            found[name] = pwd.getpwnam(name)
+    return found
 
 
 def identity(host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | None = None) -> Account:

@@ -17,7 +17,7 @@ from .errors import BadRequest, LabhostError, OtherBase, StaleRevision
 from .files import write_atomic
 from .frame import digest_of
 from .inventory import inventory
-from .keys import BadKey, Keys, canonical_map, check_entries, render_register
+from .keys import BadKey, KeyMap, Keys, check_entries
 from .names import is_name, printable
 from .pushed import Applied, Memory
 from .state import User
@@ -78,7 +78,9 @@ def set_keys(host: Host, request: Mapping[str, Any], memory: Memory | None = Non
         before = memory.load(host)
         _refuse_stale(push, before)
         users = effective(push, before) if push.base is None else changed(push, before)
-        after = Applied(push.revision, push.digest, True, users, before.failed, whose.after(push.ids, before, users))
+        after = Applied(
+            push.revision, push.digest, True, users, before.failed, whose.after(push.ids, before, users.keys())
+        )
         same = before == after
         if not same:
             memory.begin(host, push.revision, push.digest)
@@ -88,7 +90,7 @@ def set_keys(host: Host, request: Mapping[str, Any], memory: Memory | None = Non
         complete = written.register != "failed"
         if not same or failed != before.failed or not complete:
             faults.point("keys-written")
-            memory.save(host, replace(after, complete=complete, failed=failed))
+            memory.save(host, replace(after, complete=complete, failed=failed), push.names if push.base else None)
     return _answer(push, written)
 
 
@@ -149,28 +151,27 @@ def _refuse_stale(push: Push, before: Applied) -> None:
         raise StaleRevision(f"revision {push.revision} is applied here already, with other keys than these")
 
 
-def effective(push: Push, before: Applied) -> dict[str, Keys]:
+def effective(push: Push, before: Applied) -> KeyMap:
     """What holds after a push of everybody: good entries, and a failed one's last keys that nobody else has."""
     users = dict(push.users)
     if push.errors:
         taken = {key.blob for keys in push.users.values() for key in keys}
         for name in push.errors.keys() & before.users.keys():
             is_same = before.ids.get(name) in (None, push.ids.get(name))
-            users[name] = Keys(key for key in before.users[name] if is_same and key.blob not in taken)
-    return users
+            users[name] = tuple(key for key in before.users[name] if is_same and key.blob not in taken)
+    return KeyMap(users)
 
 
-def changed(push: Push, before: Applied) -> dict[str, Keys]:
+def changed(push: Push, before: Applied) -> KeyMap:
     """What holds after a push of changes; OtherBase unless that is, without doubt, what the portal means."""
     if push.base != before.digest or not before.complete:
         raise OtherBase("another state is applied here than these changes are for; send everybody's keys")
-    names = push.names
-    others = {name: keys for name, keys in before.users.items() if name not in names}
-    new = {key.blob for keys in push.users.values() for key in keys}
-    if push.errors or not new.isdisjoint([key.blob for keys in others.values() for key in keys]):
+    names, new = push.names, {key.blob for keys in push.users.values() for key in keys}
+    others = [key.blob for name, keys in before.users.items() if name not in names for key in keys]
+    if push.errors or not new.isdisjoint(others):
         raise OtherBase("a changed person's keys are not acceptable; send everybody's keys")
-    users = others | push.users
-    if hashlib.sha256(canonical_map(users).encode("ascii")).hexdigest() != push.digest:
+    users = before.users.but({**push.users, **dict.fromkeys(push.gone)})
+    if hashlib.sha256(users.canonical().encode("ascii")).hexdigest() != push.digest:
         raise OtherBase("the changes lead to another digest; send everybody's keys")
     return users
 
@@ -184,12 +185,12 @@ def _write(host: Host, push: Push, after: Applied) -> Written:
     batch = keyfiles.Batch(
         host,
         lambda user, place, error: written.users[user.name].fail(place, _reason(error)),
-        people=sum(1 for name in served if name in here),
+        here.keys(),
     )
     for name in served:
         outcome, user = written.users[name], here.get(name)
         if isinstance(user, User) and user.managed and whose.is_another(user, after):
-            _stage(batch, user, Keys(), outcome)
+            _stage(batch, user, (), outcome)
             outcome.fail("host", whose.SOMEBODY_ELSE)
             outcome.container = "failed"
         elif name in push.errors:
@@ -197,7 +198,7 @@ def _write(host: Host, push: Push, after: Applied) -> Written:
         elif isinstance(user, LabhostError):
             written.users[name] = Outcome("failed", "failed", printable(str(user)))
         elif user is not None and user.managed:
-            _stage(batch, user, after.users.get(name, Keys()), outcome)
+            _stage(batch, user, after.users.get(name, ()), outcome)
     batch.commit()
     written.register = _write_register(host, after.users)
     whole = [user for user in here.values() if isinstance(user, User)]
@@ -231,18 +232,18 @@ def current_keys(host: Host, user: User) -> Keys:
     """What was pushed last; the portal's page only if no push came since it was read. Keys lock held."""
     now = pushed.load(host)
     if whose.is_another(user, now):
-        return Keys()
+        return ()
     if user.name in now.users:
         return now.users[user.name]
-    return check_entries(user.keys) if now.revision == user.keys_revision else Keys()
+    return check_entries(user.keys) if now.revision == user.keys_revision else ()
 
 
-def _write_register(host: Host, users: Mapping[str, Keys]) -> str:
+def _write_register(host: Host, users: KeyMap) -> str:
     folder = host.paths.home / "register" / ".ssh"
     if not folder.is_dir():
         return "absent"
     try:
-        new = write_atomic(folder / "authorized_keys", render_register(users), mode=0o644)
+        new = write_atomic(folder / "authorized_keys", users.render_register(), mode=0o644)
     except OSError:
         return "failed"
     return "written" if new else "unchanged"

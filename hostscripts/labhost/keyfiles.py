@@ -6,7 +6,7 @@ kill in between leaves whole files, and thousands of files do not cost thousands
 
 import os
 import pwd
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from . import accounts, beneath, faults, storage
@@ -25,15 +25,15 @@ Failed = Callable[[User, str, Exception], None]
 class Batch:
     """New key files of many people. `failed` is told of each that cannot be put in place."""
 
-    def __init__(self, host: Host, failed: Failed, *, people: int) -> None:
+    def __init__(self, host: Host, failed: Failed, people: Collection[str]) -> None:
         self._host, self._failed = host, failed
-        self._known: Mapping[str, pwd.struct_passwd] | None = accounts.all_entries() if people > FEW else None
-        self._few = 2 * people <= FEW
+        self._known = accounts.entries_of(people)
+        self._few = 2 * len(people) <= FEW
         self._staged: list[tuple[User, str]] = []
         self._disks: dict[int, int] = {}  # device number -> a descriptor on it
 
     @property
-    def known(self) -> Mapping[str, pwd.struct_passwd] | None:
+    def known(self) -> Mapping[str, pwd.struct_passwd]:
         return self._known
 
     def stage(self, user: User, place: str, keys: Sequence[PublicKey]) -> str:

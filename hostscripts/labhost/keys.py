@@ -9,9 +9,8 @@ import binascii
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from json.encoder import encode_basestring_ascii as _quoted
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .names import printable
 
@@ -41,25 +40,55 @@ class PublicKey(NamedTuple):
         return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
 
-class Keys(tuple[PublicKey, ...]):
-    """One person's keys, each once, in order. What is rendered of them is kept: a push renders everybody's."""
+Keys = tuple[PublicKey, ...]  # one person's, each once, in the order given
 
-    @cached_property
+
+class KeyMap(dict[str, Keys]):
+    """Who has which keys, by checked names. Never changed: `but` gives another one.
+
+    What is rendered of each person is handed on, so that a change of one does not cost the work of all.
+    """
+
+    _parts: dict[str, str] | None = None  # of the canonical JSON
+    _lines: dict[str, str] | None = None  # of `register`'s file
+
+    def but(self, changes: Mapping[str, Keys | None]) -> "KeyMap":
+        """With these people's keys instead; None: she has none any more."""
+        new = KeyMap(self)
+        if self._parts is not None:
+            new._parts = dict(self._parts)
+        if self._lines is not None:
+            new._lines = dict(self._lines)
+        for name, keys in changes.items():
+            _put(new, name, keys)
+            _put(new._parts, name, None if keys is None else _part(name, keys))
+            _put(new._lines, name, None if keys is None else _register_lines(name, keys))
+        return new
+
     def canonical(self) -> str:
-        """The list in the canonical JSON over which both sides compute the digest."""
-        return "[" + ",".join(map(_canonical, self)) + "]"
+        """The canonical JSON over which both sides compute the digest."""
+        if self._parts is None:
+            self._parts = {name: _part(name, keys) for name, keys in self.items()}
+        return "{" + ",".join(map(self._parts.__getitem__, sorted(self))) + "}"
 
-    @cached_property
-    def _register_lines(self) -> dict[str, str]:
-        return {}
+    def render_register(self) -> str:
+        """`register`'s file: each key proves one name."""
+        if self._lines is None:
+            self._lines = {name: _register_lines(name, keys) for name, keys in self.items()}
+        return "".join(map(self._lines.__getitem__, sorted(self)))
 
-    def register_lines(self, name: str) -> str:
-        """Lines of `register`'s file: each of these keys proves this name, which was checked."""
-        lines = self._register_lines
-        if name not in lines:
-            command = f'restrict,command="{REGISTER_COMMAND} {name}"'
-            lines[name] = "".join(f"{command} {key.type} {key.blob}\n" for key in self)
-        return lines[name]
+
+def _put(into: dict[str, Any] | None, name: str, value: object) -> None:
+    if into is None:
+        return
+    if value is None:
+        into.pop(name, None)
+    else:
+        into[name] = value
+
+
+def _part(name: str, keys: Keys) -> str:
+    return f'"{name}":[{",".join(map(_canonical, keys))}]'
 
 
 def _canonical(key: PublicKey) -> str:
@@ -172,7 +201,7 @@ def check_entries(entries: object) -> Keys:
     for entry in entries:
         key = check_entry(entry)
         unique.setdefault(key.fingerprint, key)
-    return Keys(unique.values())
+    return tuple(unique.values())
 
 
 def check_lines(text: str) -> Keys:
@@ -190,10 +219,6 @@ def as_entry(key: PublicKey) -> dict[str, str]:
     return {"type": key.type, "blob": key.blob, "comment": key.comment}
 
 
-def canonical_map(users: Mapping[str, Keys]) -> str:
-    return "{" + ",".join([f"{_quoted(name)}:{keys.canonical}" for name, keys in sorted(users.items())]) + "}"
-
-
 def render_host(keys: Iterable[PublicKey]) -> str:
     """A person's account on the host: a terminal and the login shell, nothing else."""
     return "".join(f"restrict,pty {key.type} {key.blob}\n" for key in keys)
@@ -203,9 +228,8 @@ def render_container(keys: Iterable[PublicKey]) -> str:
     return "".join(f"{key.type} {key.blob} {key.comment}".rstrip(" ") + "\n" for key in keys)
 
 
-def render_register(users: Mapping[str, Keys]) -> str:
-    """`register`'s file: each key proves one name. `users` holds checked names."""
-    return "".join([keys.register_lines(name) for name, keys in sorted(users.items())])
+def _register_lines(name: str, keys: Keys) -> str:
+    return "".join(f'restrict,command="{REGISTER_COMMAND} {name}" {key.type} {key.blob}\n' for key in keys)
 
 
 def render_iam(key: PublicKey) -> str:

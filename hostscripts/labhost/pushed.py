@@ -7,7 +7,7 @@ kill left behind is never read into another. The keys lock must be held by whoev
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from . import files
 from .config import Host
 from .errors import LabhostError
-from .keys import Keys, PublicKey, as_entry, canonical_map
+from .keys import KeyMap, Keys, PublicKey, as_entry
 from .state import STATE_MOST, load_object
 
 LOG_LEAST = 64 * 1024  # bytes that the log may have at any rate, before everybody's keys are written anew
@@ -33,7 +33,7 @@ class Applied:
     revision: int = 0
     digest: str = ""
     complete: bool = True
-    users: dict[str, Keys] = field(default_factory=dict)
+    users: KeyMap = field(default_factory=KeyMap)
     failed: list[str] = field(default_factory=list)
     ids: dict[str, int] = field(default_factory=dict)
 
@@ -72,10 +72,10 @@ class Memory:
         self._append(host, {"begun": revision, "digest": digest}, lasting=False)
         self._applied = replace(before, revision=max(before.revision, revision), digest=digest, complete=False)
 
-    def save(self, host: Host, applied: Applied) -> None:
-        """All that was begun is written."""
+    def save(self, host: Host, applied: Applied, among: Collection[str] | None = None) -> None:
+        """All that was begun is written. `among`: only these people may be others now; None: all."""
         before = self.load(host)
-        changed = _changed(before, applied)
+        changed = _changed(before, applied, among)
         whole, log = _signature(host)
         is_long = log.size > max(LOG_LEAST, whole.size // 2)
         if not (self._mark and self._log_is_good) or is_long or 2 * len(changed) > len(applied.users):
@@ -105,17 +105,15 @@ class Memory:
             if not data.startswith(head):
                 return  # there is none, or it continues another file
             self._read_to, data = len(head), data[len(head) :]
-        self._log_is_good, old = True, self._applied
-        now = self._applied = replace(old, users=dict(old.users), ids=dict(old.ids))
+        self._log_is_good, lines = True, _Lines(self._applied)
         for line in data.splitlines(keepends=True):
             try:
-                if not line.endswith(b"\n"):
-                    raise ValueError("a power cut tore it")
-                _go_on(now, json.loads(line))
+                lines.add(line)
             except _DAMAGE:  # everybody's keys set it right
-                now.complete = self._log_is_good = False
-                return
+                self._log_is_good = lines.complete = False
+                break
             self._read_to += len(line)
+        self._applied = lines.result()
 
     def _start_log(self, host: Host, applied: Applied) -> None:
         if _log(host).exists():  # of another file, or torn
@@ -149,7 +147,7 @@ class Memory:
             "failed": applied.failed,
             "ids": applied.ids,
         }
-        text = json.dumps(head).removesuffix("}") + f', "users": {canonical_map(applied.users)}}}\n'
+        text = json.dumps(head).removesuffix("}") + f', "users": {applied.users.canonical()}}}\n'
         self._read_to, self._log_is_good, self._signature = 0, False, None
         files.write_atomic(_everybody(host), text, mode=0o600)
         _log(host).unlink(missing_ok=True)
@@ -157,21 +155,23 @@ class Memory:
 
 
 def _applied(value: Mapping[str, Any]) -> Applied:
-    users = {name: _keys(entries) for name, entries in value["users"].items()}
+    users = KeyMap({name: _keys(entries) for name, entries in value["users"].items()})
     failed, ids = value.get("failed", []), value.get("ids", {})
     return Applied(value["revision"], value["digest"], value["complete"], users, failed, ids)
 
 
 def _keys(entries: list[dict[str, str]]) -> Keys:
-    return Keys(PublicKey(entry["type"], entry["blob"], entry["comment"]) for entry in entries)
+    return tuple(PublicKey(entry["type"], entry["blob"], entry["comment"]) for entry in entries)
 
 
-def _changed(before: Applied, now: Applied) -> list[str]:
+def _changed(before: Applied, now: Applied, among: Collection[str] | None) -> list[str]:
     """Whose keys or ids are others now."""
-    users, ids = before.users, before.ids
-    names = [name for name, keys in now.users.items() if users.get(name) is not keys and users.get(name) != keys]
-    names += [name for name, start in now.ids.items() if ids.get(name) != start]
-    return sorted({*names, *(users.keys() - now.users.keys())})
+    names = before.users.keys() | now.users.keys() if among is None else among
+    return [name for name in sorted(names) if _of(before, name) != _of(now, name)]
+
+
+def _of(applied: Applied, name: str) -> tuple[Keys | None, int | None]:
+    return applied.users.get(name), applied.ids.get(name)
 
 
 def _record(applied: Applied, changed: list[str]) -> dict[str, Any]:
@@ -187,26 +187,38 @@ def _record(applied: Applied, changed: list[str]) -> dict[str, Any]:
     }
 
 
-def _go_on(now: Applied, record: Mapping[str, Any]) -> None:
-    """Make it what holds after a line of the log; one of _DAMAGE, and then it is what it was."""
-    if "begun" in record:
-        now.revision, now.digest = max(now.revision, record["begun"]), record["digest"]
-        now.complete = False
-        return
-    users = {name: None if entries is None else _keys(entries) for name, entries in record["users"].items()}
-    ids, short = dict(record["ids"]), [record[name] for name in ("revision", "digest", "complete", "failed")]
-    now.revision, now.digest, now.complete, now.failed = short
-    _put(now.users, users)
-    _put(now.ids, ids)
+class _Lines:
+    """What holds after some lines of the log."""
+
+    def __init__(self, before: Applied) -> None:
+        self._before = before
+        self.revision, self.digest, self.complete, self.failed = _short(before.__dict__)
+        self._users: dict[str, Keys | None] = {}
+        self._ids: dict[str, int | None] = {}
+
+    def add(self, line: bytes) -> None:
+        """One of _DAMAGE, and then the line has changed nothing."""
+        if not line.endswith(b"\n"):
+            raise ValueError("a power cut tore it")
+        record = json.loads(line)
+        if "begun" in record:
+            self.revision, self.digest = max(self.revision, record["begun"]), record["digest"]
+            self.complete = False
+            return
+        users = {name: None if entries is None else _keys(entries) for name, entries in record["users"].items()}
+        ids, short = dict(record["ids"]), _short(record)
+        self._users.update(users)
+        self._ids.update(ids)
+        self.revision, self.digest, self.complete, self.failed = short
+
+    def result(self) -> Applied:
+        ids = {name: start for name, start in {**self._before.ids, **self._ids}.items() if start is not None}
+        users = self._before.users.but(self._users)
+        return Applied(self.revision, self.digest, self.complete, users, self.failed, ids)
 
 
-def _put(into: dict[str, Any], values: Mapping[str, Any]) -> None:
-    """None: it is gone."""
-    for name, value in values.items():
-        if value is None:
-            into.pop(name, None)
-        else:
-            into[name] = value
+def _short(record: Mapping[str, Any]) -> tuple[int, str, bool, list[str]]:
+    return record["revision"], record["digest"], record["complete"], record["failed"]
 
 
 def _head(mark: str) -> str:

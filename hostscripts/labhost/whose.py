@@ -1,7 +1,7 @@
 """Whose keys these are: by the first of a person's subordinate ids, which nobody ever gets again. A name may come to
 somebody new while a server still has what a former person of that name left there."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Set
 
 from .config import SUBUID_COUNT
 from .errors import BadRequest
@@ -21,10 +21,12 @@ def parse(raw: object, most: int) -> dict[str, int]:
     return raw
 
 
-def after(told: Mapping[str, int], before: Applied, names: Iterable[str]) -> dict[str, int]:
+def after(told: Mapping[str, int], before: Applied, names: Set[str]) -> dict[str, int]:
     """As a push tells, or as was told before of those about whom it says nothing."""
     known = {**before.ids, **told}
-    return {name: known[name] for name in names if name in known}
+    for name in known.keys() - names:
+        del known[name]
+    return known
 
 
 def is_another(user: User, applied: Applied) -> bool:

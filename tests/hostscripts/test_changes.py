@@ -14,6 +14,7 @@ from labhost import accounts, beneath, delivery, keyfiles, pushed, state
 from labhost.config import Host
 from labhost.errors import BadRequest, OtherBase, StaleRevision
 from labhost.frame import digest_of
+from labhost.keys import KeyMap
 from labhost.state import User
 
 from tests.hostscripts import hosts
@@ -244,7 +245,7 @@ def test_y3_killed_in_a_push_of_changes_files_are_whole_and_everybodys_keys_comp
     ]
     env = {key: value for key, value in os.environ.items() if key != "SUDO_UID"} | {"LABHOST_FAULT": moment}
     assert subprocess.run(words, env=env, timeout=30).returncode == -signal.SIGKILL
-    old, new = (delivery.render_register({"alice": delivery.check_entries([ed25519(n)])}) for n in (1, 3))
+    old, new = (KeyMap(alice=delivery.check_entries([ed25519(n)])).render_register() for n in (1, 3))
     assert register_file(tmp_path).read_text().splitlines()[0] + "\n" in (old, new)
     assert outside(host, "alice").read_text().count("\n") == 1
     with pytest.raises(StaleRevision):

@@ -115,10 +115,10 @@ def test_lines_are_rebuilt_from_the_parts() -> None:
     assert keys.render_container([key]) == f"ssh-ed25519 {key.blob} laptop 1\n"
     assert keys.render_iam(key) == f"restrict ssh-ed25519 {key.blob} lab-iam\n"
     command = 'restrict,command="/home/register/register.bash lqchen"'
-    assert keys.render_register({"lqchen": keys.Keys([key])}) == f"{command} ssh-ed25519 {key.blob}\n"
+    assert keys.KeyMap(lqchen=(key,)).render_register() == f"{command} ssh-ed25519 {key.blob}\n"
 
 
 def test_k3_n_keys_give_n_lines_in_every_file() -> None:
     held = keys.check_entries(GOOD)
-    for text in (keys.render_host(held), keys.render_container(held), keys.render_register({"a": held})):
+    for text in (keys.render_host(held), keys.render_container(held), keys.KeyMap(a=held).render_register()):
         assert len(text.splitlines()) == len(GOOD) and text.endswith("\n")

@@ -1,5 +1,6 @@
 """The keys that were pushed last, on the disk: everybody's file and the log that continues it."""
 
+import hashlib
 import itertools
 import json
 import os
@@ -66,7 +67,11 @@ def test_the_disk_holds_what_a_session_remembers_whatever_was_pushed(tmp_path: P
         push = request(revision, now) if is_whole else changes(revision, before, now)
         assert delivery.set_keys(host, push, memory)["ok"]
         found = pushed.load(host)
-        assert found == memory.load(host) and found.digest == digest_of(now) and found.users.keys() == now.keys()
+        assert found == memory.load(host) and found.digest == digest_of(now)
+        # What a session has rendered bit by bit is what is rendered of everybody at once.
+        for users in (found.users, memory.load(host).users):
+            assert hashlib.sha256(users.canonical().encode()).hexdigest() == digest_of(now)
+            assert users.render_register() == register_file(tmp_path).read_text()
 
 
 def test_two_sessions_by_turns_read_only_what_the_other_has_added(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

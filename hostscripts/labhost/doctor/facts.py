@@ -25,7 +25,7 @@ from .. import (
 )
 from ..config import Host
 from ..errors import Busy, LabhostError, PortalUnavailable
-from ..keys import render_container, render_host, render_register
+from ..keys import render_container, render_host
 from ..names import is_name
 from ..state import User
 
@@ -140,7 +140,7 @@ def _machine(facts: Facts) -> None:
         applied = pushed.load(host)
         facts.keys_complete = applied.complete
         facts.register = entry(host.paths.home / "register/.ssh/authorized_keys", read=True)
-        facts.register_wanted = render_register(applied.users)
+        facts.register_wanted = applied.users.render_register()
 
 
 def _people(facts: Facts) -> None:

@@ -23,7 +23,6 @@ from .. import (
 )
 from ..config import Host
 from ..errors import LabhostError
-from ..keys import render_register
 from ..progress import Progress
 from ..state import User
 from .differences import Difference
@@ -85,7 +84,7 @@ def _keys(host: Host, item: Difference) -> None:
 
 def _register_keys(host: Host, item: Difference) -> None:
     with locks.held(host, locks.KEYS, seconds=delivery.WAIT, doing="keys are being written"):
-        text = render_register(pushed.load(host).users)
+        text = pushed.load(host).users.render_register()
         files.write_atomic(host.paths.home / "register/.ssh/authorized_keys", text, mode=0o644)
 
 
