@@ -130,11 +130,15 @@ def has_due() -> bool:
     return _due(timezone.now(), None).exists()
 
 
+def is_pending() -> bool:
+    """Whether something is due now or within seconds, so that a pass would wait for it."""
+    return _due(timezone.now() + QUICK_RETRY, None).exists()
+
+
 def is_active() -> bool:
     """Whether a push runs or is due within seconds, so that a page should go on looking."""
     # In this order: what is due may be running a moment later, and not the other way round.
-    is_due = _due(timezone.now() + QUICK_RETRY, None).exists()
-    return is_due or Sync.objects.filter(state=Sync.State.RUNNING, server__enabled=True).exists()
+    return is_pending() or Sync.objects.filter(state=Sync.State.RUNNING, server__enabled=True).exists()
 
 
 def _is_free(now: datetime) -> Q:

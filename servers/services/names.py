@@ -13,6 +13,11 @@ from servers.models import Worker
 log = logging.getLogger(__name__)
 
 
+def is_due() -> bool:
+    """Whether keys have changed since the names were read."""
+    return not Worker.objects.filter(pk=1, names_revision__gte=keys.current_revision()).exists()
+
+
 def refresh(*, actor: str) -> bool:
     """Update the full names of all people, once for each revision; False if nothing was done."""
     revision = keys.current_revision()

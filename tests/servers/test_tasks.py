@@ -12,7 +12,7 @@ from accounts.services import people
 from accounts.services.keys import add_keys
 from servers import apps, holders, tasks
 from servers.models import Registration, Server, Sync, Worker
-from servers.services import names, queue
+from servers.services import delivery, names, queue
 from tests.accounts.keys import line
 
 
@@ -116,6 +116,27 @@ def test_the_schedule_is_made_once() -> None:
 @pytest.mark.parametrize("name", [queue.CONVERGE, queue.REGISTER, queue.BEAT, "servers.tasks.reconcile"])
 def test_the_names_of_tasks_are_those_of_functions(name: str) -> None:
     assert callable(getattr(tasks, name.rpartition(".")[2]))
+
+
+@pytest.mark.django_db
+def test_y9_the_orders_of_a_burst_that_were_served_with_the_first_cost_nothing(server: Server, alice: User) -> None:
+    add_keys(actor="alice", user=alice, pasted=line())
+    Server.objects.update(next_attempt=None, attempted_revision=1)  # served
+    with patch.object(people, "sync_names", return_value=people.SyncNames()):
+        names.refresh(actor="worker")
+    with patch.object(delivery, "converge") as served, patch.object(names, "start_refresh") as read:
+        tasks.converge()
+        assert not served.called and not read.called
+        add_keys(actor="alice", user=alice, pasted=line(1))
+        tasks.converge()
+        assert served.called and read.called
+
+
+@pytest.mark.django_db
+def test_y9_an_order_during_the_pause_between_two_pushes_is_waited_for(server: Server, alice: User) -> None:
+    Server.objects.update(next_attempt=None, attempted_revision=0, attempted_at=timezone.now())
+    add_keys(actor="alice", user=alice, pasted=line())
+    assert not delivery.has_due() and delivery.is_pending()
 
 
 @pytest.mark.django_db
