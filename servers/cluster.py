@@ -5,6 +5,7 @@ idle worker is: here a group is ended as a whole. The cluster is forked, not exe
 """
 
 import ctypes
+import gc
 import logging
 import os
 import signal
@@ -84,6 +85,8 @@ def _serve(parent: int, mask: Any) -> Never:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         _die_with(parent)
         _libc.mallopt(M_ARENA_MAX, ARENAS)
+        gc.collect()
+        gc.freeze()  # what is loaded by now stays in pages that the processes of the cluster share
         os.register_at_fork(before=_note_parent, after_in_child=lambda: _die_with(_parent))
         processes = Processes()  # takes over SIGTERM and SIGINT
         processes.start()

@@ -45,7 +45,8 @@ class Session:
         self._host.allow(seconds)
         with self._host.faults():
             self._channel.settimeout(seconds)
-            self._channel.sendall(framed)
+            for start in range(0, len(framed), CHUNK):  # Paramiko copies what is left to be sent, again and again
+                self._channel.sendall(framed[start : start + CHUNK])
             line = self._line(time.monotonic() + seconds)
         try:
             with _parsing:
