@@ -158,7 +158,7 @@ def write_config(host: Host, user: User) -> None:
 
 
 def config_file(host: Host, user: User) -> Path:
-    return lxc.folder(host, user.name) / user.name / "config"
+    return lxc.own_folder(host, user.name) / "config"
 
 
 def config_text(host: Host, user: User) -> str:

@@ -43,7 +43,7 @@ id -g "$name"
 def start(host: Host, user: User, account: Account) -> None:
     storage.of(host, user).attach(user, account)
     if not lxc.is_running(host, account):
-        path = lxc.folder(host, user.name) / user.name / "config.inside"
+        path = lxc.own_folder(host, user.name) / "config.inside"
         files.write_atomic(path, lxcconfig.render_inside(host, user), mode=0o644)
         lxc.prepare(host, account)
         lxc.start(host, account, config=path, init=_WAITING)

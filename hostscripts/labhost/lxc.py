@@ -6,6 +6,7 @@ import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
@@ -32,7 +33,16 @@ class Info:
 
 def folder(host: Host, name: str) -> Path:
     """What LXC calls the lxcpath: it holds the container's own folder."""
-    return state.home_of(host, name) / ".local/share/lxc"
+    return _folders(state.home_of(host, name), name)[0]
+
+
+def own_folder(host: Host, name: str) -> Path:
+    return _folders(state.home_of(host, name), name)[1]
+
+
+@lru_cache(maxsize=state.PATHS)
+def _folders(home: Path, name: str) -> tuple[Path, Path]:
+    return home / ".local/share/lxc", home / ".local/share/lxc" / name
 
 
 def linger(account: Account) -> None:

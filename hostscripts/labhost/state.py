@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import asdict, dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from .errors import LabhostError
 from .names import check_name, is_name
 
 STATE_MOST = 256 * 1024 * 1024
+PATHS = 4096  # that are remembered: a push of everybody asks for each of them a dozen times
 
 
 @dataclass
@@ -51,7 +53,12 @@ _KNOWN = frozenset(item.name for item in fields(User))
 
 
 def home_of(host: Host, name: str) -> Path:
-    return host.paths.home / check_name(name)
+    return _home(host.paths.home, name)
+
+
+@lru_cache(maxsize=PATHS)
+def _home(homes: Path, name: str) -> Path:
+    return homes / check_name(name)
 
 
 def load_user(host: Host, name: str) -> User | None:

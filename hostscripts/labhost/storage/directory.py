@@ -12,7 +12,7 @@ from ..errors import LabhostError
 from ..run import Account, Process, finish, run, spawn
 from ..state import User
 from . import tree
-from .slots import Slots
+from .slots import Slots, slots_in
 
 UNPACK_SECONDS = 900
 _UNPACK = """
@@ -90,10 +90,10 @@ class DirectoryStorage:
             tree.remove(account, user.subuid, path)
 
     def _folder(self, user: User) -> Path:
-        return lxc.folder(self._host, user.name) / user.name
+        return lxc.own_folder(self._host, user.name)
 
     def _slots(self, user: User) -> Slots:
-        return Slots(self._folder(user), "rootfs")
+        return slots_in(self._folder(user), "rootfs")
 
     def _made(self, user: User, account: Account, fill: Callable[[Path], None]) -> Path:
         fresh = self._slots(user).fresh()

@@ -15,7 +15,7 @@ from ..errors import LabhostError, Refused
 from ..run import Account, Process
 from ..state import User
 from . import templates, tree
-from .slots import Slots
+from .slots import Slots, slots_in
 
 
 class OverlayStorage:
@@ -114,10 +114,10 @@ class OverlayStorage:
             self._remove(user, account, path)
 
     def _folder(self, user: User) -> Path:
-        return lxc.folder(self._host, user.name) / user.name
+        return lxc.own_folder(self._host, user.name)
 
     def _slots(self, user: User) -> Slots:
-        return Slots(self._folder(user), "layer")
+        return slots_in(self._folder(user), "layer")
 
     def _layer(self, user: User, version: str = "") -> Path:
         """An empty layer over the template of that version, or over the current one."""
@@ -167,7 +167,7 @@ class OverlayStorage:
 
 def needed_versions(host: Host) -> set[str]:
     """The templates that somebody's systems stand on: those in the making, set aside or kept of the removed as well."""
-    folders = [lxc.folder(host, user.name) / user.name for user in state.all_users(host)]
+    folders = [lxc.own_folder(host, user.name) for user in state.all_users(host)]
     folders += (host.paths.home / kept.FOLDER).glob("*/.local/share/lxc/*")
     notes = [note for folder in folders for note in folder.glob("layer*/template")]
     return {(files.read_text(note, 64) or "").strip() for note in notes}

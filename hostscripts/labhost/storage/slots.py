@@ -1,10 +1,12 @@
 """The systems of one person as names in her folder: the current one, the one before, and what is being made."""
 
 import os
+from functools import lru_cache
 from pathlib import Path
 
 from .. import faults
 from ..files import sync_directory
+from ..state import PATHS
 
 
 class Slots:
@@ -59,3 +61,8 @@ class Slots:
     def _rename(self, source: Path, target: Path) -> None:
         os.rename(source, target)
         sync_directory(self.folder)
+
+
+@lru_cache(maxsize=PATHS)
+def slots_in(folder: Path, name: str) -> Slots:
+    return Slots(folder, name)
