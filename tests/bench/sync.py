@@ -57,12 +57,16 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--servers", type=int, default=16, metavar="N")
     parser.add_argument("--users", type=int, default=1000, metavar="N", help="people with two keys each")
     parser.add_argument(
-        "--accounts", type=int, default=-1, metavar="N", help="of them have account and container on every server (all)"
+        "--accounts",
+        type=int,
+        default=50,
+        metavar="N",
+        help="of them have registered on each server, so that there are two files of each to be written (50)",
     )
     parser.add_argument("--runs", type=int, default=7, metavar="N")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     options = parser.parse_args(arguments)
-    options.accounts = options.users if options.accounts < 0 else min(options.accounts, options.users)
+    options.accounts = min(options.accounts, options.users)
     return options
 
 
