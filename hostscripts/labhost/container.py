@@ -21,9 +21,11 @@ from . import (
     output,
     portal,
     ports,
+    pushed,
     state,
     storage,
     systems,
+    whose,
 )
 from .config import Host
 from .errors import LabhostError, NotRegistered, PortalUnavailable
@@ -200,6 +202,9 @@ def _refresh(host: Host, user: User, say: Progress) -> None:
     if holder:
         say.line(f"warning: the portal gave port {port}, which belongs to somebody else here; keeping {user.port}")
         log.note(f"{user.name}: the portal gave port {port} of {holder}", warning=True)
+        return
+    if port != user.port and whose.is_another(user, pushed.load(host)):
+        say.line(f"warning: the portal knows somebody else as {user.name} now; keeping port {user.port}")
         return
     user.port, user.limits, user.values_at = port, allowed, time.time()
 

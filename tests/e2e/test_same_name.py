@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.lab import faults
+from tests.lab.faults import LABHOST
 from tests.lab.lab import PEOPLE, Lab
 from tests.lab.people import browser, is_known, paste, register
 from tests.lab.person import Person
@@ -70,6 +72,8 @@ def test_o3_a_newcomers_keys_do_not_reach_the_container_of_her_predecessor(lab: 
     for person in (newcomer, former):
         assert person.ssh("gpu18-manage", "status", check=False).returncode == 255
         assert person.ssh("gpu18", "true", check=False).returncode == 255
+    machine.run(f"{LABHOST} come-back {NAME}")  # as after a reboot, for the former person's container still runs
+    assert int(browser(lab).get(f"/user/{NAME}/port").text) not in faults.look(machine, NAME).leads_to
     refused = newcomer.ssh("register@gpu18-manage", NAME, check=False)
     assert refused.returncode == 1 and "somebody else of that name" in refused.stdout + refused.stderr
     page = browser(lab)

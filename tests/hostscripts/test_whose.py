@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from labhost import delivery, pushed, registration
+from labhost import container, delivery, pushed, registration
 from labhost.config import Host
 from labhost.errors import BadRequest, Refused
 from labhost.frame import digest_of
@@ -89,6 +89,21 @@ def test_o3_she_does_not_come_into_the_formers_container_by_registering(
     delivery.set_keys(host, push)
     with pytest.raises(Refused, match="somebody else of that name; remove it first: ask the lab's staff"):
         registration.register(host, "alice", Progress(io.StringIO()))
+
+
+def test_o3_a_start_of_the_formers_container_does_not_take_the_newcomers_port(
+    host: Host, people: dict[str, User], push: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, bob = people["alice"], people["bob"]
+    alice.port, bob.port = 22031, 22032
+    told = {"alice": (22041, {"memory": "1G"}), "bob": (22042, {"memory": "2G"})}
+    monkeypatch.setattr(container.portal, "fetch_values", lambda _, name: told[name])
+    delivery.set_keys(host, push)
+    said = io.StringIO()
+    for user in (alice, bob):
+        container._refresh(host, user, Progress(said))
+    assert (alice.port, alice.limits) == (22031, {}) and "somebody else as alice" in said.getvalue()
+    assert (bob.port, bob.limits) == (22042, {"memory": "2G"}), "staff may give a person another port"
 
 
 def test_without_a_word_of_whose_keys_they_are_nothing_is_applied(host: Host, people: dict[str, User]) -> None:
