@@ -73,11 +73,11 @@ def test_o3_a_newcomers_keys_do_not_reach_the_container_of_her_predecessor(lab: 
         assert person.ssh("gpu18-manage", "status", check=False).returncode == 255
         assert person.ssh("gpu18", "true", check=False).returncode == 255
     machine.run(f"{LABHOST} come-back {NAME}")  # as after a reboot, for the former person's container still runs
-    assert int(browser(lab).get(f"/user/{NAME}/port").text) not in faults.look(machine, NAME).leads_to
-    refused = newcomer.ssh("register@gpu18-manage", NAME, check=False)
-    assert refused.returncode == 1 and "somebody else of that name" in refused.stdout + refused.stderr
     page = browser(lab)
     page.sign_in(NAME, PEOPLE[NAME][1])
+    assert int(page.get(f"/user/{NAME}/port").text) not in faults.look(machine, NAME).leads_to
+    refused = newcomer.ssh("register@gpu18-manage", NAME, check=False)
+    assert refused.returncode == 1 and "somebody else of that name" in refused.stdout + refused.stderr
     assert "somebody else of that name" in page.get("/me/").text
     lab.portal.manage("remove_container", "gpu18", NAME, "--yes")
     said = newcomer.ssh("register@gpu18-manage", NAME, timeout=120)
