@@ -44,14 +44,14 @@ def note_containers(
     """
     mine = Container.objects.filter(server=server)
     mine = mine if among is None else mine.filter(user__username__in=among)
-    rows = {row.user.username: row for row in mine.select_related("user")}
+    rows = {name: (pk, known) for name, pk, *known in mine.values_list("user__username", "pk", "state", "address")}
     people = User.objects.filter(username__in=facts.keys() - rows.keys())
     new = [Container(server=server, user=user, last_seen=now, **_fact(facts[user.username])) for user in people]
     Container.objects.bulk_create(new)
-    mine.filter(pk__in=[row.pk for name, row in rows.items() if name not in facts]).delete()
-    for name, row in rows.items():
-        if name in facts and (row.state, row.address) != (facts[name].state, facts[name].address):
-            Container.objects.filter(pk=row.pk).update(**_fact(facts[name]))
+    mine.filter(pk__in=[pk for name, (pk, _) in rows.items() if name not in facts]).delete()
+    for name, (pk, known) in rows.items():
+        if name in facts and known != [facts[name].state, facts[name].address]:
+            Container.objects.filter(pk=pk).update(**_fact(facts[name]))
     mine.update(last_seen=now)
     return len(new)
 
@@ -81,10 +81,15 @@ def forget(server: Server, *, above: int) -> None:
 def _note_people(server: Server, told: Mapping[str, UserResult], among: Collection[str] | None, now: datetime) -> None:
     mine: QuerySet[Placement] = Placement.objects.filter(server=server)
     mine = mine if among is None else mine.filter(user__username__in=among)
-    rows = {row.user.username: row for row in mine.select_related("user")}
+    # Of thousands mostly none are others now: only those are made objects.
+    told_before = mine.values_list("user__username", "pk", "host", "container", "error")
+    rows = {name: (pk, tuple(known)) for name, pk, *known in told_before}
     here = {name: result for name, result in told.items() if not result.is_elsewhere}
-    mine.filter(pk__in=[row.pk for name, row in rows.items() if name not in here]).delete()
-    changed = [row for name, row in rows.items() if name in here and _change(row, here[name], server, now)]
+    mine.filter(pk__in=[pk for name, (pk, _) in rows.items() if name not in here]).delete()
+    others = [pk for name, (pk, known) in rows.items() if name in here and known != _told(here[name])]
+    changed = list(mine.filter(pk__in=others).select_related("user"))
+    for row in changed:
+        _change(row, here[row.user.username], server, now)
     Placement.objects.bulk_update(changed, FIELDS, batch_size=100)
     new = []
     for user in User.objects.filter(username__in=here.keys() - rows.keys()):
@@ -95,19 +100,20 @@ def _note_people(server: Server, told: Mapping[str, UserResult], among: Collecti
     Placement.objects.bulk_create(new, batch_size=500)
 
 
-def _change(row: Placement, result: UserResult, server: Server, now: datetime) -> bool:
-    """Bring the row up to date; whether anything in it is other than before."""
-    host, container = _state(result.host), _state(result.container)
-    if (row.host, row.container, row.error) == (host, container, result.error):
-        return False
+def _told(result: UserResult) -> tuple[State, State, str]:
+    return _state(result.host), _state(result.container), result.error
+
+
+def _change(row: Placement, result: UserResult, server: Server, now: datetime) -> None:
+    """Bring the row up to date."""
+    host, container, error = _told(result)
     if result.failed and not row.failed:
         row.kept_revision = server.applied_revision
     if row.host != host:
         row.host, row.host_since = host, now
     if row.container != container:
         row.container, row.container_since = container, now
-    row.error = result.error
-    return True
+    row.error = error
 
 
 def _state(outcome: str) -> State:
