@@ -2,7 +2,6 @@
 
 import grp
 import pwd
-import shutil
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -218,6 +217,8 @@ def remove(host: Host, user: User) -> None:
             files.write_atomic(host.paths.usernet, usernet.revoke(text, user.name, host.config.bridge), mode=0o644)
         if entry_of(host, user) is not None:
             _tool(["/usr/sbin/userdel", "--", user.name], "the account cannot be removed")
+            import shutil
+
             shutil.rmtree(state.home_of(host, user.name), ignore_errors=True)
         state.forget_user(host, user.name)
 

@@ -5,7 +5,6 @@ The files lie on the file system of the homes, so that putting them aside is one
 
 import json
 import os
-import shutil
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -66,6 +65,8 @@ def delete(folder: Path, subuid: int) -> None:
     if subuid:
         words = ["/usr/bin/find", ".", "-xdev", "-mindepth", "1", "-depth", "-delete"]
         idmap.run_inside(subuid, folder, words, timeout=DELETE_SECONDS)
+    import shutil
+
     shutil.rmtree(folder, ignore_errors=True)
     if folder.exists():
         raise LabhostError(f"{folder} cannot be deleted; look at it by hand")

@@ -6,7 +6,6 @@ kill left behind is never read into another. The keys lock must be held by whoev
 
 import json
 import os
-import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -138,7 +137,7 @@ class Memory:
         self._signature, self._read_to = _signature(host), size + len(line)
 
     def _write_everybody(self, host: Host, applied: Applied) -> None:
-        self._mark = secrets.token_hex(8)
+        self._mark = os.urandom(8).hex()
         head = {
             "mark": self._mark,
             "revision": applied.revision,

@@ -1,23 +1,29 @@
-"""Child processes: a list of words, a clean environment, a deadline, bounded output."""
+"""Child processes: a list of words, a clean environment, a deadline, bounded output.
+
+What starts them is imported with the first: a push of keys, which needs none, begins the sooner.
+"""
 
 import ctypes
 import os
-import selectors
 import signal
-import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, TYPE_CHECKING, TypeAlias
 
 from .errors import LabhostError
 from .names import printable
 
+if TYPE_CHECKING:
+    import selectors
+    import subprocess
+
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OUTPUT_MOST = 1 << 20
 _PR_SET_PDEATHSIG = 1
-Process = subprocess.Popen[bytes]
+_DEVNULL = -3  # subprocess.DEVNULL
+Process: TypeAlias = "subprocess.Popen[bytes]"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -73,10 +79,12 @@ def spawn(
     words: Sequence[str],
     *,
     account: Account | None = None,
-    stdin: int | IO[bytes] | None = subprocess.DEVNULL,
+    stdin: int | IO[bytes] | None = _DEVNULL,
     env: dict[str, str] | None = None,
 ) -> Process:
     """Starts a process that dies with this one; its own session, so that it never has a terminal."""
+    import subprocess
+
     identity: dict[str, object] = {}
     if account is not None:
         identity = {"user": account.uid, "group": account.gid, "extra_groups": []}
@@ -112,7 +120,7 @@ def run(
     """Runs to the end or to the deadline (seconds); then the whole process group is killed."""
     feed = _holding(stdin) if isinstance(stdin, bytes) else stdin
     try:
-        process = spawn(words, account=account, stdin=subprocess.DEVNULL if feed is None else feed, env=env)
+        process = spawn(words, account=account, stdin=_DEVNULL if feed is None else feed, env=env)
     except OSError as error:
         raise LabhostError(f"{words[0]} cannot be run: {error.strerror}") from error
     finally:
@@ -130,6 +138,8 @@ def _holding(data: bytes) -> int:
 
 def finish(process: Process, words: Sequence[str], *, timeout: float, most: int = OUTPUT_MOST) -> Result:
     """Reads both outputs until the process ends. A descendant that keeps the pipes open is not waited for."""
+    import selectors
+
     deadline = time.monotonic() + timeout
     kept = {"out": bytearray(), "err": bytearray()}
     cut = ended = False
@@ -156,7 +166,7 @@ def finish(process: Process, words: Sequence[str], *, timeout: float, most: int 
     return Result(tuple(words), code, bytes(kept["out"]), bytes(kept["err"]), not ended, cut)
 
 
-def _drain(selector: selectors.BaseSelector, key: selectors.SelectorKey, kept: bytearray, most: int) -> bool:
+def _drain(selector: "selectors.BaseSelector", key: "selectors.SelectorKey", kept: bytearray, most: int) -> bool:
     """Takes what is there now, at most 16 pieces at a time; True if something had to be thrown away."""
     cut = False
     for _ in range(16):

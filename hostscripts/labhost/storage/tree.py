@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import shutil
 from pathlib import Path
 from typing import IO
 
@@ -75,6 +74,8 @@ def check_room(path: Path, size: int) -> None:
 
 def forget(path: Path) -> None:
     """Removes a tree that only root can reach."""
+    import shutil
+
     shutil.rmtree(path, ignore_errors=True)
 
 
