@@ -28,5 +28,6 @@ def figure(runs: Sequence[float]) -> Figure:
     return Figure(tuple(runs))
 
 
-def ratio(figure: Figure, floor: Figure) -> float:
-    return round(figure.median / floor.median, 3)
+def ratio(of: Figure, floor: Figure) -> Figure:
+    """Run by run, each beside its own floor: a machine that is slower for a while is so for both."""
+    return figure([run / beside for run, beside in zip(of.runs, floor.runs, strict=True)])
