@@ -217,9 +217,7 @@ def remove(host: Host, user: User) -> None:
             files.write_atomic(host.paths.usernet, usernet.revoke(text, user.name, host.config.bridge), mode=0o644)
         if entry_of(host, user) is not None:
             _tool(["/usr/sbin/userdel", "--", user.name], "the account cannot be removed")
-            import shutil
-
-            shutil.rmtree(state.home_of(host, user.name), ignore_errors=True)
+            files.remove_tree(state.home_of(host, user.name))
         state.forget_user(host, user.name)
 
 

@@ -90,7 +90,9 @@ def set_keys(host: Host, request: Mapping[str, Any], memory: Memory | None = Non
         complete = written.register != "failed"
         if not same or failed != before.failed or not complete:
             faults.point("keys-written")
-            memory.save(host, replace(after, complete=complete, failed=failed), push.names if push.base else None)
+            memory.save(
+                host, replace(after, complete=complete, failed=failed), None if push.base is None else push.names
+            )
     return _answer(push, written)
 
 

@@ -51,6 +51,13 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
+def remove_tree(path: Path) -> None:
+    """Removes a tree that only root can reach; what cannot be removed stays."""
+    import shutil  # rarely needed, and every start of labhost would wait for it
+
+    shutil.rmtree(path, ignore_errors=True)
+
+
 def sync_directory(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:

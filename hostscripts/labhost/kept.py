@@ -65,9 +65,7 @@ def delete(folder: Path, subuid: int) -> None:
     if subuid:
         words = ["/usr/bin/find", ".", "-xdev", "-mindepth", "1", "-depth", "-delete"]
         idmap.run_inside(subuid, folder, words, timeout=DELETE_SECONDS)
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
+    files.remove_tree(folder)
     if folder.exists():
         raise LabhostError(f"{folder} cannot be deleted; look at it by hand")
 

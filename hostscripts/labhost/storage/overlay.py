@@ -162,7 +162,7 @@ class OverlayStorage:
             mounts.unmount(layer / "rootfs")
         if (layer / "upper").is_dir():
             tree.remove(account, user.subuid, layer / "upper")
-        tree.forget(layer)
+        files.remove_tree(layer)
 
 
 def needed_versions(host: Host) -> set[str]:

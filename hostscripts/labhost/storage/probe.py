@@ -4,9 +4,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from .. import mounts
+from .. import files, mounts
 from ..config import SUBUID_COUNT, Paths
-from . import tree
 
 
 def overlay_fault(paths: Paths, first: int) -> str:
@@ -28,8 +27,8 @@ def overlay_fault(paths: Paths, first: int) -> str:
         for mounted in (above / "shown", below / "view"):
             with suppress(OSError):
                 mounts.unmount(mounted)
-        tree.forget(below)
-        tree.forget(above)
+        files.remove_tree(below)
+        files.remove_tree(above)
 
 
 def _try(above: Path) -> str:

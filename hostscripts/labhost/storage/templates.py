@@ -4,7 +4,7 @@ import os
 from collections.abc import Set
 from pathlib import Path
 
-from .. import template
+from .. import files, template
 from ..config import Host
 from ..run import finish, run, spawn
 from . import tree
@@ -48,7 +48,7 @@ def unpack(host: Host) -> str:
         tree.sync(fresh)
         os.rename(fresh, folder(host) / facts.version)
     except BaseException:
-        tree.forget(fresh)
+        files.remove_tree(fresh)
         raise
     return facts.version
 
@@ -61,13 +61,13 @@ def prune(host: Host, needed: Set[str]) -> list[str]:
         # Renamed first: half a template must never be taken for a whole one.
         dying = folder(host) / f"{version}.new-{os.urandom(6).hex()}"
         os.rename(folder(host) / version, dying)
-        tree.forget(dying)
+        files.remove_tree(dying)
     return gone
 
 
 def _forget_leftovers(host: Host) -> None:
     for path in folder(host).glob("*.new-*"):
-        tree.forget(path)
+        files.remove_tree(path)
 
 
 def _extract(host: Host, into: Path) -> None:

@@ -72,13 +72,6 @@ def check_room(path: Path, size: int) -> None:
         raise LabhostError(f"the disk is low: {needed >> 20} MB are needed; ask the lab's staff to make room")
 
 
-def forget(path: Path) -> None:
-    """Removes a tree that only root can reach."""
-    import shutil
-
-    shutil.rmtree(path, ignore_errors=True)
-
-
 def sync(path: Path) -> None:
     """The file system of `path` is on the disk: a rename must not outlive a power cut without its files."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
