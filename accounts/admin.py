@@ -1,3 +1,5 @@
+"""Admin pages of people, keys, numbers and the audit log."""
+
 from typing import Any
 
 from django.contrib import admin, messages

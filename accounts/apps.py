@@ -1,3 +1,5 @@
+"""Connects the accounts app at start-up."""
+
 from django.apps import AppConfig
 
 
@@ -7,7 +9,7 @@ class AccountsConfig(AppConfig):
 
     def ready(self) -> None:
         from accounts import checks  # noqa: F401  registers the checks
-        from accounts.panel import people_panel
+        from accounts.dashboard import people_panel
         from lab_iam import dashboard
 
         dashboard.register(people_panel, position=10)

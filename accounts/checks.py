@@ -1,3 +1,5 @@
+"""System checks of the directory and number settings."""
+
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit

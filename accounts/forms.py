@@ -1,3 +1,5 @@
+"""Forms for signing in and adding keys."""
+
 from typing import Any
 
 from django import forms

@@ -1,3 +1,5 @@
+"""People, their SSH keys and their permanently allocated numbers; the revision; the audit log."""
+
 from typing import Any, ClassVar, Never
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager

@@ -1,3 +1,5 @@
+"""What other apps may listen to."""
+
 import django.dispatch
 
 # Sent after the commit of every change to what the servers should hold, with revision=int.

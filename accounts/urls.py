@@ -1,3 +1,5 @@
+"""Addresses of sign-in and key pages."""
+
 from django.contrib.auth.views import LogoutView
 from django.urls import path
 

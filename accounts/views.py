@@ -1,3 +1,5 @@
+"""Pages for signing in, and for adding and removing keys."""
+
 from typing import Any
 
 from django.conf import settings

@@ -5,6 +5,6 @@ import sys
 
 sys.path.insert(0, "/usr/local/lib/lab-iam")
 
-from labhost.session import main
+from labhost.protocol.session import main
 
 sys.exit(main() if len(sys.argv) == 1 else 2)

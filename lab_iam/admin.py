@@ -1,3 +1,5 @@
+"""The admin site."""
+
 from typing import Any
 
 from django.conf import settings

@@ -1,3 +1,5 @@
+"""Registers the project with Django."""
+
 from django.apps import AppConfig
 from django.contrib.admin.apps import AdminConfig
 

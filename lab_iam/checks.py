@@ -1,3 +1,5 @@
+"""System checks of the site's own settings."""
+
 from typing import Any
 from urllib.parse import urlsplit
 

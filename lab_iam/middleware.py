@@ -1,3 +1,5 @@
+"""The content security policy of every page."""
+
 from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse

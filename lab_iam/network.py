@@ -1,3 +1,5 @@
+"""A client's real address behind trusted proxies."""
+
 import ipaddress
 
 from django.conf import settings

@@ -255,7 +255,7 @@ SPECTACULAR_SETTINGS = {
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
     "SCHEMA_PATH_PREFIX": r"/api/v1",
-    "ENUM_NAME_OVERRIDES": {"KeyStateEnum": "servers.services.liveness.State"},
+    "ENUM_NAME_OVERRIDES": {"KeyStateEnum": "servers.services.status.key_status.State"},
 }
 
 # The worker: why each number is what it is stands in docs/design.md
@@ -264,7 +264,7 @@ BROKER_URL = env.broker("BROKER_URL")
 _REDIS = f"{BROKER_URL}{'&' if '?' in BROKER_URL else '?'}socket_connect_timeout=5&socket_timeout=10"
 Q_CLUSTER = {
     "name": "lab-iam",
-    **({"redis": _REDIS} if BROKER_URL else {"orm": "default", "broker_class": "servers.broker.Broker"}),
+    **({"redis": _REDIS} if BROKER_URL else {"orm": "default", "broker_class": "servers.processes.broker.Broker"}),
     "workers": 2,
     "timeout": 300,
     "retry": 1200,

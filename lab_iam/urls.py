@@ -1,3 +1,5 @@
+"""The addresses of the whole site."""
+
 from django.contrib import admin
 from django.urls import include, path
 from drf_spectacular.views import SpectacularAPIView

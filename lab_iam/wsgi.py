@@ -1,3 +1,5 @@
+"""The application that the web server loads."""
+
 import os
 
 from django.core.wsgi import get_wsgi_application

@@ -10,15 +10,9 @@ from rest_framework.request import Request
 
 from accounts.models import SSHKey, User
 from servers.models import Container, Server, Sync
-from servers.serializers import (
-    ContainerSerializer,
-    KeySerializer,
-    PersonSerializer,
-    ServerSerializer,
-    SyncSerializer,
-)
-from servers.services import liveness
-from servers.services.liveness import KeyStatus
+from servers.serializers import ContainerSerializer, KeySerializer, PersonSerializer, ServerSerializer, SyncSerializer
+from servers.services.status import key_status
+from servers.services.status.key_status import KeyStatus
 
 
 def _caller(request: Request) -> User:
@@ -87,10 +81,10 @@ class Keys(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericVie
     def paginate_queryset(self, queryset: Any) -> Any:
         """The states of one page of keys are read together."""
         page = super().paginate_queryset(queryset)
-        return liveness.status_of(page or [])
+        return key_status.status_of(page or [])
 
     def get_object(self) -> KeyStatus:
-        return liveness.status_of([super().get_object()])[0]
+        return key_status.status_of([super().get_object()])[0]
 
 
 class Syncs(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet):

@@ -1,3 +1,5 @@
+"""Connects the servers app at start-up."""
+
 from typing import Any
 
 from django.apps import AppConfig
@@ -14,7 +16,7 @@ class ServersConfig(AppConfig):
         from accounts.signals import keys_changed, locked_out
         from lab_iam import dashboard
         from servers import checks  # noqa: F401  registers the checks
-        from servers.panel import servers_panel
+        from servers.dashboard import servers_panel
 
         post_spawn.connect(_prepare_worker, dispatch_uid="servers.prepare_worker")
         keys_changed.connect(_wake_worker, dispatch_uid="servers.wake_worker")
@@ -29,15 +31,15 @@ def _prepare_worker(**_: Any) -> None:
 
 
 def _wake_worker(**_: Any) -> None:
-    from servers.services import queue
+    from servers.services.worker import queue
 
     queue.soon(queue.CONVERGE)
 
 
 def _suspend(user: Any, actor: str, **_: Any) -> None:
-    from servers.services import removal
+    from servers.services.containers import suspension
 
-    removal.suspend_everywhere(actor=actor, user=user)
+    suspension.suspend_everywhere(actor=actor, user=user)
 
 
 def _plan_reconcile(**_: Any) -> None:

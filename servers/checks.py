@@ -1,3 +1,5 @@
+"""System checks of the portal key and of what servers hold."""
+
 import importlib.util
 from typing import Any
 
@@ -5,8 +7,8 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import DatabaseError
 
-from servers import iam_key
-from servers.services import revisions
+from servers.services.push import revisions
+from servers.ssh import portal_key
 
 
 @register
@@ -42,8 +44,8 @@ def iam_key_is_usable(**_: Any) -> list[CheckMessage]:
             )
         ]
     try:
-        iam_key.public_line(path)
-    except iam_key.NoKey as error:
+        portal_key.public_line(path)
+    except portal_key.NoKey as error:
         return [Error(str(error), id="servers.E003")]
     return []
 

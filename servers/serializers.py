@@ -1,11 +1,13 @@
+"""How the API shows people, servers, containers, keys and pushes."""
+
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from accounts.models import User
 from servers.models import Container, Server, Sync
-from servers.services import liveness
+from servers.services.status import key_status
 
-STATES = [(state.value, state.name) for state in liveness.State]
+STATES = [(state.value, state.name) for state in key_status.State]
 
 
 class PersonSerializer(serializers.ModelSerializer):
@@ -58,7 +60,7 @@ class ContainerSerializer(serializers.ModelSerializer):
 class PlaceSerializer(serializers.Serializer):
     """One key file: of the host account, the container, or `register`."""
 
-    name = serializers.ChoiceField([liveness.HOST, liveness.CONTAINER, liveness.REGISTER])
+    name = serializers.ChoiceField([key_status.HOST, key_status.CONTAINER, key_status.REGISTER])
     state = serializers.ChoiceField(STATES)
     since = serializers.DateTimeField(allow_null=True)
     reason = serializers.CharField()

@@ -1,7 +1,9 @@
+"""Addresses of pages, plain text and the API."""
+
 from django.urls import include, path
 from rest_framework.routers import SimpleRouter
 
-from servers import api, text, views
+from servers import api, plain_text, views
 
 router = SimpleRouter(trailing_slash=False)
 router.register("servers", api.Servers)
@@ -17,13 +19,13 @@ urlpatterns = [
     path("log/push-keys", views.push_log, name="push-log"),
     path("healthz", views.healthz, name="healthz"),
     path("servers/<str:name>/seen", views.seen, name="server-seen"),
-    path("user/<str:name>/port", text.port, name="text-port"),
-    path("user/<str:name>/subuid", text.subuid, name="text-subuid"),
-    path("user/<str:name>/limits", text.limits, name="text-limits"),
-    path("user/<str:name>/name", text.full_name, name="text-name"),
-    path("user/<str:name>/.ssh/authorized_keys", text.authorized_keys, name="text-keys"),
-    path("user/<str:name>/.ssh/config", text.ssh_config, name="text-ssh-config"),
-    path("users", text.users, name="text-users"),
+    path("user/<str:name>/port", plain_text.port, name="text-port"),
+    path("user/<str:name>/subuid", plain_text.subuid, name="text-subuid"),
+    path("user/<str:name>/limits", plain_text.limits, name="text-limits"),
+    path("user/<str:name>/name", plain_text.full_name, name="text-name"),
+    path("user/<str:name>/.ssh/authorized_keys", plain_text.authorized_keys, name="text-keys"),
+    path("user/<str:name>/.ssh/config", plain_text.ssh_config, name="text-ssh-config"),
+    path("users", plain_text.users, name="text-users"),
     path("api/v1/me", api.Me.as_view(), name="api-me"),
     path("api/v1/", include(router.urls)),
 ]

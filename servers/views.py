@@ -1,3 +1,5 @@
+"""My page, the push log, tokens and health."""
+
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.db import DatabaseError
@@ -13,8 +15,11 @@ from accounts.forms import AddKeyForm
 from accounts.models import User
 from accounts.numbers import SUBUID_COUNT
 from accounts.services import keys
-from servers import access
-from servers.services import backlog, delivery, overview, tokens, worker
+from servers import read_access
+from servers.services import tokens
+from servers.services.push import runner
+from servers.services.status import backlog, overview
+from servers.services.worker import heartbeat
 
 
 @never_cache
@@ -56,7 +61,7 @@ def push_log(request: HttpRequest) -> HttpResponse:
     user = _watcher(request)
     if user is None:
         return redirect("login")
-    is_active = delivery.is_active()  # before the rest is read: the last page must show how it ended
+    is_active = runner.is_active()  # before the rest is read: the last page must show how it ended
     statuses = overview.statuses_of(user)
     views = overview.servers_for(user, statuses)
     context = {
@@ -77,12 +82,12 @@ def push_log(request: HttpRequest) -> HttpResponse:
 def healthz(request: HttpRequest) -> JsonResponse:
     """200 while the database answers and the worker was seen lately, else 503; for machines that watch."""
     try:
-        silence = worker.silence()
+        silence = heartbeat.silence()
         lag = backlog.measure()
     except DatabaseError:
         return JsonResponse({"ok": False, "database": "unavailable", "worker": "unknown"}, status=503)
     seconds = None if silence is None else int(silence.total_seconds())
-    is_well = silence is not None and silence <= worker.SILENT_AFTER
+    is_well = silence is not None and silence <= heartbeat.SILENT_AFTER
     body = {
         "ok": is_well,
         "database": "ok",
@@ -98,10 +103,10 @@ def healthz(request: HttpRequest) -> JsonResponse:
 @require_POST
 def seen(request: HttpRequest, name: str) -> HttpResponse:
     """A server says with its token that it is back, so that it is brought up to date at once."""
-    server = access.server_of(request)
+    server = read_access.server_of(request)
     if server is None or server.name != name:
         return HttpResponse("Send this server's own token.\n", status=403, content_type="text/plain")
-    delivery.seen(server)
+    runner.seen(server)
     return HttpResponse(status=204)
 
 

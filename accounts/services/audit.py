@@ -1,3 +1,5 @@
+"""Writing the audit log."""
+
 from typing import Any
 
 from accounts.models import AuditEvent

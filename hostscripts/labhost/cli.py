@@ -9,11 +9,14 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import __version__, answers, config, frame, shell
-from .config import Host
-from .errors import BadRequest, LabhostError, PortalUnavailable, Refused
-from .names import check_name
-from .progress import Progress
+from labhost import __version__
+from labhost.errors import BadRequest, LabhostError, PortalUnavailable, Refused
+from labhost.host import config
+from labhost.host.config import Host
+from labhost.protocol import answers, frame
+from labhost.shell import commands
+from labhost.system.names import check_name
+from labhost.system.progress import Progress
 
 USAGE = """usage: labhost VERB
   user WORD                a word of the login shell, for the caller's own container (through sudo); its
@@ -63,19 +66,19 @@ def main(words: Sequence[str]) -> int:
 
 
 def _user(words: list[str]) -> int:
-    if len(words) != 1 or words[0] not in shell.WORDS:
+    if len(words) != 1 or words[0] not in commands.WORDS:
         return _usage()
     verb, say = words[0], Progress(sys.stdout)
     line = ""
     if verb == "console":
-        from . import console
+        from labhost.shell import console
 
         signal.alarm(console.SECONDS + 60)
     else:
-        line = shell.read_line()
-    if line == shell.JSON:
+        line = commands.read_line()
+    if line == commands.JSON:
         say = Progress(sys.stderr)
-    return _for_people(lambda: shell.speak(config.load(), _caller(), verb, line, say), say, shell.exit_status)
+    return _for_people(lambda: commands.speak(config.load(), _caller(), verb, line, say), say, commands.exit_status)
 
 
 def _caller() -> int:
@@ -87,7 +90,7 @@ def _caller() -> int:
 
 
 def _register(words: list[str]) -> int:
-    from . import registration
+    from labhost.people import registration
 
     if words == ["--json"]:
         return _for_machines(_register_request)
@@ -115,7 +118,7 @@ def _line() -> str:
 def _register_request(request: dict[str, Any]) -> dict[str, Any]:
     if set(request) != {"version", "user"}:
         raise BadRequest("a register request has version and user, and nothing else")
-    from . import registration
+    from labhost.people import registration
 
     done = registration.register(config.load(), check_name(request["user"]), Progress(sys.stderr))
     user = done.user
@@ -130,24 +133,24 @@ def _register_request(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _remove(words: list[str]) -> int:
-    from . import staff
+    from labhost.admin import commands
 
-    return _for_machines(staff.remove_request) if words == ["--json"] else _by_staff("remove")(words)
+    return _for_machines(commands.remove_request) if words == ["--json"] else _by_staff("remove")(words)
 
 
 def _suspend(words: list[str]) -> int:
-    from . import staff
+    from labhost.admin import commands
 
-    return _for_machines(staff.suspend_request) if words == ["--json"] else _usage()
+    return _for_machines(commands.suspend_request) if words == ["--json"] else _usage()
 
 
 def _by_staff(name: str) -> Callable[[list[str]], int]:
     """A verb of administrators, a function of staff. Its own exit status counts: 0 done, 1 not, 2 wrong use."""
 
     def handler(words: list[str]) -> int:
-        from . import staff
+        from labhost.admin import commands
 
-        action: Callable[[list[str], Progress], int] = getattr(staff, name)
+        action: Callable[[list[str], Progress], int] = getattr(commands, name)
         say, code = Progress(sys.stdout), 0
 
         def work() -> None:
@@ -155,13 +158,13 @@ def _by_staff(name: str) -> Callable[[list[str]], int]:
             code = action(words, say)
 
         failed = _for_people(work, say)
-        return _usage() if code == staff.WRONG else failed or code
+        return _usage() if code == commands.WRONG else failed or code
 
     return handler
 
 
 def _set_keys(words: list[str]) -> int:
-    from . import session
+    from labhost.protocol import session
 
     return session.main() if not words else _usage()
 
@@ -172,10 +175,11 @@ def _report(words: list[str]) -> int:
 
 def report(host: Host) -> dict[str, Any]:
     """The answer to `status`. The digest is empty while the last push is not completely written."""
-    from . import nvidia, pushed
-    from .inventory import inventory
+    from labhost.gpu import nvidia
+    from labhost.keys import applied_keys
+    from labhost.storage.inventory import inventory
 
-    applied = pushed.load(host)
+    applied = applied_keys.load(host)
     return {
         "version": 1,
         "ok": True,
@@ -190,15 +194,16 @@ def report(host: Host) -> dict[str, Any]:
 
 
 def _reconcile(words: list[str]) -> int:
-    from . import container, portal
+    from labhost.container import lifecycle
+    from labhost.portal import client
 
     say = Progress(sys.stdout)
 
     def work() -> None:
         host = config.load()
-        container.reconcile(host)
+        lifecycle.reconcile(host)
         try:
-            portal.tell_seen(host.config)
+            client.tell_seen(host.config)
         except PortalUnavailable as error:
             say.line(f"warning: {error}; it will find this server at its next try")
 
@@ -206,31 +211,31 @@ def _reconcile(words: list[str]) -> int:
 
 
 def _templates(words: list[str]) -> int:
-    from . import systems
+    from labhost.container import system_swap
 
     say = Progress(sys.stdout)
-    return _usage() if words else _for_people(lambda: systems.refresh_templates(config.load(), say), say)
+    return _usage() if words else _for_people(lambda: system_swap.refresh_templates(config.load(), say), say)
 
 
 def _nvidia(words: list[str]) -> int:
-    from . import drivers
+    from labhost.admin import nvidia_report
 
     say = Progress(sys.stdout)
-    return _for_people(lambda: drivers.show(config.load(), words, say), say)
+    return _for_people(lambda: nvidia_report.show(config.load(), words, say), say)
 
 
 def _configure(words: list[str]) -> int:
-    from . import setup
+    from labhost.admin import installation
 
     say = Progress(sys.stdout)
-    return _for_people(lambda: setup.configure(words, say), say)
+    return _for_people(lambda: installation.configure(words, say), say)
 
 
 def _check(words: list[str]) -> int:
-    from . import setup
+    from labhost.admin import installation
 
     say = Progress(sys.stdout)
-    return _usage() if words else _for_people(lambda: setup.check(config.load(), say), say)
+    return _usage() if words else _for_people(lambda: installation.check(config.load(), say), say)
 
 
 def _version(words: list[str]) -> int:

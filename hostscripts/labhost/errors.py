@@ -1,3 +1,6 @@
+"""Expected failures, each with its protocol code."""
+
+
 class LabhostError(Exception):
     """An expected failure: `code` is one of the protocol's, the message is one line that says what to do."""
 

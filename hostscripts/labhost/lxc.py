@@ -10,11 +10,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
-from . import logind, state
-from .config import SUBUID_COUNT, Host
-from .errors import LabhostError
-from .names import printable
-from .run import Account, Result, run
+from labhost.errors import LabhostError
+from labhost.host import user_state
+from labhost.host.config import SUBUID_COUNT, Host
+from labhost.system import logind
+from labhost.system.names import printable
+from labhost.system.processes import Account, Result, run
 
 LOG_NAME = "lab-iam-lxc.log"
 LINK_SECONDS = 5.0
@@ -33,14 +34,14 @@ class Info:
 
 def folder(host: Host, name: str) -> Path:
     """What LXC calls the lxcpath: it holds the container's own folder."""
-    return _folders(state.home_of(host, name), name)[0]
+    return _folders(user_state.home_of(host, name), name)[0]
 
 
 def own_folder(host: Host, name: str) -> Path:
-    return _folders(state.home_of(host, name), name)[1]
+    return _folders(user_state.home_of(host, name), name)[1]
 
 
-@lru_cache(maxsize=state.PATHS)
+@lru_cache(maxsize=user_state.PATHS)
 def _folders(home: Path, name: str) -> tuple[Path, Path]:
     return home / ".local/share/lxc", home / ".local/share/lxc" / name
 
@@ -202,3 +203,9 @@ def _scoped(
 ) -> Result:
     result = run([*scope(), *words], timeout=timeout, account=account, env=session(host, account), stdin=stdin)
     return replace(result, words=tuple(words))
+
+
+def mount_entry(source: str, target: str, *, file: bool = False, read_only: bool = False) -> str:
+    """A bind mount; source and target are absolute paths without spaces, as host.conf's reader makes sure."""
+    options = "bind,optional," + ("create=file" if file else "create=dir") + (",ro" if read_only else "")
+    return f"lxc.mount.entry = {source} {target.lstrip('/')} none {options} 0 0"

@@ -1,3 +1,5 @@
+"""Who acts in the admin, as the audit log names them."""
+
 from django.http import HttpRequest
 
 

@@ -9,7 +9,7 @@ from django.utils.safestring import SafeString
 
 from accounts.admin import SSHKeyAdmin
 from accounts.models import SSHKey
-from servers.services import liveness
+from servers.services.status import key_status
 
 admin.site.unregister(SSHKey)
 
@@ -22,14 +22,14 @@ class DeliveredKeyAdmin(SSHKeyAdmin):
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         changes = super().get_changelist_instance(request)
         rows = list(changes.result_list)
-        for row, status in zip(rows, liveness.status_of(rows), strict=True):
+        for row, status in zip(rows, key_status.status_of(rows), strict=True):
             row.status = status
         changes.result_list = rows
         return changes
 
     @admin.display(description="where")
     def where(self, key: SSHKey) -> SafeString:
-        status: liveness.KeyStatus = key.status  # type: ignore[attr-defined]
+        status: key_status.KeyStatus = key.status  # type: ignore[attr-defined]
         tone = "warn" if status.is_wanted else "bad"
         return format_html('<span class="{}">{}</span>', tone if status.elsewhere else "good", status.words)
 
@@ -37,6 +37,6 @@ class DeliveredKeyAdmin(SSHKeyAdmin):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         keys = list(SSHKey.objects.select_related("user").filter(pk=object_id)) if object_id.isdecimal() else []
-        statuses = liveness.status_of(keys)
+        statuses = key_status.status_of(keys)
         context = {"status": statuses[0] if statuses else None}
         return super().change_view(request, object_id, form_url, context | (extra_context or {}))

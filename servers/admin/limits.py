@@ -7,7 +7,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from servers.models import Limits
-from servers.services import limits
+from servers.services.containers import limits
 
 
 @admin.register(Limits)

@@ -1,3 +1,5 @@
+"""Admin pages of servers."""
+
 from typing import Any
 
 from django import forms
@@ -12,9 +14,12 @@ from django.utils.safestring import SafeString
 from accounts.models import User
 from accounts.services import keys
 from servers.admin.actor import actor_of
-from servers.dialing import RemoteError
 from servers.models import Removal, Server, Sync
-from servers.services import delivery, inventory, liveness, overview, probe, registration
+from servers.services.containers import jobs
+from servers.services.fleet import probe, servers
+from servers.services.push import runner
+from servers.services.status import key_status, overview
+from servers.ssh.dial import RemoteError
 
 MAX_KEYS = 100  # that wait, on the page of a server
 MAX_TESTS = 5  # at once in a request; each takes up to probe.SECONDS
@@ -34,7 +39,7 @@ class PersonForm(forms.Form):
 
 class ServerForm(forms.ModelForm):
     def clean_address(self) -> str:
-        return inventory.canonical(self.cleaned_data["address"])
+        return servers.canonical(self.cleaned_data["address"])
 
 
 class Behind(admin.SimpleListFilter):
@@ -154,14 +159,14 @@ class ServerAdmin(admin.ModelAdmin):
     def why(self, server: Server) -> str:
         words = server.last_error.removeprefix(f"{server.name}: ").rstrip(".")
         if server.behind_since is not None:
-            words += f"{', ' if words else ''}since {liveness.clock(server.behind_since)}"
+            words += f"{', ' if words else ''}since {key_status.clock(server.behind_since)}"
         if words and server.next_attempt is not None:
-            words += f", next try {liveness.clock(server.next_attempt)}"
+            words += f", next try {key_status.clock(server.next_attempt)}"
         return words
 
     @admin.display(description="last contact", ordering="last_contact")
     def heard(self, server: Server) -> str:
-        return liveness.clock(server.last_contact) if server.last_contact else "never"
+        return key_status.clock(server.last_contact) if server.last_contact else "never"
 
     @admin.display(description="containers", ordering="containers_there")
     def container_count(self, server: Server) -> int:
@@ -171,29 +176,29 @@ class ServerAdmin(admin.ModelAdmin):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         server = Server.objects.filter(pk=object_id if object_id.isdecimal() else 0).first()
-        found = liveness.open_on(server, MAX_KEYS) if server is not None else []
+        found = key_status.open_on(server, MAX_KEYS) if server is not None else []
         context = {"open_keys": found, "most": MAX_KEYS}
         return super().change_view(request, object_id, form_url, context | (extra_context or {}))
 
     def save_model(self, request: HttpRequest, obj: Server, form: Any, change: bool) -> None:
         if change:
             before = Server.objects.get(pk=obj.pk)
-            inventory.move(actor=actor_of(request), server=before, address=obj.address, ssh_port=obj.ssh_port)
+            servers.move(actor=actor_of(request), server=before, address=obj.address, ssh_port=obj.ssh_port)
             return
-        new = inventory.add(actor=actor_of(request), name=obj.name, address=obj.address, ssh_port=obj.ssh_port)
+        new = servers.add(actor=actor_of(request), name=obj.name, address=obj.address, ssh_port=obj.ssh_port)
         obj.pk, obj.address = new.pk, new.address
         self.message_user(request, "Now test the connection, then accept its host key.", messages.INFO)
 
     def delete_model(self, request: HttpRequest, obj: Server) -> None:
-        inventory.remove(actor=actor_of(request), server=obj)
+        servers.remove(actor=actor_of(request), server=obj)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Server]) -> None:
         for server in queryset:
-            inventory.remove(actor=actor_of(request), server=server)
+            servers.remove(actor=actor_of(request), server=server)
 
     @admin.action(description="Push keys now", permissions=["change"])
     def push_now(self, request: HttpRequest, chosen: QuerySet[Server]) -> None:
-        orders = delivery.request_push(actor=actor_of(request), servers=chosen)
+        orders = runner.request_push(actor=actor_of(request), servers=chosen)
         words = f"{len(orders)} pushes ordered; the worker makes them now."
         self.message_user(request, words, messages.SUCCESS if orders else messages.WARNING)
         if len(orders) < len(chosen):
@@ -217,8 +222,8 @@ class ServerAdmin(admin.ModelAdmin):
             return self._ask(request, chosen, "servers/admin_register.html", "Whose container?", {"form": form})
         for server in chosen:
             try:
-                registration.request(actor=actor_of(request), server=server, user=form.cleaned_data["name"])
-            except registration.RegistrationRefused as refused:
+                jobs.request(actor=actor_of(request), server=server, user=form.cleaned_data["name"])
+            except jobs.RegistrationRefused as refused:
                 self.message_user(request, str(refused), messages.ERROR)
             else:
                 words = f"{form.cleaned_data['name']} on {server}: ordered; see Registrations for its progress."
@@ -239,8 +244,8 @@ class ServerAdmin(admin.ModelAdmin):
         for server in offering:
             shown = request.POST.get(f"fingerprint-{server.pk}", "")
             try:
-                inventory.accept_offered_key(actor=actor_of(request), server=server, fingerprint=shown)
-            except inventory.ServerRefused as refused:
+                servers.accept_offered_key(actor=actor_of(request), server=server, fingerprint=shown)
+            except servers.ServerRefused as refused:
                 self.message_user(request, str(refused), messages.ERROR)
             else:
                 self.message_user(request, f"{server}: {shown} is accepted.", messages.SUCCESS)
@@ -255,7 +260,7 @@ class ServerAdmin(admin.ModelAdmin):
         self._set_enabled(request, chosen, enabled=False)
 
     def _set_enabled(self, request: HttpRequest, chosen: QuerySet[Server], *, enabled: bool) -> None:
-        done = [inventory.set_enabled(actor=actor_of(request), server=server, enabled=enabled) for server in chosen]
+        done = [servers.set_enabled(actor=actor_of(request), server=server, enabled=enabled) for server in chosen]
         words = "in service" if enabled else "out of service"
         self.message_user(request, f"{sum(done)} now {words}, {len(done) - sum(done)} already were.", messages.SUCCESS)
 

@@ -9,7 +9,7 @@ from django.template.response import TemplateResponse
 from accounts.admin import MachineMade
 from servers.admin.actor import actor_of
 from servers.models import Container, Placement, Registration, Sync
-from servers.services import registration, removal
+from servers.services.containers import jobs, suspension
 
 
 @admin.register(Container)
@@ -36,8 +36,8 @@ class ContainerAdmin(MachineMade):
         purge = request.POST.get("purge") == "yes"
         for row in chosen:
             try:
-                removal.request(actor=actor_of(request), server=row.server, user=row.user, purge=purge)
-            except registration.RegistrationRefused as refused:
+                suspension.request(actor=actor_of(request), server=row.server, user=row.user, purge=purge)
+            except jobs.RegistrationRefused as refused:
                 self.message_user(request, str(refused), messages.ERROR)
             else:
                 words = f"{row}: removal ordered; see Registrations for its progress."

@@ -12,7 +12,7 @@ from django.utils.safestring import SafeString
 from accounts.admin import MachineMade
 from servers.admin.actor import actor_of
 from servers.models import Removal
-from servers.services import guards
+from servers.services.push import guard
 
 MAX_NAMES = 500  # on one page
 
@@ -83,7 +83,7 @@ class RemovalAdmin(MachineMade):
             return TemplateResponse(request, "servers/admin_confirm_removal.html", context)
         for removal in waiting:
             mark = request.POST.get(f"mark-{removal.pk}", "")
-            if guards.confirm(actor=actor_of(request), removal=removal, mark=mark):
+            if guard.confirm(actor=actor_of(request), removal=removal, mark=mark):
                 self.message_user(request, f"{removal.server}: confirmed; the keys go now.", messages.SUCCESS)
             else:
                 words = f"{removal.server}: something else would go now. Look at it again."

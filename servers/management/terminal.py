@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from accounts.models import User
 from servers.models import Registration, Server
-from servers.services import registration
+from servers.services.containers import jobs
 
 ACTOR = "manage.py"
 FAILED, USAGE = 1, 2
@@ -48,7 +48,7 @@ class LabCommand(BaseCommand):
 
     def carry_out(self, order: Registration) -> None:
         """Have the order carried out here, or by the worker if that was faster; its progress is shown."""
-        if not registration.run(only=order, tell=self.say):
+        if not jobs.run(only=order, tell=self.say):
             self._follow(order)
         order.refresh_from_db()
         if order.state != Registration.State.SUCCEEDED:

@@ -1,5 +1,7 @@
-from servers.models.delivered import Confirmation, KeySet, Placement, Removal
-from servers.models.machines import Container, Limits, Registration, Server, Sync, Worker
+"""Servers, containers, pushes and what servers have confirmed."""
+
+from servers.models.pushes import Confirmation, KeySet, Placement, Removal
+from servers.models.servers import Container, Limits, Registration, Server, Sync, Worker
 
 __all__ = [
     "Confirmation",

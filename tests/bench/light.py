@@ -132,7 +132,7 @@ class Seed:
     def _user(self, name: str, number: int) -> dict[str, Any]:
         if str(SCRIPTS) not in sys.path:
             sys.path.insert(0, str(SCRIPTS))  # labhost is installed as a package of its own
-        from labhost.state import User
+        from labhost.host.user_state import User
 
         user = User(
             name, uid=FIRST_UID + number, gid=FIRST_UID + number, account="made", registered=True, storage="dir"

@@ -99,9 +99,9 @@ def _portal(folder: Path, farm: Farm) -> None:
 
     django.setup()
     call_command("migrate", verbosity=0)
-    from servers.services import hosts
+    from servers.services import remote
 
-    hosts.ACCOUNT = farm.user
+    remote.ACCOUNT = farm.user
 
 
 class Soak:
@@ -152,13 +152,13 @@ class Soak:
     @contextmanager
     def worker(self) -> Iterator[None]:
         """Passes one after the other, as the worker makes them; two at a time, as it has two processes."""
-        from servers.services import delivery
+        from servers.services.push import runner
 
         is_over = threading.Event()
 
         def work() -> None:
             while not is_over.wait(0.1):
-                delivery.converge(actor="soak")
+                runner.converge(actor="soak")
 
         threads = [threading.Thread(target=work, daemon=True) for _ in range(2)]
         for thread in threads:
@@ -175,9 +175,9 @@ class Soak:
                 thread.join()
 
     def change(self) -> float:
-        from servers.services import delivery
+        from servers.services.push import runner
 
-        time.sleep(delivery.SPACING.total_seconds() + 0.5)
+        time.sleep(runner.SPACING.total_seconds() + 0.5)
         self._change_one()
         return self.deliver()
 
@@ -198,14 +198,14 @@ class Soak:
     def passes(self, count: int) -> None:
         """A change and a pass to some of the servers, again and again, each of them in its turn."""
         from servers.models import Server
-        from servers.services import delivery
+        from servers.services.push import runner
 
         for number in range(count):
             self._change_one()
             first = number * WIDTH % len(self._good)
             chosen = self._good[first : first + WIDTH]
             Server.objects.filter(pk__in=[server.pk for server in chosen]).update(attempted_at=None)  # no pause
-            delivery.converge(actor="soak", servers=chosen)
+            runner.converge(actor="soak", servers=chosen)
 
 
 def memory_mb() -> float:

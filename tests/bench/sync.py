@@ -230,7 +230,7 @@ class Bench:
         return time.monotonic() - began
 
     def _wake(self) -> None:
-        from servers.services import queue
+        from servers.services.worker import queue
 
         queue.soon(queue.CONVERGE)
 
@@ -252,12 +252,12 @@ class Bench:
 
     def _ordered(self) -> float:
         from servers.models import Server
-        from servers.services import delivery
+        from servers.services.push import runner
 
         time.sleep(QUIET)
         servers = list(Server.objects.all())
         began = time.monotonic()
-        delivery.request_push(actor="bench", servers=servers)
+        runner.request_push(actor="bench", servers=servers)
         self.rows.wait("SELECT count(*) FROM servers_sync WHERE state IN ('queued', 'running')", (), 0)
         return time.monotonic() - began
 

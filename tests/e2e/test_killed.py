@@ -96,7 +96,7 @@ def test_f2_the_server_reboots_in_the_middle_of_a_start(lab: Lab, machine: Machi
 @pytest.mark.parametrize("step", ["slot-empty", "swapped"])
 def test_the_server_reboots_in_the_middle_of_a_rebuild(lab: Lab, machine: Machine, step: str) -> None:
     machine.run(f"{REGISTER} && {START}")
-    faults.lose_current(machine, NAME, labhost_command("container.rebuild", NAME), step)
+    faults.lose_current(machine, NAME, labhost_command("lifecycle.rebuild", NAME), step)
     (lab.people[NAME].folder / ".ssh/known_hosts").unlink(missing_ok=True)
     works(lab.people[NAME])
     left = machine.run(f"ls -A /home/{NAME}/.local/share/lxc/{NAME}").stdout.split()

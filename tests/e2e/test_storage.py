@@ -138,7 +138,7 @@ def test_a_newer_template_reaches_a_container_by_rebuild_alone(lab: Lab, newer: 
     # The one that nobody needs goes with the next template; what alice stands on stays.
     said = machine.run(f"cp /var/tmp/own.tar.zst {ARCHIVE}; /usr/local/sbin/labhost templates").stdout
     assert newer not in said and newer in versions(machine)
-    labhost(lab, "gpu18", "container.rebuild", "alice")
+    labhost(lab, "gpu18", "lifecycle.rebuild", "alice")
     alice.ssh("gpu18-manage")
     said = machine.run("/usr/local/sbin/labhost templates").stdout
     assert f"{newer} removed" in said and newer not in versions(machine)
@@ -216,7 +216,7 @@ def test_killed_at_every_step_of_a_rebuild_the_next_start_heals_it(lab: Lab) -> 
         assert entries(machine, "alice") == WHOLE, step
 
     heal()
-    steps = faults.kill_at_each(machine, "alice", labhost_command("container.rebuild", "alice"), heal, heal)
+    steps = faults.kill_at_each(machine, "alice", labhost_command("lifecycle.rebuild", "alice"), heal, heal)
     assert {"stop:down", "unfinished", "detached", "slot-empty", "swapped", "exchanged"} <= set(steps)
     heal()
 

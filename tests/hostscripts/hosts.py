@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from labhost import config
-from labhost.config import Host, Paths
+from labhost.host import config
+from labhost.host.config import Host, Paths
 
 VALUES = {
     "portal.url": "http://iam.mylab.com",

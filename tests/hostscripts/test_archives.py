@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from labhost import archives
-from labhost.archives import Manifest
-from labhost.config import Host
 from labhost.errors import LabhostError, Refused
-from labhost.storage import tree
+from labhost.host.config import Host
+from labhost.storage import snapshot_store, tree
+from labhost.storage.snapshot_store import Manifest
 
 from tests.hostscripts import hosts
 
@@ -21,16 +20,16 @@ TEXT = b"an archive"
 def host(tmp_path: Path) -> Host:
     (tmp_path / "nas").mkdir()
     host = hosts.make(tmp_path, snapshots__folder=str(tmp_path / "nas"), snapshots__keep="3")
-    archives.prepare(host)
+    snapshot_store.prepare(host)
     return host
 
 
 def make(host: Host, name: str, user: str = "alice", made: float = 1.0) -> Manifest:
-    with archives.writing(host, user, name) as stream:
+    with snapshot_store.writing(host, user, name) as stream:
         stream.write(TEXT)
     sha256 = hashlib.sha256(TEXT).hexdigest()
     manifest = Manifest(name, user, "gpu17", made, "overlay", "0123456789ab", 100, len(TEXT), sha256)
-    archives.publish(host, manifest)
+    snapshot_store.publish(host, manifest)
     return manifest
 
 
@@ -55,14 +54,14 @@ BAD_NAMES = [
 @pytest.mark.parametrize("name", BAD_NAMES, ids=lambda name: repr(name[:10]))
 def test_s1_another_name_is_refused(host: Host, name: str) -> None:
     with pytest.raises(Refused, match="not a snapshot's name"):
-        archives.check(name)
+        snapshot_store.check(name)
 
 
 def test_s1_another_persons_snapshot_is_not_found(host: Host) -> None:
     make(host, "one", user="bob")
-    assert archives.listed(host, "alice") == []
+    assert snapshot_store.listed(host, "alice") == []
     with pytest.raises(Refused, match="no snapshot one"):
-        archives.find(host, "alice", "one")
+        snapshot_store.find(host, "alice", "one")
 
 
 def test_s1_a_manifest_that_speaks_of_somebody_else_is_not_believed(host: Host) -> None:
@@ -76,18 +75,18 @@ def test_s1_a_manifest_that_speaks_of_somebody_else_is_not_believed(host: Host) 
         {"size": "1"},
     ):
         changed = replace(right, **wrong)
-        path = archives.folder(host, "alice") / "one.json"
-        archives.publish(host, replace(changed, user="alice", name="one"))
+        path = snapshot_store.folder(host, "alice") / "one.json"
+        snapshot_store.publish(host, replace(changed, user="alice", name="one"))
         text = path.read_text().replace('"user": "alice"', f'"user": "{changed.user}"')
         path.write_text(text.replace('"name": "one"', f'"name": "{changed.name}"'))
-        assert archives.listed(host, "alice") == [], wrong
+        assert snapshot_store.listed(host, "alice") == [], wrong
 
 
 def test_they_are_listed_by_age(host: Host) -> None:
     for name, made in (("b", 1.0), ("a", 2.0), ("c", 3.0)):
         make(host, name, made=made)
-    assert [one.name for one in archives.listed(host, "alice")] == ["b", "a", "c"]
-    assert archives.templates(host) == {"0123456789ab"}
+    assert [one.name for one in snapshot_store.listed(host, "alice")] == ["b", "a", "c"]
+    assert snapshot_store.templates(host) == {"0123456789ab"}
 
 
 def _fill_the_disk(stream: IO[bytes]) -> None:
@@ -96,17 +95,17 @@ def _fill_the_disk(stream: IO[bytes]) -> None:
 
 
 def test_s4_a_failed_writing_leaves_nothing(host: Host) -> None:
-    with pytest.raises(OSError, match="No space"), archives.writing(host, "alice", "one") as stream:
+    with pytest.raises(OSError, match="No space"), snapshot_store.writing(host, "alice", "one") as stream:
         _fill_the_disk(stream)
-    assert list(archives.folder(host, "alice").iterdir()) == []
+    assert list(snapshot_store.folder(host, "alice").iterdir()) == []
 
 
 def test_s4_what_a_kill_left_is_debris_and_the_whole_ones_stay(host: Host) -> None:
     make(host, "whole")
-    folder = archives.folder(host, "alice")
+    folder = snapshot_store.folder(host, "alice")
     (folder / ".half.tar.zst.new").write_bytes(TEXT)
     (folder / "unnamed.tar.zst").write_bytes(TEXT)  # killed before its manifest
-    archives.remove_debris(host, "alice")
+    snapshot_store.remove_debris(host, "alice")
     assert sorted(path.name for path in folder.iterdir()) == ["whole.json", "whole.tar.zst"]
 
 
@@ -119,27 +118,27 @@ def test_r7_without_room_nothing_is_begun(tmp_path: Path) -> None:
 @pytest.mark.parametrize("harm", [b"", b"an archivf", TEXT + b"x", None])
 def test_s4_a_damaged_archive_is_not_read(host: Host, harm: bytes | None) -> None:
     manifest = make(host, "one")
-    path = archives.folder(host, "alice") / "one.tar.zst"
+    path = snapshot_store.folder(host, "alice") / "one.tar.zst"
     path.unlink() if harm is None else path.write_bytes(harm)
-    with pytest.raises(LabhostError, match="damaged"), archives.reading(host, manifest):
+    with pytest.raises(LabhostError, match="damaged"), snapshot_store.reading(host, manifest):
         pass
 
 
 def test_a_folder_that_is_not_mounted_is_not_written_to(host: Host) -> None:
     (host.config.snapshots / "gpu17").rmdir()  # type: ignore[operator]
     with pytest.raises(LabhostError, match="mounted"):
-        archives.folder(host, "alice")
-    assert archives.templates(host) is None, "what snapshots need is not known, so nothing may be removed"
+        snapshot_store.folder(host, "alice")
+    assert snapshot_store.templates(host) is None, "what snapshots need is not known, so nothing may be removed"
 
 
 def test_without_a_folder_there_are_no_snapshots(tmp_path: Path) -> None:
     host = hosts.make(tmp_path)
     with pytest.raises(Refused, match="--snapshots"):
-        archives.listed(host, "alice")
-    assert archives.templates(host) == set()
+        snapshot_store.listed(host, "alice")
+    assert snapshot_store.templates(host) == set()
 
 
 def test_a_folder_that_others_can_read_is_refused(host: Host) -> None:
     (host.config.snapshots / "gpu17").chmod(0o755)  # type: ignore[operator]
     with pytest.raises(Refused, match="0700"):
-        archives.prepare(host)
+        snapshot_store.prepare(host)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from labhost import beneath
 from labhost.errors import LabhostError
+from labhost.system import openat2
 
 pytestmark = pytest.mark.root
 OWNER = (65_000, 65_001)
@@ -24,8 +24,8 @@ def home(tmp_path: Path) -> Path:
 
 
 def write(home: Path, text: str = "a key\n") -> bool:
-    with beneath.directory(home.parent) as root, beneath.inner(root, "home/.ssh") as folder:
-        return beneath.replace_file(folder, "authorized_keys", text, owner=OWNER, mode=0o600)
+    with openat2.directory(home.parent) as root, openat2.inner(root, "home/.ssh") as folder:
+        return openat2.replace_file(folder, "authorized_keys", text, owner=OWNER, mode=0o600)
 
 
 def target(home: Path) -> Path:
@@ -150,7 +150,7 @@ def test_h1_a_link_further_up_is_refused(home: Path, link: str) -> None:
 
 @pytest.mark.parametrize("path", ["..", "../outside", "home/../../outside", "/"])
 def test_h1_ways_up_are_refused(home: Path, path: str) -> None:
-    with beneath.directory(home.parent) as root, pytest.raises(LabhostError), beneath.inner(root, path):
+    with openat2.directory(home.parent) as root, pytest.raises(LabhostError), openat2.inner(root, path):
         pass
 
 
@@ -166,8 +166,8 @@ def test_h1_a_link_in_place_of_a_folder_to_be_made_is_left_alone(home: Path, lin
     outside = home.parents[1] / "outside"
     (home / ".ssh").rmdir()
     (home / ".ssh").symlink_to(link.format(outside=outside))
-    with beneath.directory(home) as fd:
-        assert not beneath.make_directory(fd, ".ssh", owner=OWNER, mode=0o700)
+    with openat2.directory(home) as fd:
+        assert not openat2.make_directory(fd, ".ssh", owner=OWNER, mode=0o700)
     assert outside.stat().st_uid == os.geteuid()
 
 
@@ -188,10 +188,10 @@ def test_h2_a_folder_being_made_is_swapped_for_one_outside(home: Path) -> None:
     racer = threading.Thread(target=swap)
     racer.start()
     end, made = time.monotonic() + 1, 0
-    with beneath.directory(home) as fd:
+    with openat2.directory(home) as fd:
         while time.monotonic() < end:
             try:
-                made += beneath.make_directory(fd, ".ssh", owner=OWNER, mode=0o700)
+                made += openat2.make_directory(fd, ".ssh", owner=OWNER, mode=0o700)
             except (LabhostError, OSError):
                 continue
     done.set()

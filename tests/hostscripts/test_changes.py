@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labhost import accounts, beneath, delivery, keyfiles, pushed, state
-from labhost.config import Host
+from labhost.accounts import linux_accounts
 from labhost.errors import BadRequest, OtherBase, StaleRevision
-from labhost.frame import digest_of
-from labhost.keys import KeyMap
-from labhost.state import User
+from labhost.host import user_state
+from labhost.host.config import Host
+from labhost.host.user_state import User
+from labhost.keys import applied_keys, key_files, set_keys
+from labhost.keys.public_keys import KeyMap, digest_of
+from labhost.system import openat2
 
 from tests.hostscripts import hosts
 from tests.hostscripts.conftest import SCRIPTS
@@ -35,7 +37,7 @@ def changes(revision: int, before: dict[str, Any], after: dict[str, Any], **othe
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
     host = hosts.make(tmp_path)
-    assert delivery.set_keys(host, request(1, BEFORE))["ok"]
+    assert set_keys.set_keys(host, request(1, BEFORE))["ok"]
     return host
 
 
@@ -43,22 +45,22 @@ AFTER = {"alice": [ed25519(1), ed25519(3)], "carol": [ed25519(4)]}  # one more k
 
 
 def test_what_changed_leads_to_the_same_files_as_everybodys_keys(host: Host, tmp_path: Path) -> None:
-    answer = delivery.set_keys(host, changes(2, BEFORE, AFTER))
+    answer = set_keys.set_keys(host, changes(2, BEFORE, AFTER))
     assert answer["ok"] and (answer["revision"], answer["digest"]) == (2, digest_of(AFTER))
     assert sorted(answer["users"]) == ["alice", "bob", "carol"]
     text = register_file(tmp_path).read_text()
     other = tmp_path / "other"
     other.mkdir()
-    delivery.set_keys(hosts.make(other), request(2, AFTER))
+    set_keys.set_keys(hosts.make(other), request(2, AFTER))
     assert text == register_file(other).read_text()
-    assert pushed.load(host).digest == digest_of(AFTER)
+    assert applied_keys.load(host).digest == digest_of(AFTER)
 
 
 def test_y10_the_answer_does_not_grow_with_the_number_of_people(tmp_path: Path) -> None:
     many = {f"user{number}": [ed25519(number + 10)] for number in range(500)}
     host, before, after = hosts.make(tmp_path), BEFORE | many, AFTER | many
-    delivery.set_keys(host, request(1, before))
-    answer = delivery.set_keys(host, changes(2, before, after))
+    set_keys.set_keys(host, request(1, before))
+    answer = set_keys.set_keys(host, changes(2, before, after))
     assert sorted(answer["users"]) == ["alice", "bob", "carol"] and len(json.dumps(answer)) < 1000
 
 
@@ -66,7 +68,7 @@ def test_no_changes_write_nothing(host: Host, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")} | {
         register_file(tmp_path): register_file(tmp_path).stat().st_mtime_ns
     }
-    answer = delivery.set_keys(host, changes(1, BEFORE, BEFORE))
+    answer = set_keys.set_keys(host, changes(1, BEFORE, BEFORE))
     assert answer["ok"] and answer["users"] == {} and answer["register"] == "unchanged"
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
@@ -85,37 +87,37 @@ def test_no_changes_write_nothing(host: Host, tmp_path: Path) -> None:
 def test_what_does_not_fit_is_refused_and_changes_nothing(host: Host, tmp_path: Path, other: dict[str, Any]) -> None:
     text = register_file(tmp_path).read_text()
     with pytest.raises(OtherBase):
-        delivery.set_keys(host, changes(2, BEFORE, AFTER, **other))
-    assert register_file(tmp_path).read_text() == text and pushed.load(host).revision == 1
+        set_keys.set_keys(host, changes(2, BEFORE, AFTER, **other))
+    assert register_file(tmp_path).read_text() == text and applied_keys.load(host).revision == 1
 
 
 def test_k10_a_changed_person_cannot_take_a_key_of_one_who_did_not_change(host: Host) -> None:
     after = BEFORE | {"carol": [ed25519(1)]}
     with pytest.raises(OtherBase):
-        delivery.set_keys(host, changes(2, BEFORE, after))
+        set_keys.set_keys(host, changes(2, BEFORE, after))
 
 
 @pytest.mark.parametrize("wrong", [{"base": 5}, {"changes": []}, {"changes": None}, {"revision": True}], ids=str)
 def test_changes_that_make_no_sense_are_a_bad_request(host: Host, wrong: dict[str, Any]) -> None:
     with pytest.raises(BadRequest):
-        delivery.set_keys(host, changes(2, BEFORE, AFTER) | wrong)
+        set_keys.set_keys(host, changes(2, BEFORE, AFTER) | wrong)
 
 
 def test_y4_an_older_revision_or_another_state_of_the_same_one_is_refused(host: Host) -> None:
     with pytest.raises(StaleRevision):
-        delivery.set_keys(host, changes(0, BEFORE, AFTER))
+        set_keys.set_keys(host, changes(0, BEFORE, AFTER))
     for again in (changes(1, BEFORE, AFTER), request(1, AFTER)):
         with pytest.raises(StaleRevision, match="other keys"):
-            delivery.set_keys(host, again)
+            set_keys.set_keys(host, again)
 
 
 def test_a_memory_of_another_file_is_forgotten(host: Host) -> None:
-    memory = delivery.Memory()
-    delivery.set_keys(host, changes(2, BEFORE, AFTER), memory)
-    delivery.set_keys(host, request(3, BEFORE))  # another session
+    memory = set_keys.Memory()
+    set_keys.set_keys(host, changes(2, BEFORE, AFTER), memory)
+    set_keys.set_keys(host, request(3, BEFORE))  # another session
     with pytest.raises(OtherBase):
-        delivery.set_keys(host, changes(4, AFTER, BEFORE), memory)
-    assert delivery.set_keys(host, changes(4, BEFORE, AFTER), memory)["ok"]
+        set_keys.set_keys(host, changes(4, AFTER, BEFORE), memory)
+    assert set_keys.set_keys(host, changes(4, BEFORE, AFTER), memory)["ok"]
 
 
 @pytest.fixture
@@ -127,7 +129,7 @@ def people(host: Host, monkeypatch: pytest.MonkeyPatch) -> dict[str, User]:
         user = User(name, uid=uid or 1, gid=gid, account="made", registered=True, subuid=hosts.SUBUID)
         # What is inside belongs to whoever runs the tests.
         user.inside_uid, user.inside_gid = uid - hosts.SUBUID, gid - hosts.SUBUID
-        state.save_user(host, user)
+        user_state.save_user(host, user)
         (host.paths.home / name / ".ssh").mkdir(parents=True)
         inside(host, name).parent.parent.mkdir(parents=True)
         found[name] = user
@@ -136,8 +138,8 @@ def people(host: Host, monkeypatch: pytest.MonkeyPatch) -> dict[str, User]:
     def entry_of(_: Host, user: User, known: object = None) -> pwd.struct_passwd | None:
         return entry if user.name in found else None
 
-    monkeypatch.setattr(accounts, "entry_of", entry_of)
-    monkeypatch.setattr(keyfiles, "_HOST_OWNER", (uid, gid))
+    monkeypatch.setattr(linux_accounts, "entry_of", entry_of)
+    monkeypatch.setattr(key_files, "_HOST_OWNER", (uid, gid))
     return found
 
 
@@ -149,60 +151,60 @@ def inside(host: Host, name: str) -> Path:
     return host.paths.home / name / f".local/share/lxc/{name}/rootfs/home/{name}/.ssh/authorized_keys"
 
 
-@pytest.mark.parametrize("few", [keyfiles.FEW, 0], ids=["few", "many"])
+@pytest.mark.parametrize("few", [key_files.FEW, 0], ids=["few", "many"])
 def test_both_files_of_each_person_are_written_once(
     host: Host, people: dict[str, User], monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
-    monkeypatch.setattr(keyfiles, "FEW", few)
-    answer = delivery.set_keys(host, request(1, BEFORE))
+    monkeypatch.setattr(key_files, "FEW", few)
+    answer = set_keys.set_keys(host, request(1, BEFORE))
     assert answer["users"]["alice"] == {"host": "written", "container": "written", "error": ""}
     assert outside(host, "alice").read_text().startswith("restrict,pty ssh-ed25519 ")
     assert inside(host, "bob").read_text() == " ".join((ed25519(2)["type"], ed25519(2)["blob"], "laptop 2")) + "\n"
-    again = delivery.set_keys(host, request(1, BEFORE))
+    again = set_keys.set_keys(host, request(1, BEFORE))
     assert again["users"]["alice"] == {"host": "unchanged", "container": "unchanged", "error": ""}
     assert not list(host.paths.home.rglob(".authorized_keys*"))
 
 
-@pytest.mark.parametrize("few", [keyfiles.FEW, 0], ids=["few", "many"])
+@pytest.mark.parametrize("few", [key_files.FEW, 0], ids=["few", "many"])
 def test_y8_a_person_whose_folder_is_in_the_way_fails_alone_and_is_tried_again_with_the_next_change(
     host: Host, people: dict[str, User], monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
-    monkeypatch.setattr(keyfiles, "FEW", few)
+    monkeypatch.setattr(key_files, "FEW", few)
     folder = inside(host, "bob").parent
     folder.symlink_to("/tmp")
     after = BEFORE | {"alice": [ed25519(3)]}
-    answer = delivery.set_keys(host, request(2, BEFORE))
+    answer = set_keys.set_keys(host, request(2, BEFORE))
     assert answer["users"]["bob"]["container"] == "failed" and "symbolic link" in answer["users"]["bob"]["error"]
     assert answer["users"]["alice"]["container"] == "written" and answer["error"]["code"] == "partial"
-    answer = delivery.set_keys(host, changes(3, BEFORE, after))
+    answer = set_keys.set_keys(host, changes(3, BEFORE, after))
     assert answer["users"]["bob"]["container"] == "failed", "it is not forgotten"
     folder.unlink()
-    answer = delivery.set_keys(host, changes(3, after, after))
+    answer = set_keys.set_keys(host, changes(3, after, after))
     assert answer["ok"] and answer["users"] == {"bob": {"host": "unchanged", "container": "written", "error": ""}}
-    assert pushed.load(host).failed == []
+    assert applied_keys.load(host).failed == []
 
 
 def test_y8_a_damaged_file_about_one_person_does_not_stop_the_others(host: Host, people: dict[str, User]) -> None:
     (host.paths.state / "users/bob.json").write_text("{")
-    answer = delivery.set_keys(host, request(2, BEFORE))
+    answer = set_keys.set_keys(host, request(2, BEFORE))
     assert answer["users"]["bob"]["host"] == "failed" and answer["users"]["alice"]["host"] == "written"
 
 
 def test_y6_when_the_disk_refuses_to_sync_no_file_is_replaced(
     host: Host, people: dict[str, User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keyfiles, "FEW", 0)
-    delivery.set_keys(host, request(1, BEFORE))
+    monkeypatch.setattr(key_files, "FEW", 0)
+    set_keys.set_keys(host, request(1, BEFORE))
     text = outside(host, "alice").read_text()
 
     def full(fd: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(beneath, "sync_file_system", full)
+    monkeypatch.setattr(openat2, "sync_file_system", full)
     with pytest.raises(OSError, match="No space"):
-        delivery.set_keys(host, request(2, BEFORE | {"alice": [ed25519(3)]}))
+        set_keys.set_keys(host, request(2, BEFORE | {"alice": [ed25519(3)]}))
     assert outside(host, "alice").read_text() == text
-    assert not pushed.load(host).complete
+    assert not applied_keys.load(host).complete
     monkeypatch.undo()
 
 
@@ -210,29 +212,31 @@ KILLED = """
 import json, os, sys
 sys.path[:0] = sys.argv[1:2]
 from pathlib import Path
-from labhost import accounts, config, delivery, keyfiles
-from labhost.config import Host, Paths
+from labhost.accounts import linux_accounts
+from labhost.host import config
+from labhost.host.config import Host, Paths
+from labhost.keys import key_files, set_keys
 import pwd
 folder, pushes = Path(sys.argv[2]), json.loads(sys.argv[3])
 values = config.values_of((folder / "host.conf").read_text())
-accounts.entry_of = lambda host, user, known=None: pwd.getpwuid(os.geteuid())
-keyfiles._HOST_OWNER = (os.geteuid(), os.getegid())
-keyfiles.FEW = int(sys.argv[4])
+linux_accounts.entry_of = lambda host, user, known=None: pwd.getpwuid(os.geteuid())
+key_files._HOST_OWNER = (os.geteuid(), os.getegid())
+key_files.FEW = int(sys.argv[4])
 host = Host(config.parse(values), Paths(state=folder / "state", home=folder / "home"))
 for push in pushes:
-    delivery.set_keys(host, push)
+    set_keys.set_keys(host, push)
 """
 
 
 @pytest.mark.parametrize("moment", ["keys-noted", "keys-staged", "keys-written"])
-@pytest.mark.parametrize("few", [keyfiles.FEW, 0], ids=["few", "many"])
+@pytest.mark.parametrize("few", [key_files.FEW, 0], ids=["few", "many"])
 def test_y3_killed_in_a_push_of_changes_files_are_whole_and_everybodys_keys_complete_it(
     host: Host, people: dict[str, User], tmp_path: Path, moment: str, few: int
 ) -> None:
-    from labhost import config
+    from labhost.host import config
 
     (tmp_path / "host.conf").write_text(config.render(hosts.VALUES))
-    delivery.set_keys(host, request(1, BEFORE))
+    set_keys.set_keys(host, request(1, BEFORE))
     after = BEFORE | {"alice": [ed25519(3)]}
     words = [
         sys.executable,
@@ -245,13 +249,13 @@ def test_y3_killed_in_a_push_of_changes_files_are_whole_and_everybodys_keys_comp
     ]
     env = {key: value for key, value in os.environ.items() if key != "SUDO_UID"} | {"LABHOST_FAULT": moment}
     assert subprocess.run(words, env=env, timeout=30).returncode == -signal.SIGKILL
-    old, new = (KeyMap(alice=delivery.check_entries([ed25519(n)])).render_register() for n in (1, 3))
+    old, new = (KeyMap(alice=set_keys.check_entries([ed25519(n)])).render_register() for n in (1, 3))
     assert register_file(tmp_path).read_text().splitlines()[0] + "\n" in (old, new)
     assert outside(host, "alice").read_text().count("\n") == 1
     with pytest.raises(StaleRevision):
-        delivery.set_keys(host, request(1, BEFORE))
+        set_keys.set_keys(host, request(1, BEFORE))
     with pytest.raises(OtherBase):
-        delivery.set_keys(host, changes(3, after, BEFORE))
-    assert delivery.set_keys(host, request(2, after))["ok"]
-    assert ed25519(3)["blob"] in outside(host, "alice").read_text() and pushed.load(host).complete
+        set_keys.set_keys(host, changes(3, after, BEFORE))
+    assert set_keys.set_keys(host, request(2, after))["ok"]
+    assert ed25519(3)["blob"] in outside(host, "alice").read_text() and applied_keys.load(host).complete
     assert not list(host.paths.home.rglob(".authorized_keys*"))

@@ -1,9 +1,9 @@
 """host.conf: what setup writes is what labhost reads, and a wrong value is named."""
 
 import pytest
-from labhost import config
-from labhost.config import Mount, Range
 from labhost.errors import LabhostError
+from labhost.host import config
+from labhost.host.config import Mount, Range
 
 from tests.hostscripts.hosts import VALUES
 

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from labhost import confirm
-from labhost.config import Host
 from labhost.errors import Refused
-from labhost.progress import Progress
+from labhost.host.config import Host
+from labhost.shell import confirm
+from labhost.system.progress import Progress
 
 from tests.hostscripts import hosts
 from tests.hostscripts.conftest import SCRIPTS
@@ -95,7 +95,7 @@ def test_x1_only_the_digest_is_kept_and_for_root_alone(host: Host) -> None:
 ASK = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from labhost import confirm
+from labhost.shell import confirm
 print("\\nheard:", confirm._question("Sure? "), flush=True)
 """
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labhost import beneath, delivery, pushed
 from labhost.errors import BadRequest, StaleRevision
-from labhost.frame import digest_of
-from labhost.keys import as_entry
-from labhost.state import User
+from labhost.host.user_state import User
+from labhost.keys import applied_keys, set_keys
+from labhost.keys.public_keys import as_entry, digest_of
+from labhost.system import openat2
 
 from tests.hostscripts import hosts
 from tests.hostscripts.conftest import SCRIPTS
@@ -32,7 +32,7 @@ def register_file(folder: Path) -> Path:
 
 def test_the_register_file_holds_everybodys_keys(tmp_path: Path) -> None:
     host = hosts.make(tmp_path)
-    answer = delivery.set_keys(host, request(12, {"bob": [ed25519(2)], "alice": [ed25519(1)], "carol": []}))
+    answer = set_keys.set_keys(host, request(12, {"bob": [ed25519(2)], "alice": [ed25519(1)], "carol": []}))
     assert answer["ok"] and answer["revision"] == 12 and answer["register"] == "written"
     assert answer["users"]["alice"] == {"host": "absent", "container": "absent", "error": ""}
     lines = register_file(tmp_path).read_text().splitlines()
@@ -43,22 +43,22 @@ def test_the_register_file_holds_everybodys_keys(tmp_path: Path) -> None:
 def test_y10_the_same_push_again_writes_nothing(tmp_path: Path) -> None:
     host = hosts.make(tmp_path)
     push = request(12, {"alice": [ed25519()]})
-    delivery.set_keys(host, push)
+    set_keys.set_keys(host, push)
     before = {
         path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file() and path.parent.name != "locks"
     }
-    answer = delivery.set_keys(host, push)
+    answer = set_keys.set_keys(host, push)
     assert answer["ok"] and answer["register"] == "unchanged"
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
 def test_y4_an_older_revision_is_refused_and_writes_nothing(tmp_path: Path) -> None:
     host = hosts.make(tmp_path)
-    delivery.set_keys(host, request(12, {"alice": [ed25519(1)]}))
+    set_keys.set_keys(host, request(12, {"alice": [ed25519(1)]}))
     text = register_file(tmp_path).read_text()
     with pytest.raises(StaleRevision):
-        delivery.set_keys(host, request(11, {"alice": [ed25519(2)]}))
-    assert register_file(tmp_path).read_text() == text and pushed.load(host).revision == 12
+        set_keys.set_keys(host, request(11, {"alice": [ed25519(2)]}))
+    assert register_file(tmp_path).read_text() == text and applied_keys.load(host).revision == 12
 
 
 BAD = {
@@ -72,25 +72,25 @@ BAD = {
 @pytest.mark.parametrize("entry", BAD.values(), ids=BAD)
 def test_y8_one_bad_entry_fails_alone_and_keeps_its_last_keys(tmp_path: Path, entry: object) -> None:
     host = hosts.make(tmp_path)
-    delivery.set_keys(host, request(1, {"alice": [ed25519(1)], "bob": [ed25519(2)]}))
-    answer = delivery.set_keys(host, request(2, {"alice": entry, "bob": [ed25519(3)]}))
+    set_keys.set_keys(host, request(1, {"alice": [ed25519(1)], "bob": [ed25519(2)]}))
+    answer = set_keys.set_keys(host, request(2, {"alice": entry, "bob": [ed25519(3)]}))
     assert not answer["ok"] and answer["error"]["code"] == "partial"
     assert answer["users"]["alice"]["host"] == "failed" and answer["users"]["alice"]["error"]
     text = register_file(tmp_path).read_text()
     assert ed25519(1)["blob"] in text and ed25519(3)["blob"] in text and ed25519(2)["blob"] not in text
-    assert pushed.load(host).revision == 2
+    assert applied_keys.load(host).revision == 2
 
 
 @pytest.mark.parametrize("name", ["root", "iam", "register", "-rf", "../x", 'a" ssh-ed25519', "A", "a\n"])
 def test_r5_a_name_that_nobody_has_gets_no_line(tmp_path: Path, name: str) -> None:
-    answer = delivery.set_keys(hosts.make(tmp_path), request(1, {name: [ed25519(1)], "bob": [ed25519(2)]}))
+    answer = set_keys.set_keys(hosts.make(tmp_path), request(1, {name: [ed25519(1)], "bob": [ed25519(2)]}))
     assert answer["users"][name]["host"] == "failed"
     assert len(register_file(tmp_path).read_text().splitlines()) == 1
 
 
 def test_k10_a_key_that_stands_for_two_people_fails_for_both(tmp_path: Path) -> None:
     host = hosts.make(tmp_path)
-    answer = delivery.set_keys(
+    answer = set_keys.set_keys(
         host, request(1, {"alice": [ed25519(1)], "bob": [ed25519(1), ed25519(2)], "carol": [ed25519(3)]})
     )
     assert [name for name, outcome in answer["users"].items() if outcome["host"] == "failed"] == ["alice", "bob"]
@@ -99,8 +99,8 @@ def test_k10_a_key_that_stands_for_two_people_fails_for_both(tmp_path: Path) -> 
 
 def test_k10_a_failed_person_does_not_keep_a_key_that_is_anothers_now(tmp_path: Path) -> None:
     host = hosts.make(tmp_path)
-    delivery.set_keys(host, request(1, {"alice": [ed25519(1)]}))
-    delivery.set_keys(host, request(2, {"alice": "nonsense", "bob": [ed25519(1)]}))
+    set_keys.set_keys(host, request(1, {"alice": [ed25519(1)]}))
+    set_keys.set_keys(host, request(2, {"alice": "nonsense", "bob": [ed25519(1)]}))
     [line] = register_file(tmp_path).read_text().splitlines()
     assert "register.bash bob" in line
 
@@ -121,7 +121,7 @@ WRONG = [
 def test_a_request_that_makes_no_sense_writes_nothing(tmp_path: Path, change: dict[str, Any]) -> None:
     host = hosts.make(tmp_path)
     with pytest.raises(BadRequest):
-        delivery.set_keys(host, request(1, {"alice": [ed25519()]}) | change)
+        set_keys.set_keys(host, request(1, {"alice": [ed25519()]}) | change)
     assert not register_file(tmp_path).exists() and not (host.paths.state / "keys.json").exists()
 
 
@@ -129,17 +129,18 @@ KILLED = """
 import json, sys
 sys.path[:0] = sys.argv[1:3]
 from pathlib import Path
-from labhost import config, delivery
-from labhost.config import Host, Paths
+from labhost.host import config
+from labhost.host.config import Host, Paths
+from labhost.keys import set_keys
 folder, push = Path(sys.argv[3]), json.loads(sys.argv[4])
 values = config.values_of((folder / "host.conf").read_text())
-delivery.set_keys(Host(config.parse(values), Paths(state=folder / "state", home=folder / "home")), push)
+set_keys.set_keys(Host(config.parse(values), Paths(state=folder / "state", home=folder / "home")), push)
 """
 
 
 @pytest.mark.parametrize("moment", ["keys-noted", "keys-written"])
 def test_y3_y4_killed_in_a_push_an_older_one_is_refused_and_the_same_completes(tmp_path: Path, moment: str) -> None:
-    from labhost import config
+    from labhost.host import config
 
     host = hosts.make(tmp_path)
     (tmp_path / "host.conf").write_text(config.render(hosts.VALUES))
@@ -147,26 +148,26 @@ def test_y3_y4_killed_in_a_push_an_older_one_is_refused_and_the_same_completes(t
     words = [sys.executable, "-c", KILLED, str(SCRIPTS), "", str(tmp_path), json.dumps(push)]
     env = {key: value for key, value in os.environ.items() if key != "SUDO_UID"} | {"LABHOST_FAULT": moment}
     assert subprocess.run(words, env=env, timeout=30).returncode == -signal.SIGKILL
-    assert not pushed.load(host).complete
+    assert not applied_keys.load(host).complete
     with pytest.raises(StaleRevision):
-        delivery.set_keys(host, request(6, {}))
-    assert delivery.set_keys(host, push)["ok"]
-    assert pushed.load(host).complete and "alice" in register_file(tmp_path).read_text()
+        set_keys.set_keys(host, request(6, {}))
+    assert set_keys.set_keys(host, push)["ok"]
+    assert applied_keys.load(host).complete and "alice" in register_file(tmp_path).read_text()
 
 
 def test_y3_a_registration_that_ends_after_a_push_leaves_the_pushed_keys(tmp_path: Path) -> None:
     host = hosts.make(tmp_path)
     alice = User("alice", keys=[ed25519(1)], keys_revision=0)
-    assert [as_entry(key) for key in delivery.current_keys(host, alice)] == [ed25519(1)]
-    delivery.set_keys(host, request(5, {"alice": [ed25519(2)]}))
-    assert [as_entry(key) for key in delivery.current_keys(host, alice)] == [ed25519(2)]
+    assert [as_entry(key) for key in set_keys.current_keys(host, alice)] == [ed25519(1)]
+    set_keys.set_keys(host, request(5, {"alice": [ed25519(2)]}))
+    assert [as_entry(key) for key in set_keys.current_keys(host, alice)] == [ed25519(2)]
 
 
 def test_y3_keys_removed_while_a_registration_ran_do_not_come_back(tmp_path: Path) -> None:
     host = hosts.make(tmp_path)
     alice = User("alice", keys=[ed25519(1)], keys_revision=0)
-    delivery.set_keys(host, request(5, {"bob": [ed25519(2)]}))
-    assert delivery.current_keys(host, alice) == ()
+    set_keys.set_keys(host, request(5, {"bob": [ed25519(2)]}))
+    assert set_keys.current_keys(host, alice) == ()
 
 
 @pytest.mark.root
@@ -175,10 +176,10 @@ def test_y6_with_the_disk_full_the_old_file_is_intact(tmp_path: Path) -> None:
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", disk], check=True)
     try:
-        with beneath.directory(disk) as folder:
-            beneath.replace_file(folder, "authorized_keys", "old\n", owner=(0, 0), mode=0o600)
+        with openat2.directory(disk) as folder:
+            openat2.replace_file(folder, "authorized_keys", "old\n", owner=(0, 0), mode=0o600)
             with pytest.raises(OSError, match="No space left"):
-                beneath.replace_file(folder, "authorized_keys", "new\n" * 10_000, owner=(0, 0), mode=0o600)
+                openat2.replace_file(folder, "authorized_keys", "new\n" * 10_000, owner=(0, 0), mode=0o600)
         assert [path.name for path in disk.iterdir()] == ["authorized_keys"]
         assert (disk / "authorized_keys").read_text() == "old\n"
     finally:
@@ -211,6 +212,6 @@ def test_p3_no_users_map_is_more_than_a_failed_person() -> None:
                 [[entry], {"type": entry, "blob": dice.choice(atoms), "comment": dice.choice(atoms)}, [entry, entry]]
             )
         users = {dice.choice(["alice", "root", "", "A", "\ud800", "x\n"]): entry, "bob": [ed25519(9)]}
-        push = delivery.parse(request(1, users))
+        push = set_keys.parse(request(1, users))
         assert "bob" in push.users or "bob" in push.errors
         assert set(push.users) | set(push.errors) == set(users)

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labhost import kept, network
-from labhost.config import Host
-from labhost.doctor import differences, remedies
-from labhost.doctor.differences import Difference
-from labhost.doctor.facts import Entry, Facts, PersonFacts
-from labhost.state import User
+from labhost.accounts import tombstones
+from labhost.admin.doctor import differences, remedies
+from labhost.admin.doctor.differences import Difference
+from labhost.admin.doctor.facts import Entry, Facts, PersonFacts
+from labhost.host.config import Host
+from labhost.host.user_state import User
+from labhost.network import firewall
 
 from tests.hostscripts import hosts
 
@@ -56,7 +57,7 @@ def facts(host: Host, *people: PersonFacts, **changes: Any) -> Facts:
         usernet="# kept\nalice veth lxcbr0 1\n",
         register=Entry("file", 0, 0o644, "register\n"),
         register_wanted="register\n",
-        jumps=frozenset(ours for _, _, ours in network.JUMPS),
+        jumps=frozenset(ours for _, _, ours in firewall.JUMPS),
     )
     return replace(right, **changes)
 
@@ -122,7 +123,7 @@ SERVER: dict[str, tuple[dict[str, Any], str, str]] = {
     "rule": ({"rules": frozenset({"-A LAB-IAM-PRE -j ACCEPT"})}, "1 too many", "rules"),
     "no-rule": ({"rules_wanted": frozenset({"-A LAB-IAM-PRE -j ACCEPT"})}, "1 missing", "rules"),
     "jump": ({"jumps": frozenset()}, "4 chains not in use", "rules"),
-    "removed": ({"removed": [kept.Removed("zoe")], "usernet": "alice veth lxcbr0 1\nzoe veth lxcbr0 1\n"}, "zoe", "usernet"),
+    "removed": ({"removed": [tombstones.Removed("zoe")], "usernet": "alice veth lxcbr0 1\nzoe veth lxcbr0 1\n"}, "zoe", "usernet"),
 }  # fmt: skip
 
 

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from labhost import frame
 from labhost.errors import BadFrame, BadRequest, LabhostError
+from labhost.keys import public_keys
+from labhost.protocol import frame
 
 
 @contextmanager
@@ -124,8 +125,8 @@ def test_a_body_that_is_not_one_object_of_version_1_is_refused(body: bytes) -> N
 def test_the_digest_is_that_of_canonical_json() -> None:
     users = {"b": [], "a": [{"type": "t", "comment": "é"}]}
     text = '{"a":[{"comment":"\\u00e9","type":"t"}],"b":[]}'
-    assert frame.digest_of(users) == hashlib.sha256(text.encode()).hexdigest()
-    assert frame.digest_of(json.loads(json.dumps(users))) == frame.digest_of(users)
+    assert public_keys.digest_of(users) == hashlib.sha256(text.encode()).hexdigest()
+    assert public_keys.digest_of(json.loads(json.dumps(users))) == public_keys.digest_of(users)
 
 
 @st.composite

@@ -5,33 +5,33 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from labhost import keys
-from labhost.keys import BadKey, PublicKey
+from labhost.keys import public_keys
+from labhost.keys.public_keys import BadKey, PublicKey
 
-from tests.hostscripts import public_keys
+from tests.hostscripts import public_keys as samples
 
 GOOD = [
-    public_keys.ed25519(),
-    public_keys.sk_ed25519(),
-    public_keys.ecdsa("nistp256", 32),
-    public_keys.ecdsa("nistp384", 48),
-    public_keys.ecdsa("nistp521", 66),
-    public_keys.ecdsa("nistp256", 32, "sk-ecdsa-sha2-nistp256@openssh.com", tail=public_keys.string(b"ssh:")),
-    public_keys.rsa(3072),
-    public_keys.rsa(4096),
+    samples.ed25519(),
+    samples.sk_ed25519(),
+    samples.ecdsa("nistp256", 32),
+    samples.ecdsa("nistp384", 48),
+    samples.ecdsa("nistp521", 66),
+    samples.ecdsa("nistp256", 32, "sk-ecdsa-sha2-nistp256@openssh.com", tail=samples.string(b"ssh:")),
+    samples.rsa(3072),
+    samples.rsa(4096),
 ]
 
 
 @pytest.mark.parametrize("entry", GOOD, ids=lambda entry: entry["type"])
 def test_k1_every_allowed_type_is_accepted(entry: dict[str, str]) -> None:
-    assert keys.check_entry(entry) == PublicKey(entry["type"], entry["blob"], entry["comment"])
+    assert public_keys.check_entry(entry) == PublicKey(entry["type"], entry["blob"], entry["comment"])
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
 def test_k1_the_fingerprint_is_the_one_of_ssh_keygen(tmp_path: Path, kind: str) -> None:
     size = ["-b", "3072"] if kind == "rsa" else []
     subprocess.run(["ssh-keygen", "-q", "-t", kind, *size, "-N", "", "-f", tmp_path / "key"], check=True, timeout=60)
-    [key] = keys.check_lines((tmp_path / "key.pub").read_text())
+    [key] = public_keys.check_lines((tmp_path / "key.pub").read_text())
     shown = subprocess.run(["ssh-keygen", "-lf", tmp_path / "key.pub"], capture_output=True, text=True, check=True)
     assert shown.stdout.split()[1] == key.fingerprint
 
@@ -39,7 +39,7 @@ def test_k1_the_fingerprint_is_the_one_of_ssh_keygen(tmp_path: Path, kind: str) 
 @pytest.mark.parametrize("comment", ["two\nlines", "a\rb", "\x1b[2J", "x" * 2000, "\u2028"])
 def test_k3_a_comment_with_a_line_break_is_refused(comment: str) -> None:
     with pytest.raises(BadKey, match="comment"):
-        keys.check_entry(public_keys.ed25519() | {"comment": comment})
+        public_keys.check_entry(samples.ed25519() | {"comment": comment})
 
 
 def _raw(entry: dict[str, str]) -> bytes:
@@ -54,16 +54,16 @@ def _with(entry: dict[str, str], data: bytes) -> dict[str, str]:
 def test_k4_cut_short_or_with_bytes_after_it_is_refused(entry: dict[str, str]) -> None:
     for cut in (1, 5, len(_raw(entry)) - 3):
         with pytest.raises(BadKey):
-            keys.check_entry(_with(entry, _raw(entry)[:-cut]))
+            public_keys.check_entry(_with(entry, _raw(entry)[:-cut]))
     with pytest.raises(BadKey, match="after the key"):
-        keys.check_entry(_with(entry, _raw(entry) + b"\0"))
+        public_keys.check_entry(_with(entry, _raw(entry) + b"\0"))
 
 
 def test_k4_a_type_that_differs_from_the_blob_is_refused() -> None:
     with pytest.raises(BadKey, match="differs"):
-        keys.check_entry(public_keys.ed25519() | {"type": "ssh-rsa"})
+        public_keys.check_entry(samples.ed25519() | {"type": "ssh-rsa"})
     with pytest.raises(BadKey, match="curve"):
-        keys.check_entry(public_keys.ecdsa("nistp256", 32, "ecdsa-sha2-nistp384"))
+        public_keys.check_entry(samples.ecdsa("nistp256", 32, "ecdsa-sha2-nistp384"))
 
 
 NOT_CANONICAL = [lambda blob: blob + "=", lambda blob: blob[:10] + "\n" + blob[10:], lambda blob: " " + blob, str.lower]
@@ -71,54 +71,56 @@ NOT_CANONICAL = [lambda blob: blob + "=", lambda blob: blob[:10] + "\n" + blob[1
 
 @pytest.mark.parametrize("change", NOT_CANONICAL)
 def test_k4_base64_must_be_canonical(change) -> None:  # type: ignore[no-untyped-def]
-    entry = public_keys.rsa(3072)
+    entry = samples.rsa(3072)
     with pytest.raises(BadKey):
-        keys.check_entry(entry | {"blob": change(entry["blob"])})
+        public_keys.check_entry(entry | {"blob": change(entry["blob"])})
 
 
 @pytest.mark.parametrize("bits", [1024, 2048, 3071])
 def test_k5_a_short_rsa_key_is_refused(bits: int) -> None:
     with pytest.raises(BadKey, match=f"{bits} bits"):
-        keys.check_entry(public_keys.rsa(bits))
+        public_keys.check_entry(samples.rsa(bits))
 
 
 @pytest.mark.parametrize("exponent", [1, 4])
 def test_k5_an_rsa_exponent_that_proves_nothing_is_refused(exponent: int) -> None:
     with pytest.raises(BadKey):
-        keys.check_entry(public_keys.rsa(3072, exponent=exponent))
+        public_keys.check_entry(samples.rsa(3072, exponent=exponent))
 
 
 @pytest.mark.parametrize("kind", ["ssh-dss", "ssh-ed25519-cert-v01@openssh.com", 'restrict,command="id" ssh-ed25519'])
 def test_k5_other_types_are_refused(kind: str) -> None:
-    entry = {"type": kind, "blob": public_keys.blob(public_keys.string(kind.encode())), "comment": ""}
+    entry = {"type": kind, "blob": samples.blob(samples.string(kind.encode())), "comment": ""}
     with pytest.raises(BadKey, match="not allowed"):
-        keys.check_entry(entry)
+        public_keys.check_entry(entry)
 
 
-@pytest.mark.parametrize(
-    "entry", [None, [], "key", {}, {"type": "ssh-ed25519"}, public_keys.ed25519() | {"options": "x"}]
-)
+@pytest.mark.parametrize("entry", [None, [], "key", {}, {"type": "ssh-ed25519"}, samples.ed25519() | {"options": "x"}])
 def test_an_entry_is_exactly_type_blob_and_comment(entry: object) -> None:
     with pytest.raises(BadKey):
-        keys.check_entry(entry)
+        public_keys.check_entry(entry)
 
 
 def test_too_many_keys_are_refused_and_a_repeated_one_counts_once() -> None:
     with pytest.raises(BadKey, match="too many"):
-        keys.check_entries([public_keys.ed25519(seed) for seed in range(keys.KEYS_MOST + 1)])
-    assert len(keys.check_entries([public_keys.ed25519()] * 3)) == 1
+        public_keys.check_entries([samples.ed25519(seed) for seed in range(public_keys.KEYS_MOST + 1)])
+    assert len(public_keys.check_entries([samples.ed25519()] * 3)) == 1
 
 
 def test_lines_are_rebuilt_from_the_parts() -> None:
-    [key] = keys.check_entries([public_keys.ed25519()])
-    assert keys.render_host([key]) == f"restrict,pty ssh-ed25519 {key.blob}\n"
-    assert keys.render_container([key]) == f"ssh-ed25519 {key.blob} laptop 1\n"
-    assert keys.render_iam(key) == f"restrict ssh-ed25519 {key.blob} lab-iam\n"
+    [key] = public_keys.check_entries([samples.ed25519()])
+    assert public_keys.render_host([key]) == f"restrict,pty ssh-ed25519 {key.blob}\n"
+    assert public_keys.render_container([key]) == f"ssh-ed25519 {key.blob} laptop 1\n"
+    assert public_keys.render_iam(key) == f"restrict ssh-ed25519 {key.blob} lab-iam\n"
     command = 'restrict,command="/home/register/register.bash lqchen"'
-    assert keys.KeyMap(lqchen=(key,)).render_register() == f"{command} ssh-ed25519 {key.blob}\n"
+    assert public_keys.KeyMap(lqchen=(key,)).render_register() == f"{command} ssh-ed25519 {key.blob}\n"
 
 
 def test_k3_n_keys_give_n_lines_in_every_file() -> None:
-    held = keys.check_entries(GOOD)
-    for text in (keys.render_host(held), keys.render_container(held), keys.KeyMap(a=held).render_register()):
+    held = public_keys.check_entries(GOOD)
+    for text in (
+        public_keys.render_host(held),
+        public_keys.render_container(held),
+        public_keys.KeyMap(a=held).render_register(),
+    ):
         assert len(text.splitlines()) == len(GOOD) and text.endswith("\n")

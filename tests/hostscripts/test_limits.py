@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
-from labhost import limits, lxcconfig
+from labhost.container import lxc_config
 from labhost.errors import PortalUnavailable
-from labhost.state import User
+from labhost.host import limits
+from labhost.host.user_state import User
 
 from tests.hostscripts import hosts
 
@@ -96,5 +97,5 @@ def test_gpus(value: str, numbers: set[int] | None) -> None:
 
 def test_the_lines_stand_in_the_configuration(tmp_path: Path) -> None:
     user = User("alice", subuid=1_000_000_000, address="10.0.3.160", limits=limits.parse(FULL))
-    text = lxcconfig.render(hosts.make(tmp_path), user, limits.render(user.limits, EVERY))
+    text = lxc_config.render(hosts.make(tmp_path), user, limits.render(user.limits, EVERY))
     assert "\nlxc.cgroup2.memory.max = 68719476736\n" in text

@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from labhost import shell
 from labhost.errors import BadRequest, Busy, LabhostError, NotRegistered, PortalUnavailable, Refused
+from labhost.shell import commands
 
 from tests.hostscripts.conftest import SCRIPTS
 
@@ -119,7 +119,7 @@ def python(line: bytes) -> bool:
     """Whether labhost accepts this line, if login.bash had cut it into verb and arguments."""
     verb, space, arguments = line.partition(b" ")
     try:
-        shell.understand(verb.decode("latin-1"), arguments.decode("latin-1"))
+        commands.understand(verb.decode("latin-1"), arguments.decode("latin-1"))
     except BadRequest:
         return line == b"help"  # which login.bash answers itself
     return bool(arguments) or not space
@@ -185,14 +185,14 @@ def test_l1_100_000_lines_are_understood_alike_by_both_readers() -> None:
 
 def test_l1_a_line_that_never_comes_is_no_arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """labhost waits for its line only so long; and of a long one it reads no more than it needs."""
-    monkeypatch.setattr(shell, "LINE_SECONDS", 0.1)
+    monkeypatch.setattr(commands, "LINE_SECONDS", 0.1)
     reading, writing = os.pipe()
-    monkeypatch.setattr(shell, "STDIN", reading)
-    assert shell.read_line() == ""
+    monkeypatch.setattr(commands, "STDIN", reading)
+    assert commands.read_line() == ""
     os.write(writing, b"8888\n")
-    assert shell.read_line() == "8888"
+    assert commands.read_line() == "8888"
     os.write(writing, b"8" * 5000)
-    assert len(shell.read_line()) == shell.LINE_MOST + 1
+    assert len(commands.read_line()) == commands.LINE_MOST + 1
     for fd in (reading, writing):
         os.close(fd)
 
@@ -202,14 +202,14 @@ def test_l1_a_line_that_never_comes_is_no_arguments(monkeypatch: pytest.MonkeyPa
     [(LabhostError, 1), (PortalUnavailable, 1), (BadRequest, 2), (Refused, 3), (NotRegistered, 3), (Busy, 4)],
 )
 def test_exit_statuses_are_those_of_the_help(error: type[LabhostError], status: int) -> None:
-    assert shell.exit_status(error("x")) == status
+    assert commands.exit_status(error("x")) == status
 
 
 def test_help_and_the_grammar_of_both_readers_have_the_same_words() -> None:
     told = subprocess.run([SCRIPTS / "login.bash", "-c", "help"], capture_output=True, text=True, check=True).stdout
     words = {line.split()[0] for line in told.partition("\n\n")[0].splitlines()}
-    assert words == {*shell.WORDS, "help"} == {*shell.GRAMMAR, "help"}
+    assert words == {*commands.WORDS, "help"} == {*commands.GRAMMAR, "help"}
     rules = (SCRIPTS / "lab-iam.sudoers").read_text()
     assert {
         line.split()[2].rstrip(",") for line in rules.split("/usr/local/sbin/") if line.startswith("labhost user")
-    } == {*shell.WORDS}
+    } == {*commands.WORDS}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from labhost import members
+from labhost.storage import tar_listing
 
 
 def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
@@ -28,8 +28,8 @@ def faults(tmp_path: Path, *infos: tarfile.TarInfo) -> list[str]:
         for info in infos:
             tar.addfile(info, io.BytesIO())
     with archive.open("rb") as stream:
-        done = subprocess.run(members.LISTING, stdin=stream, capture_output=True, check=True)
-    return [members.fault(line) for line in done.stdout.splitlines()]
+        done = subprocess.run(tar_listing.LISTING, stdin=stream, capture_output=True, check=True)
+    return [tar_listing.fault(line) for line in done.stdout.splitlines()]
 
 
 BAD: dict[str, Callable[[], tarfile.TarInfo]] = {
@@ -72,4 +72,4 @@ def test_what_a_system_is_made_of_is_accepted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("line", [b"", b"\n", b"tar: something", b"-rw-r--r-- root/root 0 2026-01-01 00:00 ./x"])
 def test_a_line_that_is_no_listing_is_a_fault(line: bytes) -> None:
-    assert members.fault(line)
+    assert tar_listing.fault(line)

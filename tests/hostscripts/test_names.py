@@ -1,8 +1,8 @@
 """Case R5: what is a name, and strangers' words made fit for a terminal."""
 
 import pytest
-from labhost import names
 from labhost.errors import Refused
+from labhost.system import names
 
 
 @pytest.mark.parametrize("name", ["alice", "_x", "a", "a" * 32, "a-b_c9", "roots"])

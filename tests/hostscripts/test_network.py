@@ -3,16 +3,18 @@
 from pathlib import Path
 
 import pytest
-from labhost import dhcp, lxc, lxcconfig, network
+from labhost import lxc
+from labhost.container import lxc_config
 from labhost.errors import LabhostError
-from labhost.network import Forward
-from labhost.state import User
+from labhost.host.user_state import User
+from labhost.network import addresses, dhcp, firewall
+from labhost.network.firewall import Forward
 
 from tests.hostscripts import hosts
 
 
 def rules(*forwards: Forward) -> list[str]:
-    return network.render_rules("172.16.2.17", "lxcbr0", "10.0.3.0/24", forwards).splitlines()
+    return firewall.render_rules("172.16.2.17", "lxcbr0", "10.0.3.0/24", forwards).splitlines()
 
 
 def test_no_container_no_rule_but_our_chains_are_emptied() -> None:
@@ -45,36 +47,34 @@ def test_f2_an_address_is_never_shared(tmp_path: Path) -> None:
     host = hosts.make(tmp_path)
     people = [User(f"u{number}") for number in range(30)]
     for person in people:
-        person.address = network.address_for(host, person, [other for other in people if other is not person])
+        person.address = addresses.address_for(host, person, [other for other in people if other is not person])
     assert len({person.address for person in people}) == 30
-    assert len({network.hardware_address(person.address) for person in people}) == 30
+    assert len({addresses.hardware_address(person.address) for person in people}) == 30
     assert people[0].address == "10.0.3.10"
 
 
 def test_an_address_is_kept_and_changed_only_if_it_left_the_network(tmp_path: Path) -> None:
     host = hosts.make(tmp_path)
-    assert network.address_for(host, User("a", address="10.0.3.99"), []) == "10.0.3.99"
-    assert network.address_for(host, User("a", address="10.9.9.9"), []) == "10.0.3.10"
+    assert addresses.address_for(host, User("a", address="10.0.3.99"), []) == "10.0.3.99"
+    assert addresses.address_for(host, User("a", address="10.9.9.9"), []) == "10.0.3.10"
 
 
 def test_a_lease_of_lxc_nets_dhcp_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "dnsmasq.lxcbr0.leases").write_text("1795479832 00:16:3e:00:00:01 10.0.3.10 other *\n")
-    assert network.address_for(hosts.make(tmp_path), User("a"), []) == "10.0.3.11"
+    assert addresses.address_for(hosts.make(tmp_path), User("a"), []) == "10.0.3.11"
 
 
 def test_a_full_network_is_said(tmp_path: Path) -> None:
     host = hosts.make(tmp_path, container__network="10.0.3.0/28")
     others = [User(f"u{number}", address=f"10.0.3.{number}") for number in range(16)]
     with pytest.raises(LabhostError, match="no address is free"):
-        network.address_for(host, User("a"), others)
+        addresses.address_for(host, User("a"), others)
 
 
 def test_the_lxc_configuration_says_all_that_the_seed_asks_for(tmp_path: Path) -> None:
     host = hosts.make(tmp_path, container__mounts="/data:/data:ro", container__apparmor="unconfined")
     user = User("lqchen", subuid=1_000_000_000, address="10.0.3.160")
-    lines = lxcconfig.render(
-        host, user, [lxcconfig.mount_entry("/dev/nvidia0", "/dev/nvidia0", file=True)]
-    ).splitlines()
+    lines = lxc_config.render(host, user, [lxc.mount_entry("/dev/nvidia0", "/dev/nvidia0", file=True)]).splitlines()
     for line in (
         "lxc.idmap = u 0 1000000000 65536",
         "lxc.idmap = g 0 1000000000 65536",
@@ -110,18 +110,18 @@ def test_only_where_bridged_packets_pass_iptables_a_port_may_lead_back(
         folder = host.paths.interfaces / "lxcbr0/brif" / port
         folder.mkdir(parents=True)
         (folder / "hairpin_mode").write_text("0\n")
-    network.allow_hairpin(host, link)
+    firewall.allow_hairpin(host, link)
     assert (host.paths.interfaces / "lxcbr0/brif" / link / "hairpin_mode").read_text().strip() == mode
     assert (host.paths.interfaces / "lxcbr0/brif/veth2/hairpin_mode").read_text() == "0\n"
 
 
 def test_ones_own_lease_does_not_cost_the_address(tmp_path: Path) -> None:
-    mac = network.hardware_address("10.0.3.99")
+    mac = addresses.hardware_address("10.0.3.99")
     lines = f"1795479832 {mac} 10.0.3.99 gpu17 *\n1795479832 00:16:3e:aa:bb:cc 10.0.3.98 other *\n"
     (tmp_path / "dnsmasq.lxcbr0.leases").write_text(lines)
     host = hosts.make(tmp_path)
-    assert network.address_for(host, User("a", address="10.0.3.99"), []) == "10.0.3.99"
-    assert network.address_for(host, User("a", address="10.0.3.98"), []) == "10.0.3.10"
+    assert addresses.address_for(host, User("a", address="10.0.3.99"), []) == "10.0.3.99"
+    assert addresses.address_for(host, User("a", address="10.0.3.98"), []) == "10.0.3.10"
 
 
 def test_who_asks_by_dhcp_is_given_her_own_address_and_who_left_none(tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
-from labhost import nvidia
-from labhost.config import Host
-from labhost.state import User
+from labhost.gpu import nvidia
+from labhost.host.config import Host
+from labhost.host.user_state import User
 
 from tests.hostscripts import hosts
 

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from labhost import output, progress
-from labhost.progress import Progress
+from labhost.system import formatting, progress
+from labhost.system.progress import Progress
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from labhost.progress import Progress
     [(0, "0 B"), (1023, "1023 B"), (1024, "1 KB"), (1536, "1.5 KB"), (200 << 30, "200 GB"), (5 << 50, "5120 TB")],
 )
 def test_sizes(number: int, text: str) -> None:
-    assert output.size(number) == text
+    assert formatting.size(number) == text
 
 
 @pytest.mark.parametrize(
@@ -25,20 +25,20 @@ def test_sizes(number: int, text: str) -> None:
     [(-5, "just now"), (59, "just now"), (60, "1 minute ago"), (7199, "1 hour ago"), (200_000, "2 days ago")],
 )
 def test_ages(seconds: int, text: str) -> None:
-    assert output.age(1_000_000, 1_000_000 + seconds) == text
+    assert formatting.age(1_000_000, 1_000_000 + seconds) == text
 
 
 def test_numbers_stand_to_the_right_in_a_table() -> None:
-    assert output.table(("name", "port"), [("alice", 80), ("b", 30000)]) == [
+    assert formatting.table(("name", "port"), [("alice", 80), ("b", 30000)]) == [
         "name    port",
         "alice     80",
         "b      30000",
     ]
-    assert output.table(("name", "port"), []) == ["name  port"]
+    assert formatting.table(("name", "port"), []) == ["name  port"]
 
 
 def test_a_document_is_one_line_with_a_version() -> None:
-    text = output.document(ports=[1], name="a\nb")
+    text = formatting.document(ports=[1], name="a\nb")
     assert "\n" not in text and json.loads(text) == {"version": 1, "ports": [1], "name": "a\nb"}
 
 

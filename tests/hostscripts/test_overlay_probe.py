@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="ne
 PROBE = """
 import sys
 from pathlib import Path
-from labhost.config import Paths
+from labhost.host.config import Paths
 from labhost.storage import probe
 print(probe.overlay_fault(Paths(state=Path(sys.argv[1], "state"), home=Path(sys.argv[1], "home")), 1_200_000_000))
 """

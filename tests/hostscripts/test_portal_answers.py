@@ -3,15 +3,15 @@
 from pathlib import Path
 
 import pytest
-from labhost import portal, sshconfig
 from labhost.errors import PortalUnavailable
+from labhost.portal import client, ssh_config
 
 from tests.hostscripts import hosts
 
 
 @pytest.mark.parametrize("text", ["22031", "22031\n", "22000\n", "29999\n"])
 def test_a_port_is_a_number_of_the_range(tmp_path: Path, text: str) -> None:
-    assert portal.parse_port(hosts.make(tmp_path).config, text) == int(text)
+    assert client.parse_port(hosts.make(tmp_path).config, text) == int(text)
 
 
 WRONG_PORTS = [
@@ -33,26 +33,26 @@ WRONG_PORTS = [
 @pytest.mark.parametrize("text", WRONG_PORTS, ids=lambda text: repr(text[:10]))
 def test_l2_another_port_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(PortalUnavailable, match="port"):
-        portal.parse_port(hosts.make(tmp_path).config, text)
+        client.parse_port(hosts.make(tmp_path).config, text)
 
 
 @pytest.mark.parametrize("start", [1_000_000_000, 2_147_483_647 - 65_535])
 def test_a_block_is_wholly_in_the_range(tmp_path: Path, start: int) -> None:
-    assert portal.parse_subuid(hosts.make(tmp_path).config, f"{start}\n") == start
+    assert client.parse_subuid(hosts.make(tmp_path).config, f"{start}\n") == start
 
 
 @pytest.mark.parametrize("start", [999_999_999, 2_147_483_647 - 65_534, 0, 100_000])
 def test_c4_a_block_outside_the_range_is_refused(tmp_path: Path, start: int) -> None:
     with pytest.raises(PortalUnavailable):
-        portal.parse_subuid(hosts.make(tmp_path).config, f"{start}\n")
+        client.parse_subuid(hosts.make(tmp_path).config, f"{start}\n")
 
 
 @pytest.mark.parametrize("start", [2**32 - 2 * 65_536 + 1, 2**32 - 65_536, 2**32 - 2])
 def test_c4_the_last_ids_stay_free(tmp_path: Path, start: int) -> None:
     host = hosts.make(tmp_path, server__subuids="65536-4294967294")
     with pytest.raises(PortalUnavailable):
-        portal.parse_subuid(host.config, f"{start}\n")
-    assert portal.parse_subuid(host.config, f"{2**32 - 2 * 65_536}\n")
+        client.parse_subuid(host.config, f"{start}\n")
+    assert client.parse_subuid(host.config, f"{2**32 - 2 * 65_536}\n")
 
 
 CONFIG = """# gpu17
@@ -70,7 +70,7 @@ Host gpu17
 
 
 def test_the_contracts_ssh_config_passes_unchanged() -> None:
-    assert sshconfig.check(CONFIG) == CONFIG
+    assert ssh_config.check(CONFIG) == CONFIG
 
 
 WRONG_LINES = [
@@ -94,18 +94,18 @@ WRONG_LINES = [
 @pytest.mark.parametrize("line", WRONG_LINES)
 def test_l3_another_line_is_refused(line: str) -> None:
     with pytest.raises(PortalUnavailable):
-        sshconfig.check(CONFIG + line + "\n")
+        ssh_config.check(CONFIG + line + "\n")
 
 
 def test_l3_a_line_break_of_another_kind_hides_nothing() -> None:
     for separator in ("\r", "\x0b", "\x0c", "\x85", "\u2028"):
         with pytest.raises(PortalUnavailable):
-            sshconfig.check(f"Host a{separator}ProxyCommand id\n")
+            ssh_config.check(f"Host a{separator}ProxyCommand id\n")
 
 
 def test_an_endless_ssh_config_is_refused() -> None:
     with pytest.raises(PortalUnavailable):
-        sshconfig.check("# x\n" * (sshconfig.LINES_MOST + 1))
+        ssh_config.check("# x\n" * (ssh_config.LINES_MOST + 1))
 
 
 MARK = "0123456789abcdef" * 2
@@ -113,7 +113,7 @@ MARK = "0123456789abcdef" * 2
 
 def test_pages_that_came_over_one_connection_are_told_apart() -> None:
     out = f"22031\n\n{MARK} 200\nkey\r\n\n\n{MARK} 200\n\n{MARK} 200\n".encode()
-    assert portal.split(out, MARK, ["/a", "/b", "/c"]) == ["22031\n", "key\r\n\n", ""]
+    assert client.split(out, MARK, ["/a", "/b", "/c"]) == ["22031\n", "key\r\n\n", ""]
 
 
 @pytest.mark.parametrize(
@@ -129,4 +129,4 @@ def test_pages_that_came_over_one_connection_are_told_apart() -> None:
 )
 def test_l3_pages_that_are_cut_or_wrong_are_refused(out: str, words: str) -> None:
     with pytest.raises(PortalUnavailable, match=words):
-        portal.split(out.encode("utf-8", "surrogateescape"), MARK, ["/a", "/b"])
+        client.split(out.encode("utf-8", "surrogateescape"), MARK, ["/a", "/b"])

@@ -3,75 +3,76 @@
 from pathlib import Path
 
 import pytest
-from labhost import network, ports, state
-from labhost.config import Host
 from labhost.errors import Refused
-from labhost.ports import Forwarded
-from labhost.state import User
+from labhost.host import user_state
+from labhost.host.config import Host
+from labhost.host.user_state import User
+from labhost.network import firewall, forwards
+from labhost.network.forwards import Forwarded
 
 from tests.hostscripts import hosts
 
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
-    monkeypatch.setattr(ports, "TABLES", ())
+    monkeypatch.setattr(forwards, "TABLES", ())
     return hosts.make(tmp_path, server__forwards="30000-30009", server__forwards_each="3")
 
 
 def person(host: Host, name: str) -> User:
     user = User(name, registered=True)
-    state.save_user(host, user)
+    user_state.save_user(host, user)
     return user
 
 
 def test_the_first_free_port_is_given_and_kept(host: Host) -> None:
     alice, bob = person(host, "alice"), person(host, "bob")
-    assert ports.add(host, alice, 8888, None) == Forwarded(8888, 30000)
-    assert ports.add(host, bob, 8888, None) == Forwarded(8888, 30001)
-    again = state.load_user(host, "alice")
-    assert again is not None and ports.of(host, again) == [Forwarded(8888, 30000)]
+    assert forwards.add(host, alice, 8888, None) == Forwarded(8888, 30000)
+    assert forwards.add(host, bob, 8888, None) == Forwarded(8888, 30001)
+    again = user_state.load_user(host, "alice")
+    assert again is not None and forwards.of(host, again) == [Forwarded(8888, 30000)]
 
 
 def test_saying_it_twice_is_no_error_and_uses_nothing_up(host: Host) -> None:
     alice = person(host, "alice")
     for outside in (None, None, 30000):
-        assert ports.add(host, alice, 8888, outside) == Forwarded(8888, 30000)
+        assert forwards.add(host, alice, 8888, outside) == Forwarded(8888, 30000)
     assert len(alice.forwards) == 1
     with pytest.raises(Refused, match="port -d 8888"):
-        ports.add(host, alice, 8888, 30005)
+        forwards.add(host, alice, 8888, 30005)
 
 
 def test_f3_the_quota_holds(host: Host) -> None:
     alice = person(host, "alice")
     for inside in (80, 443, 8080):
-        ports.add(host, alice, inside, None)
+        forwards.add(host, alice, inside, None)
     with pytest.raises(Refused, match="3 of 3"):
-        ports.add(host, alice, 81, None)
-    ports.remove(host, alice, 443)
-    ports.add(host, alice, 81, None)
+        forwards.add(host, alice, 81, None)
+    forwards.remove(host, alice, 443)
+    forwards.add(host, alice, 81, None)
 
 
 def test_f3_a_quota_of_none_gives_nothing(tmp_path: Path) -> None:
     host = hosts.make(tmp_path, server__forwards_each="0")
     with pytest.raises(Refused, match="gives out no ports"):
-        ports.add(host, person(host, "alice"), 80, None)
+        forwards.add(host, person(host, "alice"), 80, None)
 
 
 @pytest.mark.parametrize("outside", [1, 22, 80, 22031, 29999, 30010, 65535])
 def test_f3_a_port_outside_the_range_is_refused(host: Host, outside: int) -> None:
     with pytest.raises(Refused, match="from 30000 to 30009"):
-        ports.add(host, person(host, "alice"), 80, outside)
+        forwards.add(host, person(host, "alice"), 80, outside)
 
 
 def test_peoples_own_ports_are_never_given_though_the_ranges_overlap(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ports, "TABLES", ())
+    monkeypatch.setattr(forwards, "TABLES", ())
     host = hosts.make(tmp_path, server__ports="22000-30001", server__forwards="30000-30002")
     alice = person(host, "alice")
-    assert ports.add(host, alice, 80, None) == Forwarded(80, 30002)
+    assert forwards.add(host, alice, 80, None) == Forwarded(80, 30002)
     with pytest.raises(Refused):
-        ports.add(host, alice, 81, 30001)
+        forwards.add(host, alice, 81, 30001)
 
 
 def test_f3_a_port_that_is_listened_on_is_occupied(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,50 +84,50 @@ def test_f3_a_port_that_is_listened_on_is_occupied(host: Host, tmp_path: Path, m
     )
     six = tmp_path / "tcp6"
     six.write_text("  sl\n   0: 00000000000000000000000000000000:7532 00000000000000000000000000000000:0000 0A 0\n")
-    monkeypatch.setattr(ports, "TABLES", (table, six, tmp_path / "missing"))
+    monkeypatch.setattr(forwards, "TABLES", (table, six, tmp_path / "missing"))
     alice = person(host, "alice")
-    assert ports.add(host, alice, 80, None).outside == 30001  # only connected there, not listening
-    assert ports.add(host, alice, 81, None).outside == 30003
+    assert forwards.add(host, alice, 80, None).outside == 30001  # only connected there, not listening
+    assert forwards.add(host, alice, 81, None).outside == 30003
     with pytest.raises(Refused, match="in use"):
-        ports.add(host, alice, 82, 30000)
+        forwards.add(host, alice, 82, 30000)
 
 
 def test_a_full_range_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ports, "TABLES", ())
+    monkeypatch.setattr(forwards, "TABLES", ())
     host = hosts.make(tmp_path, server__forwards="30000-30000")
-    ports.add(host, person(host, "alice"), 80, None)
+    forwards.add(host, person(host, "alice"), 80, None)
     with pytest.raises(Refused, match="no port from 30000 to 30000 is free"):
-        ports.add(host, person(host, "bob"), 80, None)
+        forwards.add(host, person(host, "bob"), 80, None)
 
 
 def test_f4_another_persons_port_is_occupied_and_not_to_be_removed(host: Host) -> None:
     alice, bob = person(host, "alice"), person(host, "bob")
-    ports.add(host, alice, 8888, 30004)
+    forwards.add(host, alice, 8888, 30004)
     with pytest.raises(Refused, match="in use"):
-        ports.add(host, bob, 80, 30004)
+        forwards.add(host, bob, 80, 30004)
     for number in (8888, 30004):
         with pytest.raises(Refused, match="you have no port"):
-            ports.remove(host, bob, number)
-    assert ports.of(host, alice) == [Forwarded(8888, 30004)]
+            forwards.remove(host, bob, number)
+    assert forwards.of(host, alice) == [Forwarded(8888, 30004)]
 
 
 def test_a_port_is_removed_by_either_number_the_one_inside_first(host: Host) -> None:
     alice = person(host, "alice")
-    ports.add(host, alice, 30001, 30000)
-    ports.add(host, alice, 80, 30001)
-    assert ports.remove(host, alice, 30001) == Forwarded(30001, 30000)
-    assert ports.remove(host, alice, 30001) == Forwarded(80, 30001)
+    forwards.add(host, alice, 30001, 30000)
+    forwards.add(host, alice, 80, 30001)
+    assert forwards.remove(host, alice, 30001) == Forwarded(30001, 30000)
+    assert forwards.remove(host, alice, 30001) == Forwarded(80, 30001)
 
 
 def test_a_port_that_host_conf_no_longer_has_gets_no_rule(host: Host) -> None:
     alice = person(host, "alice")
     alice.forwards = [[80, 30000], [81, 40000]]
-    assert ports.of(host, alice) == [Forwarded(80, 30000)]
+    assert forwards.of(host, alice) == [Forwarded(80, 30000)]
 
 
 def test_f3_rules_have_numbers_though_services_have_names() -> None:
-    forwards = [network.Forward(30865, "10.0.3.10", 443), network.Forward(30000, "10.0.3.10", 8080)]
-    rules = network.render_rules("172.16.2.17", "lxcbr0", "10.0.3.0/24", forwards)
+    wanted = [firewall.Forward(30865, "10.0.3.10", 443), firewall.Forward(30000, "10.0.3.10", 8080)]
+    rules = firewall.render_rules("172.16.2.17", "lxcbr0", "10.0.3.0/24", wanted)
     for line in (
         "-A LAB-IAM-PRE -d 172.16.2.17/32 -p tcp -m tcp --dport 30865 -j DNAT --to-destination 10.0.3.10:443",
         "-A LAB-IAM-OUT -d 172.16.2.17/32 -p tcp -m tcp --dport 30000 -j DNAT --to-destination 10.0.3.10:8080",

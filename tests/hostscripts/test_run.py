@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from labhost.errors import LabhostError
-from labhost.run import run
+from labhost.system.processes import run
 
 
 def test_output_status_and_complaint() -> None:

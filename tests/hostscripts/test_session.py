@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labhost import delivery, frame, session
-from labhost.config import Host
 from labhost.errors import BadRequest
+from labhost.host.config import Host
+from labhost.keys import set_keys
+from labhost.protocol import frame, session
 
 from tests.hostscripts import hosts
 from tests.hostscripts.public_keys import ed25519
@@ -40,8 +41,8 @@ def serve(host: Host, data: bytes, capsys: pytest.CaptureFixture[str]) -> tuple[
 
     sender = threading.Thread(target=send)
     sender.start()
-    memory = delivery.Memory()
-    code = session.serve(reader, lambda request: delivery.set_keys(host, request, memory))
+    memory = set_keys.Memory()
+    code = session.serve(reader, lambda request: set_keys.set_keys(host, request, memory))
     sender.join()
     os.close(reader)
     return code, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -98,7 +99,7 @@ def test_an_idle_session_ends_by_itself(
     reader, writer = os.pipe()
     os.write(writer, frame.build(request(1, BEFORE)))
     host, began = hosts.make(tmp_path), time.monotonic()
-    assert session.serve(reader, lambda request: delivery.set_keys(host, request)) == 0
+    assert session.serve(reader, lambda request: set_keys.set_keys(host, request)) == 0
     assert 0.3 <= time.monotonic() - began < 5
     os.close(writer)
     os.close(reader)
@@ -126,7 +127,7 @@ def test_a_reader_that_went_away_ends_the_session(tmp_path: Path, monkeypatch: p
     reader, writer = os.pipe()
     os.write(writer, frame.build(request(1, BEFORE)))
     host = hosts.make(tmp_path)
-    assert session.serve(reader, lambda request: delivery.set_keys(host, request)) == 1
+    assert session.serve(reader, lambda request: set_keys.set_keys(host, request)) == 1
     os.close(writer)
     os.close(reader)
 
@@ -134,8 +135,8 @@ def test_a_reader_that_went_away_ends_the_session(tmp_path: Path, monkeypatch: p
 @pytest.mark.slow
 def test_p3_a_hundred_thousand_damaged_pushes_have_no_effect(tmp_path: Path) -> None:
     """The whole way of a request through the host program; the files are those of before, whatever is said."""
-    host, memory, dice = hosts.make(tmp_path), delivery.Memory(), random.Random(3)
-    delivery.set_keys(host, request(5, BEFORE), memory)
+    host, memory, dice = hosts.make(tmp_path), set_keys.Memory(), random.Random(3)
+    set_keys.set_keys(host, request(5, BEFORE), memory)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     wholes = [json.dumps(push).encode() for push in (changes(6, BEFORE, AFTER), request(6, AFTER))]
     pieces = [b"null", b"{}", b'"', b"\\ud800", b"1e999", b"-0", b"\xff", b"9" * 99, b"true", b",", b":", b"A" * 9]
@@ -154,8 +155,8 @@ def test_p3_a_hundred_thousand_damaged_pushes_have_no_effect(tmp_path: Path) -> 
         if value == json.loads(whole) or _means_the_same(value, whole):
             continue
         try:
-            delivery.set_keys(host, value, memory)
-        except delivery.LabhostError:
+            set_keys.set_keys(host, value, memory)
+        except set_keys.LabhostError:
             continue
         raise AssertionError(f"accepted: {bytes(body)!r}")
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

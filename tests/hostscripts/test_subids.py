@@ -1,8 +1,8 @@
 """Case C4: blocks of sub-ids beside those that are in /etc/subuid already."""
 
 import pytest
-from labhost import subids
-from labhost.subids import Block
+from labhost.accounts import subids
+from labhost.accounts.subids import Block
 
 
 @pytest.mark.parametrize(

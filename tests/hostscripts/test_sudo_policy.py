@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from labhost import sudoers
+from labhost.admin import sudoers
 
 from tests.hostscripts.conftest import SCRIPTS
 

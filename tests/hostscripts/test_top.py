@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
-from labhost import top
-from labhost.state import User
-from labhost.top import Look, Process, Share
+from labhost.host.user_state import User
+from labhost.shell import top
+from labhost.shell.top import Look, Process, Share
 
 ALICE = User("alice", account="made", uid=1001, subuid=1_000_000_000)
 BOB = User("bob", account="made", uid=1002, subuid=1_000_065_536)

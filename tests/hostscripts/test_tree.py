@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from labhost import lxc, mounts
-from labhost.run import Account, Result, finish
+from labhost import lxc
 from labhost.storage import tree
+from labhost.system import mounts
+from labhost.system.processes import Account, Result, finish
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 

@@ -1,7 +1,7 @@
 """Case C5: /etc/lxc/lxc-usernet belongs to others as well."""
 
 import pytest
-from labhost import usernet
+from labhost.accounts import lxc_usernet
 
 KEPT = "# a comment\njimbob veth lxcbr0 3\n\n@group veth lxcbr0 1\nbob veth otherbr 2\n"
 
@@ -9,8 +9,8 @@ KEPT = "# a comment\njimbob veth lxcbr0 3\n\n@group veth lxcbr0 1\nbob veth othe
 @pytest.mark.parametrize("other", ["jimbob", "bob2", "bo", "BOB", "bob-x", "@bob", "#bob"])
 def test_c5_bob_is_nobody_else(other: str) -> None:
     text = f"{other} veth lxcbr0 1\n"
-    assert usernet.revoke(text, "bob", "lxcbr0") == text
-    assert usernet.grant(text, "bob", "lxcbr0") == text + "bob veth lxcbr0 1\n"
+    assert lxc_usernet.revoke(text, "bob", "lxcbr0") == text
+    assert lxc_usernet.grant(text, "bob", "lxcbr0") == text + "bob veth lxcbr0 1\n"
 
 
 @pytest.mark.parametrize(
@@ -27,31 +27,31 @@ def test_c5_bob_is_nobody_else(other: str) -> None:
 )
 def test_c5_other_lines_stay_byte_for_byte(other: str) -> None:
     text = f"{other}\nbob veth lxcbr0 1\n{other}\n"
-    assert usernet.revoke(text, "bob", "lxcbr0") == f"{other}\n{other}\n"
-    assert usernet.grant(text, "bob", "lxcbr0") == text
+    assert lxc_usernet.revoke(text, "bob", "lxcbr0") == f"{other}\n{other}\n"
+    assert lxc_usernet.grant(text, "bob", "lxcbr0") == text
 
 
 def test_c5_a_form_feed_does_not_end_a_line() -> None:
     text = "x\x0cbob veth lxcbr0 1\ncarol veth lxcbr0 1\n"
-    assert usernet.revoke(text, "bob", "lxcbr0") == text
+    assert lxc_usernet.revoke(text, "bob", "lxcbr0") == text
 
 
 @pytest.mark.parametrize("stale", ["bob veth lxcbr0 9\n", "bob veth lxcbr0 1\n" * 2, "bob\tveth lxcbr0\n"])
 def test_c5_ones_own_stale_lines_become_one(stale: str) -> None:
-    assert usernet.grant(stale + "x veth br0 1\n", "bob", "lxcbr0") == "x veth br0 1\nbob veth lxcbr0 1\n"
+    assert lxc_usernet.grant(stale + "x veth br0 1\n", "bob", "lxcbr0") == "x veth br0 1\nbob veth lxcbr0 1\n"
 
 
 def test_c5_an_empty_file() -> None:
-    assert usernet.grant("", "bob", "lxcbr0") == "bob veth lxcbr0 1\n"
-    assert usernet.revoke("", "bob", "lxcbr0") == ""
+    assert lxc_usernet.grant("", "bob", "lxcbr0") == "bob veth lxcbr0 1\n"
+    assert lxc_usernet.revoke("", "bob", "lxcbr0") == ""
 
 
 def test_c5_granting_keeps_every_other_line() -> None:
-    granted = usernet.grant(KEPT, "bob", "lxcbr0")
+    granted = lxc_usernet.grant(KEPT, "bob", "lxcbr0")
     assert granted == KEPT + "bob veth lxcbr0 1\n"
-    assert usernet.grant(granted, "bob", "lxcbr0") == granted
-    assert usernet.revoke(granted, "bob", "lxcbr0") == KEPT
+    assert lxc_usernet.grant(granted, "bob", "lxcbr0") == granted
+    assert lxc_usernet.revoke(granted, "bob", "lxcbr0") == KEPT
 
 
 def test_c5_a_last_line_without_an_end_stays_a_line() -> None:
-    assert usernet.grant("x veth br0 1", "bob", "lxcbr0") == "x veth br0 1\nbob veth lxcbr0 1\n"
+    assert lxc_usernet.grant("x veth br0 1", "bob", "lxcbr0") == "x veth br0 1\nbob veth lxcbr0 1\n"

@@ -5,13 +5,14 @@ import json
 from typing import Any
 
 import pytest
-from labhost import container, delivery, pushed, registration
-from labhost.config import Host
+from labhost.container import lifecycle
 from labhost.errors import BadRequest, Refused
-from labhost.frame import digest_of
-from labhost.keys import as_entry
-from labhost.progress import Progress
-from labhost.state import User
+from labhost.host.config import Host
+from labhost.host.user_state import User
+from labhost.keys import applied_keys, set_keys
+from labhost.keys.public_keys import as_entry, digest_of
+from labhost.people import registration
+from labhost.system.progress import Progress
 
 from tests.hostscripts import hosts
 from tests.hostscripts.public_keys import ed25519
@@ -37,9 +38,9 @@ def _push(revision: int, before: dict[str, Any], after: dict[str, Any], how: str
 def test_o3_her_keys_reach_neither_the_account_nor_the_container_and_the_former_ones_leave(
     host: Host, people: dict[str, User], push: dict[str, Any]
 ) -> None:
-    delivery.set_keys(host, request(1, BEFORE))
+    set_keys.set_keys(host, request(1, BEFORE))
     assert outside(host, "alice").read_text() and inside(host, "alice").read_text()
-    answer = delivery.set_keys(host, push)
+    answer = set_keys.set_keys(host, push)
     told = answer["users"]["alice"]
     assert (told["host"], told["container"]) == ("failed", "failed") and "somebody else of that name" in told["error"]
     assert answer["error"]["code"] == "partial" and answer["digest"] == digest_of(AFTER)
@@ -49,17 +50,17 @@ def test_o3_her_keys_reach_neither_the_account_nor_the_container_and_the_former_
 
 @pytest.mark.parametrize("how", ["everybody", "changes"])
 def test_o3_nor_with_a_later_change_of_somebody_else(host: Host, people: dict[str, User], how: str) -> None:
-    delivery.set_keys(host, _push(2, BEFORE, AFTER, "everybody"))
+    set_keys.set_keys(host, _push(2, BEFORE, AFTER, "everybody"))
     later = AFTER | {"bob": [ed25519(4)]}
-    answer = delivery.set_keys(host, _push(3, AFTER, later, how))
+    answer = set_keys.set_keys(host, _push(3, AFTER, later, how))
     assert answer["users"]["alice"]["host"] == "failed" and outside(host, "alice").read_text() == ""
     assert ed25519(4)["blob"] in outside(host, "bob").read_text()
 
 
 def test_o3_a_bad_entry_of_hers_does_not_leave_the_former_keys(host: Host, people: dict[str, User]) -> None:
-    delivery.set_keys(host, request(1, BEFORE))
+    set_keys.set_keys(host, request(1, BEFORE))
     after = AFTER | {"alice": [{"type": "ssh-ed25519", "blob": "AAAA", "comment": ""}]}
-    delivery.set_keys(host, _push(2, BEFORE, after, "everybody"))
+    set_keys.set_keys(host, _push(2, BEFORE, after, "everybody"))
     assert outside(host, "alice").read_text() == "" and "register.bash alice" not in register_file_of(host)
 
 
@@ -68,25 +69,25 @@ def register_file_of(host: Host) -> str:
 
 
 def test_o3_once_the_former_is_removed_she_is_served(host: Host, people: dict[str, User], push: dict[str, Any]) -> None:
-    delivery.set_keys(host, push)
+    set_keys.set_keys(host, push)
     people["alice"].subuid = NEWCOMER["alice"]
-    assert delivery.current_keys(host, people["alice"]) == delivery.check_entries(AFTER["alice"])
+    assert set_keys.current_keys(host, people["alice"]) == set_keys.check_entries(AFTER["alice"])
 
 
 def test_o3_no_other_way_leads_her_keys_there(host: Host, people: dict[str, User], push: dict[str, Any]) -> None:
     """Registrations that end later, rebuilt containers and `doctor --fix` take the keys from here."""
     alice = people["alice"]
     alice.keys, alice.keys_revision = [ed25519(1)], 2
-    assert [as_entry(key) for key in delivery.current_keys(host, alice)] == [ed25519(1)]
-    delivery.set_keys(host, push)
-    assert delivery.current_keys(host, alice) == ()
+    assert [as_entry(key) for key in set_keys.current_keys(host, alice)] == [ed25519(1)]
+    set_keys.set_keys(host, push)
+    assert set_keys.current_keys(host, alice) == ()
 
 
 def test_o3_she_does_not_come_into_the_formers_container_by_registering(
     host: Host, people: dict[str, User], push: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registration.accounts, "refuse_foreign", lambda *_: None)
-    delivery.set_keys(host, push)
+    monkeypatch.setattr(registration.linux_accounts, "refuse_foreign", lambda *_: None)
+    set_keys.set_keys(host, push)
     with pytest.raises(Refused, match="somebody else of that name; remove it first: ask the lab's staff"):
         registration.register(host, "alice", Progress(io.StringIO()))
 
@@ -97,29 +98,29 @@ def test_o3_a_start_of_the_formers_container_does_not_take_the_newcomers_port(
     alice, bob = people["alice"], people["bob"]
     alice.port, bob.port = 22031, 22032
     told = {"alice": (22041, {"memory": "1G"}), "bob": (22042, {"memory": "2G"})}
-    monkeypatch.setattr(container.portal, "fetch_values", lambda _, name: told[name])
-    delivery.set_keys(host, push)
+    monkeypatch.setattr(lifecycle.client, "fetch_values", lambda _, name: told[name])
+    set_keys.set_keys(host, push)
     said = io.StringIO()
     for user in (alice, bob):
-        container._refresh(host, user, Progress(said))
+        lifecycle._refresh(host, user, Progress(said))
     assert (alice.port, alice.limits) == (22031, {}) and "somebody else as alice" in said.getvalue()
     assert (bob.port, bob.limits) == (22042, {"memory": "2G"}), "staff may give a person another port"
 
 
 def test_without_a_word_of_whose_keys_they_are_nothing_is_applied(host: Host, people: dict[str, User]) -> None:
-    answer = delivery.set_keys(host, request(2, AFTER) | {"ids": {"bob": hosts.SUBUID}})
+    answer = set_keys.set_keys(host, request(2, AFTER) | {"ids": {"bob": hosts.SUBUID}})
     assert answer["users"]["alice"]["host"] == "failed" and "whose keys" in answer["users"]["alice"]["error"]
 
 
 @pytest.mark.parametrize("ids", [None, [], {"alice": "1"}, {"alice": True}, {"alice": -1}, {"alice": 2**32}], ids=str)
 def test_ids_that_make_no_sense_are_a_bad_request(host: Host, ids: object) -> None:
     with pytest.raises(BadRequest, match="ids"):
-        delivery.set_keys(host, request(2, AFTER) | {"ids": ids})
+        set_keys.set_keys(host, request(2, AFTER) | {"ids": ids})
 
 
 def test_an_older_portal_is_refused_in_clear_words(host: Host) -> None:
     with pytest.raises(BadRequest, match="update the portal"):
-        delivery.set_keys(host, request(2, AFTER) | {"version": 1})
+        set_keys.set_keys(host, request(2, AFTER) | {"version": 1})
 
 
 def test_what_was_applied_before_ids_were_told_goes_on_to_hold(host: Host, people: dict[str, User]) -> None:
@@ -127,6 +128,6 @@ def test_what_was_applied_before_ids_were_told_goes_on_to_hold(host: Host, peopl
     value = json.loads(path.read_text())
     del value["ids"]
     path.write_text(json.dumps(value))
-    assert delivery.current_keys(host, people["alice"]) == delivery.check_entries(BEFORE["alice"])
-    assert delivery.set_keys(host, changes(2, BEFORE, BEFORE | {"bob": [ed25519(4)]}))["ok"]
-    assert pushed.load(host).ids == {"bob": hosts.SUBUID}
+    assert set_keys.current_keys(host, people["alice"]) == set_keys.check_entries(BEFORE["alice"])
+    assert set_keys.set_keys(host, changes(2, BEFORE, BEFORE | {"bob": [ed25519(4)]}))["ok"]
+    assert applied_keys.load(host).ids == {"bob": hosts.SUBUID}

@@ -134,7 +134,7 @@ def forget(lab: Lab, name: str, server: str) -> None:
 
 
 def labhost(lab: Lab, server: str, call: str, name: str) -> Completed:
-    """`call` (as `container.rebuild` or `snapshot.make('x')`) for `name`, as sudo would let it run."""
+    """`call` (as `lifecycle.rebuild` or `snapshots.make('x')`) for `name`, as sudo would let it run."""
     return lab.servers[server].run(labhost_command(call, name), check=False)
 
 
@@ -143,11 +143,12 @@ def labhost_command(call: str, name: str) -> str:
     module, _, arguments = call.partition("(")
     program = (
         "import sys; sys.path.insert(0, '/usr/local/lib/lab-iam')\n"
-        f"from labhost import config, state, {module.partition('.')[0]}\n"
+        f"from labhost.container import {module.partition('.')[0]}\n"
+        "from labhost.host import config, user_state\n"
         "from labhost.errors import LabhostError\n"
-        "from labhost.progress import Progress\n"
+        "from labhost.system.progress import Progress\n"
         "host = config.load()\n"
-        f"try: {module}(host, state.load_user(host, '{name}'), Progress(sys.stdout), {arguments.rstrip(')')})\n"
+        f"try: {module}(host, user_state.load_user(host, '{name}'), Progress(sys.stdout), {arguments.rstrip(')')})\n"
         "except LabhostError as error: sys.exit(str(error))\n"
     )
     return f"python3 -c {shlex.quote(program)}"

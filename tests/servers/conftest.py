@@ -11,9 +11,10 @@ from pytest_django.fixtures import Settings
 
 from accounts.models import SSHKey, User
 from accounts.services.keys import add_keys
-from servers import sessions
 from servers.models import Server
-from servers.services import delivery, hosts, recording
+from servers.services import remote
+from servers.services.push import results, runner
+from servers.ssh import sessions
 from tests.accounts.keys import line
 from tests.servers.farm import ADDRESSES, Farm
 from tests.servers.silence import Silence
@@ -42,7 +43,7 @@ def farm(_farm: Farm, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> It
     """The running hosts, fresh; the portal enters them as the account that runs the tests."""
     _farm.reset()
     settings.IAM_KEY_FILE = _farm.iam_key
-    monkeypatch.setattr(hosts, "ACCOUNT", _farm.user)
+    monkeypatch.setattr(remote, "ACCOUNT", _farm.user)
     yield _farm
     sessions.pool().close()
 
@@ -50,8 +51,8 @@ def farm(_farm: Farm, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> It
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pause between pushes and no second try in a pass, for tests that are not about these."""
-    monkeypatch.setattr(delivery, "SPACING", delivery.SPACING * 0)
-    monkeypatch.setattr(recording, "BACKOFF_FIRST", 60.0)
+    monkeypatch.setattr(runner, "SPACING", runner.SPACING * 0)
+    monkeypatch.setattr(results, "BACKOFF_FIRST", 60.0)
 
 
 def make_server(farm: Farm, number: int = 0, name: str = "", **fields: object) -> Server:

@@ -9,8 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-from servers import hostkeys, iam_key
-from servers.dialing import Endpoint
+from servers.ssh import host_keys, portal_key
+from servers.ssh.dial import Endpoint
 
 DOOR = Path(__file__).with_name("host_door.py")
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +30,7 @@ class Farm:
         self.folder, self.port, self.addresses = folder, free_port(), addresses
         self.user = getpass.getuser()
         self.iam_key = folder / "iam_ed25519"
-        public = iam_key.create(self.iam_key)
+        public = portal_key.create(self.iam_key)
         (folder / "authorized_keys").write_text(f"restrict {public}\n")
         self.host_key = self._make_key("ed25519")
         self.rsa_host_key = self._make_key("rsa")
@@ -39,7 +39,7 @@ class Farm:
     def _make_key(self, kind: str) -> str:
         path = self.folder / f"host_{kind}"
         subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", str(path)], check=True)
-        return hostkeys.canonical(path.with_suffix(".pub").read_text())
+        return host_keys.canonical(path.with_suffix(".pub").read_text())
 
     def start(self) -> None:
         if os.geteuid() == 0:

@@ -23,7 +23,10 @@ def load() -> None:
 
 def labhost(folder: Path, verb: str) -> int:
     sys.path.insert(0, str(REPOSITORY / "hostscripts"))
-    from labhost import cli, config, delivery, session
+    from labhost import cli
+    from labhost.host import config
+    from labhost.keys import set_keys
+    from labhost.protocol import session
 
     values = {
         "portal.url": "http://127.0.0.1",
@@ -34,8 +37,8 @@ def labhost(folder: Path, verb: str) -> int:
     paths = config.Paths(state=folder / "state", home=folder / "home")
     host = config.Host(config.parse(values), paths)
     if verb == "set-keys":
-        memory = delivery.Memory()
-        return session.serve(0, lambda request: delivery.set_keys(host, request, memory))
+        memory = set_keys.Memory()
+        return session.serve(0, lambda request: set_keys.set_keys(host, request, memory))
     verbs = {
         "status": lambda _: cli.report(host),
         "register": lambda request: register(folder, request["user"]),

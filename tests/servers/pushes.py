@@ -9,8 +9,8 @@ from accounts.services import keys
 from servers import protocol
 from servers.models import Server, Sync
 from servers.protocol import Answer, UserResult
-from servers.services import recording
-from servers.services.recording import Claim, Outcome
+from servers.services.push import results
+from servers.services.push.results import Claim, Outcome
 
 GOOD = UserResult("written", "written")
 ACCOUNT = UserResult("written", "absent")
@@ -43,7 +43,7 @@ def answered(
         users=users,
         register=register,
     )
-    return recording.judge(begun.server, revision, digest, answer, whole=whole)
+    return results.judge(begun.server, revision, digest, answer, whole=whole)
 
 
 def push(
@@ -51,7 +51,7 @@ def push(
 ) -> Sync:
     """A push of what is current, answered and recorded."""
     begun = claim(server)
-    sync = recording.record(begun, answered(begun, users or {}, whole=whole, register=register))
+    sync = results.record(begun, answered(begun, users or {}, whole=whole, register=register))
     assert sync is not None
     server.refresh_from_db()
     return sync
@@ -60,7 +60,7 @@ def push(
 def fail(server: Server, words: str = "no route to host") -> Sync:
     """A push that reached nobody."""
     begun = claim(server)
-    sync = recording.record(begun, Outcome(Sync.State.FAILED, begun.sync.revision, error=f"{server.name}: {words}."))
+    sync = results.record(begun, Outcome(Sync.State.FAILED, begun.sync.revision, error=f"{server.name}: {words}."))
     assert sync is not None
     server.refresh_from_db()
     return sync

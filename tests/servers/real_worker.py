@@ -129,12 +129,14 @@ def main(options: list[str]) -> None:
     from django.core.management import execute_from_command_line
 
     django.setup()
-    from servers.services import delivery, hosts, recording, watchdog
+    from servers.services import remote
+    from servers.services.push import results, runner
+    from servers.services.worker import watchdog
 
-    hosts.ACCOUNT = getpass.getuser()
+    remote.ACCOUNT = getpass.getuser()
     watchdog.PAUSE = 0.02
-    delivery.SPACING /= 20
-    recording.BACKOFF_FIRST /= 10
+    runner.SPACING /= 20
+    results.BACKOFF_FIRST /= 10
     execute_from_command_line(["manage.py", "worker", *options])
 
 

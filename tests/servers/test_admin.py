@@ -9,9 +9,9 @@ from django.utils import timezone
 
 from accounts.models import AuditEvent, User
 from accounts.services.keys import add_keys
-from servers import hostkeys
 from servers.models import Container, Placement, Registration, Removal, Server, Sync
 from servers.protocol import UserResult
+from servers.ssh import host_keys
 from tests.accounts.keys import fingerprint, line
 from tests.servers.conftest import OTHER, PINNED, make_server, signed_in
 from tests.servers.farm import Farm
@@ -106,7 +106,7 @@ def test_the_connection_test_says_what_is_wrong(boss: Client, farm: Farm) -> Non
 
 def test_y5_a_new_host_key_is_accepted_after_both_fingerprints_were_shown(boss: Client, server: Server) -> None:
     Server.objects.update(offered_host_key=OTHER)
-    pinned, offered = hostkeys.fingerprint(PINNED), hostkeys.fingerprint(OTHER)
+    pinned, offered = host_keys.fingerprint(PINNED), host_keys.fingerprint(OTHER)
     page = act(boss, "accept_host_key", server)
     assert pinned in page and offered in page
     server.refresh_from_db()
@@ -118,7 +118,7 @@ def test_y5_a_new_host_key_is_accepted_after_both_fingerprints_were_shown(boss: 
 
 def test_y5_a_key_that_changed_again_in_between_is_not_accepted(boss: Client, server: Server) -> None:
     Server.objects.update(offered_host_key=OTHER)
-    shown = hostkeys.fingerprint(PINNED)
+    shown = host_keys.fingerprint(PINNED)
     page = act(boss, "accept_host_key", server, confirmed="yes", **{f"fingerprint-{server.pk}": shown})
     server.refresh_from_db()
     assert "another key now" in page and server.host_key == PINNED

@@ -8,8 +8,8 @@ from accounts.services import people
 from accounts.services.keys import add_keys, revoke_keys
 from servers.models import Server
 from servers.protocol import UserResult
-from servers.services import backlog
-from servers.services.backlog import Backlog
+from servers.services.status import backlog
+from servers.services.status.backlog import Backlog
 from tests.accounts.keys import line
 from tests.servers.conftest import PINNED
 from tests.servers.pushes import GOOD, fail, push

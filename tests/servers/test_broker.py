@@ -7,7 +7,7 @@ import pytest
 from django_q.conf import Conf
 from pytest_django.fixtures import Settings
 
-from servers import broker
+from servers.processes import broker
 from tests.servers.conftest import started
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -31,7 +31,7 @@ def waited(queue: broker.Broker) -> float:
 
 
 def test_django_q_itself_does_not_wait() -> None:
-    assert Conf.POLL == 0 and Conf.BROKER_CLASS == "servers.broker.Broker"
+    assert Conf.POLL == 0 and Conf.BROKER_CLASS == "servers.processes.broker.Broker"
 
 
 def test_an_order_rouses_the_one_who_waits(queue: broker.Broker) -> None:

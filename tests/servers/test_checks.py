@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pytest_django.fixtures import Settings
 
-from servers import iam_key
 from servers.checks import iam_key_is_usable
+from servers.ssh import portal_key
 
 
 def ids() -> list[str | None]:
@@ -20,7 +20,7 @@ def test_w001_there_is_no_key(settings: Settings, key_file: Path) -> None:
 
 def test_e002_others_can_read_the_key(settings: Settings, key_file: Path) -> None:
     settings.IAM_KEY_FILE = key_file
-    iam_key.create(key_file)
+    portal_key.create(key_file)
     key_file.chmod(0o640)
     assert ids() == ["servers.E002"]
 
@@ -34,7 +34,7 @@ def test_e003_the_file_is_no_key(settings: Settings, key_file: Path) -> None:
 
 def test_a_good_key_is_silent(settings: Settings, key_file: Path) -> None:
     settings.IAM_KEY_FILE = key_file
-    iam_key.create(key_file)
+    portal_key.create(key_file)
     assert ids() == []
 
 

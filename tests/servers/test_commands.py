@@ -14,10 +14,10 @@ from pytest_django.fixtures import Settings
 
 from accounts.models import AuditEvent, User
 from accounts.services.keys import add_keys
-from servers import hostkeys, iam_key
 from servers.management import terminal
 from servers.models import Registration, Server, Sync
-from servers.services import registration
+from servers.services.containers import jobs
+from servers.ssh import host_keys, portal_key
 from tests.accounts.keys import line
 from tests.servers.conftest import OTHER, make_server
 from tests.servers.farm import ADDRESSES, Farm
@@ -56,26 +56,26 @@ def answer(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 class TestCreateIamKey:
     def test_a_new_key_is_printed_and_noted(self, settings: Settings, key_file: Path) -> None:
         settings.IAM_KEY_FILE = key_file
-        assert run("create_iam_key").strip() == iam_key.public_line(key_file)
+        assert run("create_iam_key").strip() == portal_key.public_line(key_file)
         assert AuditEvent.objects.get(verb="portal.key_created").actor == terminal.ACTOR
 
     def test_an_existing_key_is_kept(self, settings: Settings, key_file: Path) -> None:
         settings.IAM_KEY_FILE = key_file
-        first = iam_key.create(key_file)
+        first = portal_key.create(key_file)
         assert refused("create_iam_key") == (1, f"{key_file} exists already: --force replaces it.")
         code, words = refused("create_iam_key", "--force")
-        assert code == 2 and "--yes" in words and iam_key.public_line(key_file) == first
+        assert code == 2 and "--yes" in words and portal_key.public_line(key_file) == first
         run("create_iam_key", "--force", "--yes")
-        assert iam_key.public_line(key_file) != first
+        assert portal_key.public_line(key_file) != first
 
     def test_a_no_at_the_terminal_changes_nothing(
         self, settings: Settings, key_file: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         settings.IAM_KEY_FILE = key_file
-        first = iam_key.create(key_file)
+        first = portal_key.create(key_file)
         answer(monkeypatch, "")
         assert refused("create_iam_key", "--force") == (1, "Nothing was changed.")
-        assert iam_key.public_line(key_file) == first
+        assert portal_key.public_line(key_file) == first
 
     def test_a_folder_that_cannot_be_written_is_one_line(self, settings: Settings) -> None:
         settings.IAM_KEY_FILE = Path("/proc/nowhere/key")
@@ -88,15 +88,15 @@ class TestAddServer:
 
     def test_with_yes_the_shown_key_is_pinned(self, farm: Farm) -> None:
         out = run(*self.words(farm, "--yes"))
-        assert hostkeys.fingerprint(farm.host_key) in out
+        assert host_keys.fingerprint(farm.host_key) in out
         assert Server.objects.get(name="gpu17").host_key == farm.host_key
 
     def test_with_the_right_fingerprint_nobody_is_asked(self, farm: Farm) -> None:
-        run(*self.words(farm, "--fingerprint", hostkeys.fingerprint(farm.host_key)))
+        run(*self.words(farm, "--fingerprint", host_keys.fingerprint(farm.host_key)))
         assert Server.objects.get().host_key == farm.host_key
 
     def test_y5_with_another_fingerprint_nothing_is_added(self, farm: Farm) -> None:
-        code, words = refused(*self.words(farm, "--fingerprint", hostkeys.fingerprint(OTHER)))
+        code, words = refused(*self.words(farm, "--fingerprint", host_keys.fingerprint(OTHER)))
         assert code == 1 and "nothing was added" in words and not Server.objects.exists()
 
     def test_without_a_terminal_nobody_is_asked(self, farm: Farm) -> None:
@@ -186,14 +186,14 @@ class TestRegisterContainer:
     def test_the_workers_progress_is_followed(
         self, gpu17: Server, alice: User, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real = registration.request
+        real = jobs.request
 
         def taken_by_the_worker(**words: Any) -> Registration:
             order = real(**words)
-            registration.run()
+            jobs.run()
             return order
 
-        monkeypatch.setattr(registration, "request", taken_by_the_worker)
+        monkeypatch.setattr(jobs, "request", taken_by_the_worker)
         assert "[3/3] clone" in run("register_container", "gpu17", "alice")
 
 

@@ -14,10 +14,13 @@ from accounts import directory
 from accounts.models import AuditEvent, SSHKey, User
 from accounts.services import keys
 from accounts.services.keys import add_keys, current_revision, revoke_key
-from servers import holders, iam_key, tasks
-from servers.dialing import RemoteError
+from servers import tasks
 from servers.models import Container, Server, Sync
-from servers.services import delivery, hosts, recording
+from servers.processes import lease_holder
+from servers.services import remote
+from servers.services.push import results, runner
+from servers.ssh import portal_key
+from servers.ssh.dial import RemoteError
 from tests.accounts.keys import line
 from tests.servers.conftest import OTHER, make_server, started
 from tests.servers.farm import ADDRESSES, Farm
@@ -30,7 +33,7 @@ def give_key(user: User, number: int = 0) -> SSHKey:
 
 
 def converge() -> list[Sync]:
-    return delivery.converge(actor="test")
+    return runner.converge(actor="test")
 
 
 def key_body(number: int = 0) -> str:
@@ -58,7 +61,7 @@ def test_contract_the_digest_is_the_one_that_labhost_reports(farm: Farm, gpu17: 
     give_key(alice)
     converge()
     gpu17.refresh_from_db()
-    status = hosts.status(gpu17)
+    status = remote.status(gpu17)
     assert (status.revision, status.digest) == (gpu17.applied_revision, gpu17.applied_digest)
 
 
@@ -88,8 +91,8 @@ def test_a_pass_without_change_connects_to_nobody(farm: Farm, gpu17: Server, ali
 def test_an_ordered_push_is_made_although_nothing_changed(farm: Farm, gpu17: Server, alice: User) -> None:
     give_key(alice)
     converge()
-    first = delivery.request_push(actor="warden", servers=[gpu17])
-    assert delivery.request_push(actor="warden", servers=[gpu17]) == first, "one order is enough"
+    first = runner.request_push(actor="warden", servers=[gpu17])
+    assert runner.request_push(actor="warden", servers=[gpu17]) == first, "one order is enough"
     (sync,) = converge()
     assert (sync.pk, sync.state, sync.trigger) == (first[0].pk, "succeeded", "warden")
     assert AuditEvent.objects.filter(verb="server.push_requested", actor="warden").count() == 1
@@ -99,7 +102,7 @@ def test_a_disabled_server_gets_nothing(farm: Farm, gpu17: Server, alice: User) 
     Server.objects.update(enabled=False)
     gpu17.refresh_from_db()
     give_key(alice)
-    assert delivery.request_push(actor="warden", servers=[gpu17]) == [] and converge() == []
+    assert runner.request_push(actor="warden", servers=[gpu17]) == [] and converge() == []
     assert farm.commands() == []
 
 
@@ -129,8 +132,8 @@ def test_y1_three_dead_of_20_servers_delay_nobody(farm: Farm, alice: User, black
 def test_y1_a_server_that_is_down_is_tried_again_and_served_when_it_returns(
     farm: Farm, gpu17: Server, alice: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recording, "BACKOFF_FIRST", 0.7)
-    monkeypatch.setattr(delivery, "QUICK_RETRY", timedelta(seconds=2))
+    monkeypatch.setattr(results, "BACKOFF_FIRST", 0.7)
+    monkeypatch.setattr(runner, "QUICK_RETRY", timedelta(seconds=2))
     Server.objects.update(address="127.0.0.99")
     give_key(alice)
     failed = converge()
@@ -150,7 +153,7 @@ def test_y1_a_server_that_is_down_is_tried_again_and_served_when_it_returns(
 def test_y2_a_server_that_never_answers_is_given_up_and_the_others_are_served_meanwhile(
     farm: Farm, gpu17: Server, alice: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery, "SERVER_SECONDS", 3.0)
+    monkeypatch.setattr(runner, "SERVER_SECONDS", 3.0)
     other = make_server(farm, 1)
     farm.behave(ADDRESSES[0], "mute")
     give_key(alice)
@@ -162,7 +165,7 @@ def test_y2_a_server_that_never_answers_is_given_up_and_the_others_are_served_me
 
 
 def test_y2_a_dozen_servers_that_hang_hold_up_nobody(farm: Farm, alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "SERVER_SECONDS", 6.0)
+    monkeypatch.setattr(runner, "SERVER_SECONDS", 6.0)
     for number in range(12):
         make_server(farm, number, f"a-hangs{number}")
         farm.behave(ADDRESSES[number], "mute")
@@ -268,7 +271,7 @@ def test_y8_one_bad_entry_is_that_persons_only_and_is_tried_again(
 def test_y9_a_burst_of_edits_is_few_pushes_and_the_last_state_wins(
     farm: Farm, gpu17: Server, alice: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery, "SPACING", timedelta(seconds=1))
+    monkeypatch.setattr(runner, "SPACING", timedelta(seconds=1))
     edits = 30
 
     def converge_three_times() -> None:
@@ -299,12 +302,12 @@ def _flip(user: User, number: int) -> None:
 
 def test_y3_a_push_whose_worker_died_is_closed_and_made_again(farm: Farm, gpu17: Server, alice: User) -> None:
     give_key(alice)
-    (claim,) = delivery._claim("test", None, 10)
+    (claim,) = runner._claim("test", None, 10)
     assert claim.attempts == 1
-    assert delivery._claim("test", None, 10) == [], "two workers at one server"
-    assert delivery.recover() == 0, "it may still be alive"
+    assert runner._claim("test", None, 10) == [], "two workers at one server"
+    assert runner.recover() == 0, "it may still be alive"
     Server.objects.update(lease_until=timezone.now() - timedelta(seconds=1), next_attempt=timezone.now())
-    assert delivery.recover() == 1
+    assert runner.recover() == 1
     claim.sync.refresh_from_db()
     assert claim.sync.state == "failed" and claim.sync.finished_at
     (sync,) = converge()
@@ -314,9 +317,9 @@ def test_y3_a_push_whose_worker_died_is_closed_and_made_again(farm: Farm, gpu17:
 def test_y3_many_dead_workers_do_not_make_a_server_wait_for_minutes(gpu17: Server, alice: User) -> None:
     give_key(alice)
     Server.objects.update(attempts=20)
-    (_,) = delivery._claim("test", None, 10)
-    Server.objects.update(lease_holder=f"{holders.me()}1")  # this process's number, of an earlier process
-    assert delivery.recover() == 1
+    (_,) = runner._claim("test", None, 10)
+    Server.objects.update(lease_holder=f"{lease_holder.me()}1")  # this process's number, of an earlier process
+    assert runner.recover() == 1
     gpu17.refresh_from_db()
     assert gpu17.lease_until is None and gpu17.next_attempt is not None
     assert timedelta(seconds=1) < gpu17.next_attempt - timezone.now() <= timedelta(seconds=10)
@@ -324,10 +327,10 @@ def test_y3_many_dead_workers_do_not_make_a_server_wait_for_minutes(gpu17: Serve
 
 def test_y3_a_worker_that_comes_back_too_late_writes_nothing_down(farm: Farm, gpu17: Server, alice: User) -> None:
     give_key(alice)
-    (late,) = delivery._claim("test", None, 10)
+    (late,) = runner._claim("test", None, 10)
     Server.objects.update(lease_until=timezone.now() - timedelta(seconds=1), next_attempt=timezone.now())
     converge()
-    assert recording.record(late, recording.failure(1, RemoteError("timeout", "late"))) is None
+    assert results.record(late, results.failure(1, RemoteError("timeout", "late"))) is None
     gpu17.refresh_from_db()
     assert gpu17.applied_revision == 1 and gpu17.last_error == ""
 
@@ -346,7 +349,7 @@ def test_containers_are_what_the_server_says(farm: Farm, gpu17: Server, alice: U
     users.mkdir()
     for name in ("alice", "stranger"):
         (users / f"{name}.json").write_text(f'{{"name": "{name}", "address": "10.0.3.160", "port": 22000}}')
-    delivery.request_push(actor="test", servers=[gpu17])
+    runner.request_push(actor="test", servers=[gpu17])
     (sync,) = converge()
     assert sync.state == "succeeded"
     (row,) = Container.objects.all()
@@ -361,10 +364,10 @@ def test_the_portal_without_a_key_says_what_to_do(farm: Farm, gpu17: Server, ali
 
 
 def test_old_pushes_are_forgotten(gpu17: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording, "KEPT_SYNCS", 3)
+    monkeypatch.setattr(results, "KEPT_SYNCS", 3)
     now = timezone.now()
     rows = [Sync.objects.create(server=gpu17, state="succeeded", finished_at=now) for _ in range(5)]
-    recording.prune(gpu17)
+    results.prune(gpu17)
     assert list(Sync.objects.order_by("pk")) == rows[2:]
 
 
@@ -379,7 +382,7 @@ def test_a_server_that_refuses_the_portals_key_says_what_to_do(
     farm: Farm, gpu17: Server, alice: User, settings: Settings
 ) -> None:
     settings.IAM_KEY_FILE = farm.folder / "fresh_key"
-    iam_key.create(settings.IAM_KEY_FILE)
+    portal_key.create(settings.IAM_KEY_FILE)
     give_key(alice)
     (sync,) = converge()
     assert sync.state == "failed" and "deploy_server gpu17" in sync.error
@@ -392,10 +395,10 @@ def test_a_key_that_was_no_key_is_one_as_soon_as_it_is_put_right(farm: Farm, gpu
         path.write_bytes(b"no key")
         os.utime(path, (1, 1))  # as after restoring it with its times
         with pytest.raises(RemoteError, match="is not an SSH key"):
-            hosts.status(gpu17)
+            remote.status(gpu17)
         path.write_bytes(good)
         os.utime(path, (1, 1))
-        assert hosts.status(gpu17).ok
+        assert remote.status(gpu17).ok
     path.unlink()
     with pytest.raises(RemoteError, match="create_iam_key"):
-        hosts.status(gpu17)
+        remote.status(gpu17)

@@ -10,10 +10,11 @@ from django_q.models import OrmQ
 from accounts.models import SSHKey, User
 from accounts.services import numbers, people
 from accounts.services.keys import add_keys, revoke_key
-from servers import protocol, sessions
+from servers import protocol
 from servers.models import Container, Server, Sync
-from servers.services import delivery
-from servers.services.payloads import Payloads
+from servers.services.push import runner
+from servers.services.push.payloads import Payloads
+from servers.ssh import sessions
 from tests.accounts.keys import line
 from tests.servers.conftest import make_server
 from tests.servers.farm import ADDRESSES, Farm
@@ -156,7 +157,7 @@ def test_an_ordered_push_holds_everybody_and_writes_nothing(
     converge()
     folder = farm.folder / ADDRESSES[0]
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    delivery.request_push(actor="warden", servers=[gpu17])
+    runner.request_push(actor="warden", servers=[gpu17])
     (sync,) = converge()
     assert sync.state == "succeeded" and b'"users"' in sent[-1]
     kept = {path for path in before if path.name in ("keys.json", "authorized_keys")}

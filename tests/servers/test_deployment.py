@@ -11,10 +11,10 @@ from django.conf import settings as django_settings
 from pytest_django.fixtures import Settings
 
 from accounts.models import AuditEvent
-from servers import iam_key
 from servers.models import Server, Sync
-from servers.remote import Login
-from servers.services.deployment import DeploymentFailed, Plan, deploy, pack
+from servers.services.fleet.deployment import DeploymentFailed, Plan, deploy, pack
+from servers.ssh import portal_key
+from servers.ssh.host import Login
 from tests.servers.conftest import make_server
 from tests.servers.farm import ADDRESSES, Farm
 
@@ -69,7 +69,7 @@ class TestAsRoot:
             "--portal": "http://iam.mylab.com",
             "--name": "gpu17",
             "--address": ADDRESSES[0],
-            "--iam-key": iam_key.public_line(farm.iam_key),
+            "--iam-key": portal_key.public_line(farm.iam_key),
             "--ports": "22000-29999",
             "--subuids": "1000000000-2147483647",
             "--driver": "bind",

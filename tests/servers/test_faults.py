@@ -10,9 +10,10 @@ from django.utils import timezone
 
 from accounts.models import User
 from accounts.services import keys
-from servers.dialing import RemoteError
 from servers.models import Server, Sync
-from servers.services import delivery, hosts
+from servers.services import remote
+from servers.services.push import runner
+from servers.ssh.dial import RemoteError
 from tests.servers.conftest import make_server
 from tests.servers.farm import ADDRESSES, Farm
 from tests.servers.keyfile import Watcher, expected, new_key
@@ -31,14 +32,14 @@ def proxy(farm: Farm) -> Iterator[Proxy]:
 @pytest.fixture
 def servers(farm: Farm, proxy: Proxy, transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> list[Server]:
     """gpu17 is behind the proxy, gpu18 is not."""
-    monkeypatch.setattr(delivery, "SERVER_SECONDS", GRACE)
+    monkeypatch.setattr(runner, "SERVER_SECONDS", GRACE)
     bad = make_server(farm, 0, address=proxy.address[0], ssh_port=proxy.address[1])
     return [bad, make_server(farm, 1)]
 
 
 def push() -> dict[str, Sync]:
     Server.objects.update(next_attempt=timezone.now())
-    return {sync.server.name: sync for sync in delivery.converge(actor="test")}
+    return {sync.server.name: sync for sync in runner.converge(actor="test")}
 
 
 def test_the_proxy_passes_everything_on_in_good_weather(
@@ -101,7 +102,7 @@ def test_y2_a_slow_network_is_waited_for_and_delays_nobody(
     weather: dict[str, float],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(delivery, "SERVER_SECONDS", 30.0)
+    monkeypatch.setattr(runner, "SERVER_SECONDS", 30.0)
     proxy.becomes(**weather)
     new_key(alice)
     done = push()
@@ -118,7 +119,7 @@ def test_y2_a_connection_that_breaks_while_much_is_sent_is_one_error_and_no_trac
     farm.behave(ADDRESSES[0], "mute")
     for limit in range(200_000, 600_000, 50_000):
         proxy.becomes(**{kind: limit})
-        with pytest.raises(RemoteError, match="gpu17: "), hosts.connect(servers[0], seconds=10) as host:
+        with pytest.raises(RemoteError, match="gpu17: "), remote.connect(servers[0], seconds=10) as host:
             host.run("set-keys", [bytes(1_000_000) for _ in range(8)])
 
 

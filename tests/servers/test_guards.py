@@ -12,7 +12,7 @@ from accounts.services import keys, numbers, people
 from accounts.services.keys import add_keys, revoke_keys
 from servers import protocol
 from servers.models import KeySet, Removal, Server, Sync
-from servers.services import delivery, guards
+from servers.services.push import guard, runner
 from tests.accounts.keys import line
 from tests.servers.conftest import make_server, signed_in
 from tests.servers.farm import ADDRESSES, Farm
@@ -50,7 +50,7 @@ def boss(staff: User) -> Client:
 
 def converge() -> list[Sync]:
     Server.objects.update(next_attempt=timezone.now())
-    return delivery.converge(actor="test")
+    return runner.converge(actor="test")
 
 
 def remove(*users: User) -> None:
@@ -137,8 +137,8 @@ def test_without_a_record_of_what_it_holds_the_history_of_the_keys_decides(
     farm: Farm, gpu17: Server, crowd: list[User]
 ) -> None:
     KeySet.objects.all().delete()
-    guards._difference.cache_clear()
-    guards._load.cache_clear()
+    guard._difference.cache_clear()
+    guard._load.cache_clear()
     remove(*crowd[:5])
     assert converge()[0].state == "failed" and lines(farm) == CROWD
 
@@ -209,7 +209,7 @@ def test_only_staff_may_confirm(gpu17: Server, crowd: list[User]) -> None:
 def test_sets_that_nobody_holds_are_forgotten(gpu17: Server, crowd: list[User]) -> None:
     for number in range(20, 28):
         state = keys.current_state()
-        guards.remember(100 + number, f"{number}" * 32, protocol.plain(state.users))
-    guards.forget()
-    assert KeySet.objects.count() == 1 + guards.KEPT_SETS
+        guard.remember(100 + number, f"{number}" * 32, protocol.plain(state.users))
+    guard.forget()
+    assert KeySet.objects.count() == 1 + guard.KEPT_SETS
     assert KeySet.objects.filter(digest=gpu17.applied_digest).exists(), "what a server holds is kept"

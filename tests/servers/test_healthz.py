@@ -7,13 +7,13 @@ from django.test import Client
 from django.utils import timezone
 
 from servers.models import Server, Worker
-from servers.services import worker
+from servers.services.worker import heartbeat
 
 pytestmark = pytest.mark.django_db
 
 
 def test_well_while_the_worker_was_seen_lately(client: Client) -> None:
-    worker.alive()
+    heartbeat.alive()
     answer = client.get("/healthz")
     assert answer.status_code == 200
     body = answer.json()
@@ -30,7 +30,7 @@ def test_well_while_the_worker_was_seen_lately(client: Client) -> None:
 def test_a_server_that_is_behind_is_told_in_seconds_and_is_no_fault_of_the_portals(
     client: Client, server: Server
 ) -> None:
-    worker.alive()
+    heartbeat.alive()
     Server.objects.update(behind_since=timezone.now() - timedelta(seconds=90))
     answer = client.get("/healthz")
     assert answer.status_code == 200 and answer.json()["servers_behind"] == 1
@@ -50,6 +50,6 @@ def test_not_well_when_the_worker_is_silent(client: Client) -> None:
 
 
 def test_not_well_without_the_database_and_no_word_of_why(client: Client) -> None:
-    with patch.object(worker, "silence", side_effect=DatabaseError("password=secret")):
+    with patch.object(heartbeat, "silence", side_effect=DatabaseError("password=secret")):
         answer = client.get("/healthz")
     assert answer.status_code == 503 and b"secret" not in answer.content

@@ -3,9 +3,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from servers import holders
+from servers.processes import lease_holder
 
-CODE = "from servers import holders; print(holders.me(), flush=True); input()"
+CODE = "from servers.processes import lease_holder; print(lease_holder.me(), flush=True); input()"
 
 
 def test_a_living_process_is_not_gone_and_a_dead_one_is() -> None:
@@ -15,20 +15,20 @@ def test_a_living_process_is_not_gone_and_a_dead_one_is() -> None:
     )  # fmt: skip
     assert other.stdout is not None
     name = other.stdout.readline().strip()
-    assert name != holders.me() and len(name) <= 64
-    assert not holders.is_gone(name) and not holders.is_gone(holders.me())
+    assert name != lease_holder.me() and len(name) <= 64
+    assert not lease_holder.is_gone(name) and not lease_holder.is_gone(lease_holder.me())
     other.kill()
     os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
-    assert holders.is_gone(name), "what is left of it is not alive"
+    assert lease_holder.is_gone(name), "what is left of it is not alive"
     other.communicate()
-    assert holders.is_gone(name)
+    assert lease_holder.is_gone(name)
 
 
 def test_a_process_id_that_was_given_again_is_another_process() -> None:
-    assert holders.is_gone(f"{holders.me()}1")
+    assert lease_holder.is_gone(f"{lease_holder.me()}1")
 
 
 def test_of_another_machine_and_of_nobody_nothing_is_known() -> None:
-    world, pid, started = holders.me().rsplit(":", 2)
-    assert not holders.is_gone(f"0{world}:{pid}:{started}1")
-    assert not holders.is_gone("") and not holders.is_gone("::") and not holders.is_gone(f"{world}:x:1")
+    world, pid, started = lease_holder.me().rsplit(":", 2)
+    assert not lease_holder.is_gone(f"0{world}:{pid}:{started}1")
+    assert not lease_holder.is_gone("") and not lease_holder.is_gone("::") and not lease_holder.is_gone(f"{world}:x:1")

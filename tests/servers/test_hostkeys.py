@@ -2,23 +2,23 @@ import subprocess
 
 import pytest
 
-from servers import hostkeys
+from servers.ssh import host_keys
 from tests.accounts.keys import line
 
 
 def test_the_fingerprint_is_the_one_of_ssh_keygen() -> None:
     public = line(comment="root@gpu17")
     said = subprocess.run(["ssh-keygen", "-lf", "-"], input=public, capture_output=True, text=True, check=True)
-    assert hostkeys.fingerprint(hostkeys.canonical(public)) == said.stdout.split()[1]
+    assert host_keys.fingerprint(host_keys.canonical(public)) == said.stdout.split()[1]
 
 
 def test_comment_and_spaces_are_dropped() -> None:
     key_type, blob, _ = line().split()
-    assert hostkeys.canonical(f"  {key_type}  {blob}\troot@gpu17\n") == f"{key_type} {blob}"
+    assert host_keys.canonical(f"  {key_type}  {blob}\troot@gpu17\n") == f"{key_type} {blob}"
 
 
 def test_no_key_has_no_fingerprint() -> None:
-    assert hostkeys.fingerprint("") == ""
+    assert host_keys.fingerprint("") == ""
 
 
 @pytest.mark.parametrize(
@@ -28,4 +28,4 @@ def test_no_key_has_no_fingerprint() -> None:
 )
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not an SSH host key"):
-        hostkeys.canonical(text)
+        host_keys.canonical(text)

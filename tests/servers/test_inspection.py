@@ -8,7 +8,8 @@ from accounts.models import User
 from accounts.services.keys import add_keys
 from servers import tasks
 from servers.models import Container, Server, Sync
-from servers.services import delivery, inspection
+from servers.services.fleet import inspection
+from servers.services.push import runner
 from tests.accounts.keys import line
 from tests.servers.conftest import OTHER, make_server
 from tests.servers.farm import ADDRESSES, Farm
@@ -21,7 +22,7 @@ def quiet(farm: Farm, alice: User) -> Server:
     """A server that has the keys, and was not heard of for two hours."""
     server = make_server(farm)
     add_keys(actor="alice", user=alice, pasted=line())
-    delivery.converge(actor="test")
+    runner.converge(actor="test")
     assert not inspection.is_due(), "a push tells the same"
     Server.objects.update(inspected_at=timezone.now() - timedelta(hours=2))
     return server

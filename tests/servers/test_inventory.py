@@ -2,11 +2,11 @@ import pytest
 from django.db import IntegrityError, transaction
 
 from accounts.models import AuditEvent
-from servers import hostkeys
-from servers.dialing import RemoteError
 from servers.models import Server
-from servers.services import inventory, probe
-from servers.services.inventory import ServerRefused
+from servers.services.fleet import probe, servers
+from servers.services.fleet.servers import ServerRefused
+from servers.ssh import host_keys
+from servers.ssh.dial import RemoteError
 from tests.servers.conftest import OTHER, PINNED, make_server
 from tests.servers.farm import ADDRESSES, Farm
 
@@ -14,27 +14,27 @@ pytestmark = pytest.mark.django_db
 
 
 def test_a_new_server_has_a_canonical_address_and_a_pinned_key() -> None:
-    server = inventory.add(actor="warden", name="gpu17", address="GPU17.lab", host_key=f"{PINNED} root@gpu17")
+    server = servers.add(actor="warden", name="gpu17", address="GPU17.lab", host_key=f"{PINNED} root@gpu17")
     assert (server.address, server.host_key, server.enabled) == ("gpu17.lab", PINNED, True)
     event = AuditEvent.objects.get(verb="server.added")
-    assert event.actor == "warden" and event.detail["fingerprint"] == hostkeys.fingerprint(PINNED)
+    assert event.actor == "warden" and event.detail["fingerprint"] == host_keys.fingerprint(PINNED)
 
 
 @pytest.mark.parametrize("name", ["", "GPU17", "gpu 17", "-rf", "gpu17-manage", "x" * 64, "gpu17\nHost *", "gpu17\n"])
 def test_a_name_that_is_no_host_name_is_refused(name: str) -> None:
     with pytest.raises(ServerRefused):
-        inventory.add(actor="warden", name=name, address="172.16.2.17", host_key=PINNED)
+        servers.add(actor="warden", name=name, address="172.16.2.17", host_key=PINNED)
 
 
 @pytest.mark.parametrize("address", ["", "a b", "-x", "10.0.0.1\nProxyCommand id", "a;b", "%h", "10.0.0.1\n"])
 def test_an_address_that_could_not_stand_in_an_ssh_config_is_refused(address: str) -> None:
     with pytest.raises(ServerRefused):
-        inventory.add(actor="warden", name="gpu17", address=address, host_key=PINNED)
+        servers.add(actor="warden", name="gpu17", address=address, host_key=PINNED)
 
 
 def test_two_servers_cannot_share_an_address(server: Server) -> None:
     with pytest.raises(ServerRefused, match="has this address"):
-        inventory.add(actor="warden", name="gpu18", address=server.address, host_key=PINNED)
+        servers.add(actor="warden", name="gpu18", address=server.address, host_key=PINNED)
 
 
 @pytest.mark.parametrize("fields", [{"name": "gpu17-manage"}, {"address": "a b"}, {"ssh_port": 0}])
@@ -44,25 +44,25 @@ def test_the_database_itself_refuses_bad_rows(server: Server, fields: dict[str, 
 
 
 def test_y5_an_offered_key_is_accepted_only_as_it_was_shown(server: Server) -> None:
-    inventory.note_offered_key(actor="worker", server=server, offered=OTHER)
+    servers.note_offered_key(actor="worker", server=server, offered=OTHER)
     with pytest.raises(ServerRefused, match="another key"):
-        inventory.accept_offered_key(actor="warden", server=server, fingerprint=hostkeys.fingerprint(PINNED))
-    inventory.accept_offered_key(actor="warden", server=server, fingerprint=hostkeys.fingerprint(OTHER))
+        servers.accept_offered_key(actor="warden", server=server, fingerprint=host_keys.fingerprint(PINNED))
+    servers.accept_offered_key(actor="warden", server=server, fingerprint=host_keys.fingerprint(OTHER))
     server.refresh_from_db()
     assert (server.host_key, server.offered_host_key) == (OTHER, "")
     event = AuditEvent.objects.get(verb="server.host_key_pinned")
-    assert event.detail == {"before": hostkeys.fingerprint(PINNED), "now": hostkeys.fingerprint(OTHER)}
+    assert event.detail == {"before": host_keys.fingerprint(PINNED), "now": host_keys.fingerprint(OTHER)}
 
 
 def test_taking_out_of_service_is_noted_once(server: Server) -> None:
-    assert inventory.set_enabled(actor="warden", server=server, enabled=False)
-    assert not inventory.set_enabled(actor="warden", server=server, enabled=False)
+    assert servers.set_enabled(actor="warden", server=server, enabled=False)
+    assert not servers.set_enabled(actor="warden", server=server, enabled=False)
     assert AuditEvent.objects.filter(verb="server.disabled").count() == 1
 
 
 def test_back_in_service_it_is_tried_at_once(server: Server) -> None:
-    inventory.set_enabled(actor="warden", server=server, enabled=False)
-    inventory.set_enabled(actor="warden", server=server, enabled=True)
+    servers.set_enabled(actor="warden", server=server, enabled=False)
+    servers.set_enabled(actor="warden", server=server, enabled=True)
     server.refresh_from_db()
     assert server.enabled and server.next_attempt
 

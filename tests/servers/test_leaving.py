@@ -6,7 +6,7 @@ from accounts.directory import Person
 from accounts.models import User
 from accounts.services import keys, people
 from servers.models import Container, Server
-from servers.services import delivery
+from servers.services.push import runner
 from tests.servers.conftest import give_key, make_server
 from tests.servers.farm import ADDRESSES, Farm
 from tests.servers.keyfile import expected
@@ -15,8 +15,8 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 
 
 def push(server: Server) -> None:
-    delivery.request_push(actor="test", servers=[server])
-    assert {sync.state for sync in delivery.converge(actor="test")} == {"succeeded"}
+    runner.request_push(actor="test", servers=[server])
+    assert {sync.state for sync in runner.converge(actor="test")} == {"succeeded"}
 
 
 def test_o3_a_name_given_to_a_new_person_inherits_no_key_no_number_and_no_container(farm: Farm, alice: User) -> None:

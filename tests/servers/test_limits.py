@@ -11,7 +11,7 @@ from django.test import Client
 
 from accounts.models import AuditEvent, User
 from servers.models import Limits, Server
-from servers.services import limits
+from servers.services.containers import limits
 from tests.servers.conftest import signed_in
 
 pytestmark = pytest.mark.django_db
@@ -44,7 +44,7 @@ def test_the_host_program_understands_what_it_is_told(
 ) -> None:
     """The contract: the text of this side, read by the other."""
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "hostscripts"))
-    from labhost import limits as there
+    from labhost.host import limits as there
 
     assert there.parse(told(alice, server)) == {}
     Limits.objects.create(memory=1, cpus=Decimal("0.1"), processes=64, gpus=",".join(map(str, range(64))), disk=1)

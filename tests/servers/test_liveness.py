@@ -13,8 +13,9 @@ from accounts.services import audit, keys, numbers, people, revision
 from accounts.services.keys import add_keys, revoke_key
 from servers.models import Confirmation, Placement, Server, Worker
 from servers.protocol import UserResult
-from servers.services import liveness, overview, placements, recording
-from servers.services.liveness import OnServer
+from servers.services.push import results
+from servers.services.status import key_status, overview, placements
+from servers.services.status.key_status import OnServer
 from tests.accounts.keys import line
 from tests.servers.conftest import PINNED
 from tests.servers.pushes import GOOD, NOWHERE, answered, claim, fail, push
@@ -30,7 +31,7 @@ def give_key(user: User, number: int = 0) -> SSHKey:
 
 def on(key: SSHKey, server: Server) -> OnServer:
     key = SSHKey.objects.select_related("user").get(pk=key.pk)
-    (status,) = liveness.status_of([key])
+    (status,) = key_status.status_of([key])
     return next(one for one in status.servers if one.server.pk == server.pk)
 
 
@@ -65,7 +66,7 @@ def test_a_push_in_flight_makes_nothing_live_that_came_after_it(server: Server, 
     late = give_key(alice, 2)
     assert on(first, server).state == on(late, server).state == "waiting"
     assert on(first, server).reason == "it is being told now"
-    recording.record(begun, outcome)
+    results.record(begun, outcome)
     assert on(first, server).state == "live" and on(late, server).state == "waiting"
 
 
@@ -73,7 +74,7 @@ def test_an_answer_that_comes_after_the_claim_ran_out_makes_nothing_live(server:
     key = give_key(alice)
     begun = claim(server)
     Server.objects.update(lease_until=timezone.now() + timedelta(minutes=5))  # somebody else's now
-    assert recording.record(begun, answered(begun, {"alice": GOOD})) is None
+    assert results.record(begun, answered(begun, {"alice": GOOD})) is None
     assert on(key, server).state == "waiting" and not Confirmation.objects.exists()
 
 
@@ -90,10 +91,10 @@ def test_y1_a_server_that_is_down_says_why_since_when_and_until_when(
     assert one.next_try == server.next_attempt
     assert one.words.startswith("gpu17: no route to host, since ") and ", next try " in one.words
     assert on(key, gpu18).state == "live"
-    (status,) = liveness.status_of([SSHKey.objects.select_related("user").get()])
+    (status,) = key_status.status_of([SSHKey.objects.select_related("user").get()])
     assert status.words == "live on 1 of 2 servers"
     push(server, {"alice": GOOD})
-    (status,) = liveness.status_of([SSHKey.objects.select_related("user").get()])
+    (status,) = key_status.status_of([SSHKey.objects.select_related("user").get()])
     assert status.words == "live on 2 of 2 servers" and not status.open
 
 
@@ -229,8 +230,8 @@ def test_a_key_that_waited_for_a_port_is_live_only_with_it(server: Server, staff
 def test_a_server_that_has_lost_its_keys_is_no_longer_believed(server: Server, alice: User) -> None:
     key = give_key(alice)
     push(server, {"alice": GOOD})
-    status = recording.Answer(ok=True, revision=0, digest="")
-    recording.note_status(server, status)
+    status = results.Answer(ok=True, revision=0, digest="")
+    results.note_status(server, status)
     server.refresh_from_db()
     assert on(key, server).state == "waiting" and server.next_attempt and not Confirmation.objects.exists()
 
@@ -250,7 +251,7 @@ def test_it_costs_the_same_for_many_keys_and_servers(
         give_key(alice if number % 2 else bob, number)
     rows = list(SSHKey.objects.select_related("user"))
     with django_assert_max_num_queries(9):
-        found = liveness.status_of(rows)
+        found = key_status.status_of(rows)
     assert len(found) == 6 and all(status.total == 21 for status in found)
 
 
@@ -321,12 +322,10 @@ def _walk(steps: list[str], server: Server, alice: User) -> None:
             if not host.is_broken:
                 host.holds = set(SSHKey.objects.filter(user=alice, blob__in=wanted).values_list("pk", flat=True))
         elif step == "record" and begun is not None and answer is not None:
-            recording.record(begun, answer)
+            results.record(begun, answer)
             begun = answer = None
         elif step == "lose" and begun is not None:
-            recording.record(
-                begun, recording.Outcome(recording.Sync.State.FAILED, begun.sync.revision, error="gpu17: cut.")
-            )
+            results.record(begun, results.Outcome(results.Sync.State.FAILED, begun.sync.revision, error="gpu17: cut."))
             begun = answer = None
         elif step in ("break", "mend"):
             host.is_broken = step == "break"
@@ -335,7 +334,7 @@ def _walk(steps: list[str], server: Server, alice: User) -> None:
 
 def _check(host: Host, server: Server, alice: User) -> None:
     rows = list(SSHKey.objects.filter(user=alice).select_related("user"))
-    for status in liveness.status_of(rows):
+    for status in key_status.status_of(rows):
         (one,) = status.servers
         place = one.places[0]
         if place.state == "live":

@@ -6,7 +6,8 @@ from django.utils import timezone
 from accounts.models import SSHKey, User
 from accounts.services.keys import add_keys, revoke_key
 from servers.models import Server
-from servers.services import delivery, liveness
+from servers.services.push import runner
+from servers.services.status import key_status
 from tests.accounts.keys import line
 from tests.servers.conftest import make_server
 from tests.servers.farm import ADDRESSES, Farm
@@ -16,7 +17,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 
 def said(key: SSHKey) -> dict[str, str]:
     """The state of the key on each server."""
-    (status,) = liveness.status_of([SSHKey.objects.select_related("user").get(pk=key.pk)])
+    (status,) = key_status.status_of([SSHKey.objects.select_related("user").get(pk=key.pk)])
     return {one.server.name: str(one.state) for one in status.servers}
 
 
@@ -26,7 +27,7 @@ def has(farm: Farm, number: int, key: SSHKey) -> bool:
 
 def converge() -> None:
     Server.objects.update(next_attempt=timezone.now())
-    delivery.converge(actor="test")
+    runner.converge(actor="test")
 
 
 def away(number: int) -> None:

@@ -5,7 +5,7 @@ from django.utils import timezone
 
 from accounts.models import User
 from servers.models import Server
-from servers.services import delivery
+from servers.services.push import runner
 from tests.bench.soak import memory_mb
 from tests.servers.conftest import make_server
 from tests.servers.farm import Farm
@@ -18,7 +18,7 @@ def change_and_push(user: User) -> None:
     user.ssh_keys.all().delete()
     new_key(user)
     Server.objects.filter(name="dead").update(next_attempt=timezone.now())
-    delivery.converge(actor="test")
+    runner.converge(actor="test")
 
 
 def test_the_workers_memory_is_flat_over_many_passes_with_a_dead_server_among_them(farm: Farm, alice: User) -> None:

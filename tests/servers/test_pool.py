@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from servers.services import pool
+from servers.services.worker import thread_pool
 
 
 class Work:
@@ -27,7 +27,7 @@ class Work:
         return sorted(result for results in self.settled for result in results)
 
     def serve(self, work: object, *, threads: int = 4) -> None:
-        pool.serve(self.claim, work, settle=self.settle, pending=lambda: False, threads=threads, seconds=10)  # type: ignore[arg-type]
+        thread_pool.serve(self.claim, work, settle=self.settle, pending=lambda: False, threads=threads, seconds=10)  # type: ignore[arg-type]
 
 
 def test_results_that_come_together_are_settled_together_in_the_callers_thread() -> None:

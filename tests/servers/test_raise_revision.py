@@ -15,7 +15,7 @@ from accounts.services import keys
 from accounts.services.keys import add_keys
 from servers import checks
 from servers.models import Confirmation, KeySet, Placement, Server, Sync
-from servers.services import delivery, revisions
+from servers.services.push import revisions, runner
 from tests.accounts.keys import line
 from tests.servers.conftest import make_server, signed_in
 from tests.servers.farm import ADDRESSES, Farm
@@ -50,7 +50,7 @@ def restored(farm: Farm, alice: User) -> Server:
 
 
 def converge() -> list[Sync]:
-    return delivery.converge(actor="test")
+    return runner.converge(actor="test")
 
 
 def run(*words: str) -> str:

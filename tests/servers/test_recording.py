@@ -5,8 +5,9 @@ from accounts.models import User
 from accounts.services.keys import add_keys
 from servers.models import Container, Server
 from servers.protocol import Answer, ContainerFact
-from servers.services import placements, recording
-from servers.services.recording import backoff
+from servers.services.push import results
+from servers.services.push.results import backoff
+from servers.services.status import placements
 from tests.accounts.keys import line
 from tests.servers.pushes import claim
 
@@ -44,12 +45,12 @@ def test_y4_a_stale_push_is_no_sign_of_a_newer_database_if_the_portal_itself_was
     late = claim(server)
     add_keys(actor="alice", user=alice, pasted=line(2))
     refusal = Answer(ok=False, code="stale_revision", message="revision 1 is older than 2")
-    outcome = recording.judge(server, 1, "d" * 64, refusal)
+    outcome = results.judge(server, 1, "d" * 64, refusal)
     Server.objects.update(applied_revision=2)  # by another worker meanwhile
-    recording.record(late, outcome)
+    results.record(late, outcome)
     server.refresh_from_db()
     assert outcome.stale and outcome.permanent and server.ahead_since is None
     again = claim(server)
-    recording.record(again, recording.judge(server, 2, "d" * 64, refusal))
+    results.record(again, results.judge(server, 2, "d" * 64, refusal))
     now_ahead = Server.objects.get()
     assert now_ahead.ahead_since and "raise_revision" in now_ahead.last_error

@@ -12,7 +12,7 @@ import pytest
 
 from accounts.models import User
 from servers.models import Server, Sync
-from servers.services import worker
+from servers.services.worker import heartbeat
 from tests.servers.conftest import give_key, make_server
 from tests.servers.farm import ADDRESSES, Farm, free_port
 from tests.servers.real_worker import RealWorker, within
@@ -62,7 +62,7 @@ def redis(tmp_path: Path) -> Iterator[Redis]:
 def running(farm: Farm, redis: Redis, tmp_path: Path) -> Iterator[RealWorker]:
     with RealWorker(farm, tmp_path, silence=5, grace=3, BROKER_URL=redis.url) as real:
         real.wait_until_ready()
-        within(30, worker.last_seen, "the first sign of life, asked for through Redis")
+        within(30, heartbeat.last_seen, "the first sign of life, asked for through Redis")
         yield real
 
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from servers import hostkeys, protocol
-from servers.dialing import Endpoint, RemoteError
-from servers.remote import Host, Login, ask, bounded, scan_host_key
+from servers import protocol
+from servers.ssh import host_keys
+from servers.ssh.dial import Endpoint, RemoteError
+from servers.ssh.host import Host, Login, ask, bounded, scan_host_key
 from tests.accounts.keys import generated
 from tests.servers.conftest import OTHER
 from tests.servers.farm import ADDRESSES, Farm, gone_within, is_alive
@@ -79,12 +80,12 @@ def test_y5_a_changed_host_key_is_refused_and_shown(farm: Farm) -> None:
         pass
     assert refused.value.code == "host_key_changed" and refused.value.permanent
     assert refused.value.offered == farm.host_key
-    assert hostkeys.fingerprint(farm.host_key) in refused.value.message
+    assert host_keys.fingerprint(farm.host_key) in refused.value.message
     assert "Accepted" not in farm.log()[len(before) :] and farm.commands() == []
 
 
 def test_y5_a_server_that_no_longer_has_the_pinned_kind_of_key_is_refused(farm: Farm) -> None:
-    pinned = hostkeys.canonical(generated("ecdsa", 256)[0])
+    pinned = host_keys.canonical(generated("ecdsa", 256)[0])
     with pytest.raises(RemoteError) as refused, open_host(farm, host_key=pinned):
         pass
     assert refused.value.code == "host_key_changed" and refused.value.offered == farm.host_key

@@ -8,7 +8,8 @@ from django.utils import timezone
 from accounts.models import User
 from accounts.services import numbers, people
 from servers.models import Server
-from servers.services import inventory, liveness
+from servers.services.fleet import servers
+from servers.services.status import key_status
 from tests.servers.conftest import give_key, make_server
 from tests.servers.farm import ADDRESSES, Farm
 from tests.servers.test_delivery import converge, key_body
@@ -23,7 +24,7 @@ def newcomer(farm: Farm, transactional_db: None, alice: User) -> User:
     give_key(alice)
     converge()
     register(farm, alice)
-    inventory.remove(actor="warden", server=server)
+    servers.remove(actor="warden", server=server)
     people.set_active(actor="warden", user=alice, active=False)
     people.delete(actor="warden", user=alice)
     somebody = User.objects.create_user("alice", directory_id="id-of-another")
@@ -48,7 +49,7 @@ def test_o3_a_server_that_was_added_again_refuses_her_keys_until_the_former_is_r
     (sync,) = converge()
     assert sync.state == "partial" and sync.results["alice"]["host"] == sync.results["alice"]["container"] == "failed"
     assert "somebody else of that name; remove it first" in sync.results["alice"]["error"]
-    (status,) = liveness.status_of([key])
+    (status,) = key_status.status_of([key])
     assert status.words == "live on 0 of 1 server" and "somebody else" in status.open[0].reason
     register(farm, newcomer)  # the former one is removed, and she has a container of her own
     Server.objects.filter(pk=server.pk).update(next_attempt=timezone.now())

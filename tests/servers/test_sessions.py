@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from servers import protocol, sessions
-from servers.dialing import Endpoint, RemoteError
-from servers.remote import Host, Login
-from servers.sessions import Sessions
+from servers import protocol
+from servers.ssh import sessions
+from servers.ssh.dial import Endpoint, RemoteError
+from servers.ssh.host import Host, Login
+from servers.ssh.sessions import Sessions
 from tests.servers.conftest import OTHER
 from tests.servers.farm import ADDRESSES, Farm, gone_within, is_alive
 

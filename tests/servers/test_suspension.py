@@ -6,7 +6,7 @@ from accounts.models import AuditEvent, User
 from accounts.services import people
 from servers import tasks
 from servers.models import Container, Registration, Server
-from servers.services import registration
+from servers.services.containers import jobs
 from tests.servers.conftest import make_server
 from tests.servers.farm import ADDRESSES, Farm
 
@@ -18,8 +18,8 @@ def gpu17(farm: Farm, transactional_db: None, alice: User) -> Server:
     """Alice has a container there."""
     (farm.folder / ADDRESSES[0] / "may_register").touch()
     server = make_server(farm)
-    registration.request(actor="warden", server=server, user=alice)
-    registration.run()
+    jobs.request(actor="warden", server=server, user=alice)
+    jobs.run()
     return server
 
 
@@ -27,7 +27,7 @@ def test_o1_locking_out_suspends_on_each_server(farm: Farm, gpu17: Server, alice
     people.set_active(actor="warden", user=alice, active=False)
     order = Registration.objects.get(kind="suspend")
     assert (order.server, order.requested_by, order.state) == (gpu17, "warden", "queued")
-    registration.run()
+    jobs.run()
     order.refresh_from_db()
     assert (order.state, order.log) == ("succeeded", "ending open sessions\n")
     assert farm.commands()[-2:] == ["suspend", "status"]
@@ -37,7 +37,7 @@ def test_o1_locking_out_suspends_on_each_server(farm: Farm, gpu17: Server, alice
 def test_o1_while_the_keys_are_live_there_it_is_tried_again(farm: Farm, gpu17: Server, alice: User) -> None:
     (farm.folder / ADDRESSES[0] / "keys_are_live").touch()
     people.set_active(actor="warden", user=alice, active=False)
-    registration.run()
+    jobs.run()
     order = Registration.objects.get(kind="suspend")
     assert order.state == "queued" and "still live" in order.error
 
@@ -48,11 +48,11 @@ def test_o1_who_has_no_container_needs_no_order(gpu17: Server, bob: User) -> Non
 
 
 def test_o1_a_registration_that_waits_is_called_off(gpu17: Server, bob: User) -> None:
-    order = registration.request(actor="warden", server=gpu17, user=bob)
+    order = jobs.request(actor="warden", server=gpu17, user=bob)
     people.set_active(actor="warden", user=bob, active=False)
     order.refresh_from_db()
     assert (order.state, order.error) == ("failed", "The person was locked out.")
-    assert registration.run() == 0
+    assert jobs.run() == 0
 
 
 def test_o1_an_order_that_was_lost_is_found_by_the_reconciler_once(gpu17: Server, alice: User) -> None:

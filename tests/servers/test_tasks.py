@@ -10,9 +10,11 @@ from accounts import directory
 from accounts.models import User
 from accounts.services import people
 from accounts.services.keys import add_keys
-from servers import apps, holders, tasks
+from servers import apps, tasks
 from servers.models import Registration, Server, Sync, Worker
-from servers.services import delivery, names, queue
+from servers.processes import lease_holder
+from servers.services.push import runner
+from servers.services.worker import full_names, queue
 from tests.accounts.keys import line
 
 
@@ -39,7 +41,7 @@ def test_o1_locking_somebody_out_wakes_the_worker(alice: User) -> None:
 @pytest.mark.django_db
 def test_a_broker_that_is_down_does_not_undo_the_change(alice: User) -> None:
     with (
-        patch("servers.services.queue.async_task", side_effect=OSError("no broker")),
+        patch("servers.services.worker.queue.async_task", side_effect=OSError("no broker")),
         TestCase.captureOnCommitCallbacks(execute=True),
     ):
         add_keys(actor="alice", user=alice, pasted=line())
@@ -79,7 +81,7 @@ def test_y3_reconcile_recovers_what_a_dead_worker_held(server: Server, alice: Us
 
 @pytest.mark.django_db
 def test_y3_what_a_dead_process_holds_is_free_before_its_lease_ends(server: Server, alice: User) -> None:
-    later, dead = timezone.now() + timedelta(minutes=2), f"{holders.me()}1"
+    later, dead = timezone.now() + timedelta(minutes=2), f"{lease_holder.me()}1"
     Server.objects.update(lease_until=later, lease_holder=dead, next_attempt=later, attempts=1)
     sync = Sync.objects.create(server=server, state="running", started_at=timezone.now())
     order = Registration.objects.create(
@@ -97,7 +99,7 @@ def test_y3_what_a_dead_process_holds_is_free_before_its_lease_ends(server: Serv
 @pytest.mark.django_db
 def test_y3_what_a_living_process_holds_is_left_to_it(server: Server) -> None:
     later = timezone.now() + timedelta(minutes=2)
-    Server.objects.update(lease_until=later, lease_holder=holders.me(), attempts=1)
+    Server.objects.update(lease_until=later, lease_holder=lease_holder.me(), attempts=1)
     sync = Sync.objects.create(server=server, state="running", started_at=timezone.now())
     tasks.beat()
     sync.refresh_from_db()
@@ -123,8 +125,8 @@ def test_y9_the_orders_of_a_burst_that_were_served_with_the_first_cost_nothing(s
     add_keys(actor="alice", user=alice, pasted=line())
     Server.objects.update(next_attempt=None, attempted_revision=1)  # served
     with patch.object(people, "sync_names", return_value=people.SyncNames()):
-        names.refresh(actor="worker")
-    with patch.object(delivery, "converge") as served, patch.object(names, "start_refresh") as read:
+        full_names.refresh(actor="worker")
+    with patch.object(runner, "converge") as served, patch.object(full_names, "start_refresh") as read:
         tasks.converge()
         assert [served.call_count, read.call_count] == [0, 0]
         add_keys(actor="alice", user=alice, pasted=line(1))
@@ -136,17 +138,17 @@ def test_y9_the_orders_of_a_burst_that_were_served_with_the_first_cost_nothing(s
 def test_y9_an_order_during_the_pause_between_two_pushes_is_waited_for(server: Server, alice: User) -> None:
     Server.objects.update(next_attempt=None, attempted_revision=0, attempted_at=timezone.now())
     add_keys(actor="alice", user=alice, pasted=line())
-    assert not delivery.has_due() and delivery.is_pending()
+    assert not runner.has_due() and runner.is_pending()
 
 
 @pytest.mark.django_db
 def test_full_names_are_read_once_for_each_revision(alice: User) -> None:
     add_keys(actor="alice", user=alice, pasted=line())
     with patch.object(people, "sync_names", return_value=people.SyncNames()) as asked:
-        assert names.refresh(actor="worker") is True
-        assert names.refresh(actor="worker") is False
+        assert full_names.refresh(actor="worker") is True
+        assert full_names.refresh(actor="worker") is False
         add_keys(actor="alice", user=alice, pasted=line(1))
-        assert names.refresh(actor="worker") is True
+        assert full_names.refresh(actor="worker") is True
     assert asked.call_count == 2
 
 
@@ -156,5 +158,5 @@ def test_y7_a_directory_that_is_down_is_said_once_and_nothing_else(
 ) -> None:
     add_keys(actor="alice", user=alice, pasted=line())
     with patch.object(people, "sync_names", side_effect=directory.DirectoryUnavailable("down")):
-        assert names.refresh(actor="worker") is False
+        assert full_names.refresh(actor="worker") is False
     assert [record.levelname for record in caplog.records] == ["WARNING"]

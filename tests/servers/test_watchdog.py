@@ -12,7 +12,7 @@ import pytest
 
 from accounts.models import User
 from servers.models import Server
-from servers.services import worker
+from servers.services.worker import heartbeat
 from tests.servers.conftest import give_key, make_server
 from tests.servers.farm import ADDRESSES, Farm, is_alive
 from tests.servers.real_worker import ROOT, RealWorker, within
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 def running(farm: Farm, tmp_path: Path) -> Iterator[RealWorker]:
     with RealWorker(farm, tmp_path, silence=5, grace=5) as real:
         real.wait_until_ready()
-        within(30, worker.last_seen, "the first sign of life")
+        within(30, heartbeat.last_seen, "the first sign of life")
         yield real
 
 
@@ -78,7 +78,7 @@ def test_a_signal_ends_everything_in_time(running: RealWorker, number: signal.Si
 def test_a_wedged_cluster_ends_in_time_as_well(farm: Farm, tmp_path: Path) -> None:
     with RealWorker(farm, tmp_path, silence=60, grace=1) as real:
         real.wait_until_ready()
-        within(30, worker.last_seen)
+        within(30, heartbeat.last_seen)
         group = real.group()
         for pid in real.pool():
             real.kill(pid)
@@ -100,7 +100,7 @@ def test_a_task_that_takes_longer_than_the_limit_is_no_silence(farm: Farm, runni
 def test_a_worker_that_cannot_start_says_so_and_ends(tmp_path: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "ENV_FILE": os.devnull, "DEBUG": "true", "DATA_DIR": str(tmp_path)}
     environment["BROKER_URL"] = "redis://127.0.0.1:1"
-    code = "from servers.services import watchdog; watchdog.PAUSE = 0.01; watchdog.POLL_SECONDS = 0.05"
+    code = "from servers.services.worker import watchdog; watchdog.PAUSE = 0.01; watchdog.POLL_SECONDS = 0.05"
     program = (
         f"import django; django.setup(); {code}; from django.core.management import call_command as c; c('worker')"
     )

@@ -1,3 +1,5 @@
+"""manage.py sync_directory"""
+
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from typing import Any
 

@@ -6,13 +6,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from .. import locks, lxc, template
-from ..config import Host
-from ..errors import LabhostError
-from ..run import Account, Process, finish, run, spawn
-from ..state import User
-from . import tree
-from .slots import Slots, slots_in
+from labhost import lxc
+from labhost.errors import LabhostError
+from labhost.host import locks
+from labhost.host.config import Host
+from labhost.host.user_state import User
+from labhost.storage import template_archive, tree
+from labhost.storage.slots import Slots, slots_in
+from labhost.system.processes import Account, Process, finish, run, spawn
 
 UNPACK_SECONDS = 900
 _UNPACK = """
@@ -40,7 +41,7 @@ class DirectoryStorage:
         return self._slots(user).exists()
 
     def check(self) -> None:
-        tree.check_room(self._host.paths.home, template.facts(self._host).size)
+        tree.check_room(self._host.paths.home, template_archive.facts(self._host).size)
 
     def create(self, user: User, account: Account) -> None:
         if self.exists(user):
@@ -101,7 +102,7 @@ class DirectoryStorage:
         try:
             os.chown(fresh, user.subuid, user.subuid, follow_symlinks=False)
             fill(fresh)
-            template.check_tree(fresh)
+            template_archive.check_tree(fresh)
         except BaseException:
             with suppress(LabhostError):
                 tree.remove(account, user.subuid, fresh)
@@ -110,7 +111,7 @@ class DirectoryStorage:
 
     def _from_template(self, user: User, account: Account, fresh: Path) -> None:
         with open(self._host.config.template, "rb") as archive:
-            reader = spawn(template.decompressor(archive), account=account, stdin=archive)
+            reader = spawn(template_archive.decompressor(archive), account=account, stdin=archive)
             words = lxc.in_map(account, user.subuid, ["/bin/sh", "-c", _UNPACK, "sh", str(fresh)])
             assert reader.stdout is not None
             unpacked = run(words, timeout=UNPACK_SECONDS, account=account, stdin=reader.stdout)

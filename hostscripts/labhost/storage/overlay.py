@@ -9,13 +9,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from .. import faults, files, kept, locks, lxc, mounts, state, template
-from ..config import SUBUID_COUNT, Host
-from ..errors import LabhostError, Refused
-from ..run import Account, Process
-from ..state import User
-from . import templates, tree
-from .slots import Slots, slots_in
+from labhost import lxc
+from labhost.accounts import tombstones
+from labhost.errors import LabhostError, Refused
+from labhost.host import locks, user_state
+from labhost.host.config import SUBUID_COUNT, Host
+from labhost.host.user_state import User
+from labhost.storage import template_archive, templates, tree
+from labhost.storage.slots import Slots, slots_in
+from labhost.system import failpoints, files, mounts
+from labhost.system.processes import Account, Process
 
 
 class OverlayStorage:
@@ -31,7 +34,7 @@ class OverlayStorage:
         return self._slots(user).exists()
 
     def check(self) -> None:
-        facts = template.facts(self._host)
+        facts = template_archive.facts(self._host)
         there = templates.rootfs(self._host, facts.version).is_dir()
         tree.check_room(self._host.paths.state, 0 if there else facts.size)
         tree.check_room(self._host.paths.home, 0)
@@ -77,9 +80,9 @@ class OverlayStorage:
 
     def put(self, user: User, account: Account, system: Path) -> None:
         self.detach(user, account)
-        faults.point("detached")
+        failpoints.point("detached")
         self._slots(user).put(system)
-        faults.point("swapped")
+        failpoints.point("swapped")
         self.attach(user, account)
 
     def settle(self, user: User, account: Account) -> None:
@@ -137,7 +140,7 @@ class OverlayStorage:
         shown.mkdir()
         self._mount(user, layer, shown)
         try:
-            template.check_tree(shown)
+            template_archive.check_tree(shown)
         finally:
             mounts.unmount(shown)
             shown.rmdir()
@@ -167,7 +170,7 @@ class OverlayStorage:
 
 def needed_versions(host: Host) -> set[str]:
     """The templates that somebody's systems stand on: those in the making, set aside or kept of the removed as well."""
-    folders = [lxc.own_folder(host, user.name) for user in state.all_users(host)]
-    folders += (host.paths.home / kept.FOLDER).glob("*/.local/share/lxc/*")
+    folders = [lxc.own_folder(host, user.name) for user in user_state.all_users(host)]
+    folders += (host.paths.home / tombstones.FOLDER).glob("*/.local/share/lxc/*")
     notes = [note for folder in folders for note in folder.glob("layer*/template")]
     return {(files.read_text(note, 64) or "").strip() for note in notes}

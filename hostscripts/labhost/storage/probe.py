@@ -4,8 +4,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from .. import files, mounts
-from ..config import SUBUID_COUNT, Paths
+from labhost.host.config import SUBUID_COUNT, Paths
+from labhost.system import files, mounts
 
 
 def overlay_fault(paths: Paths, first: int) -> str:

@@ -4,9 +4,9 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
-from .. import faults
-from ..files import sync_directory
-from ..state import PATHS
+from labhost.host.user_state import PATHS
+from labhost.system import failpoints
+from labhost.system.files import sync_directory
 
 
 class Slots:
@@ -33,7 +33,7 @@ class Slots:
         """`fresh` is the current system. The one before is kept, unless it never started: then its own one before."""
         if self.current.is_dir():
             self._rename(self.current, self._dead() if self.old.is_dir() else self.old)
-            faults.point("slot-empty")
+            failpoints.point("slot-empty")
         self._rename(fresh, self.current)
 
     def revert(self) -> bool:

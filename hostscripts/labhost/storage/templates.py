@@ -4,10 +4,10 @@ import os
 from collections.abc import Set
 from pathlib import Path
 
-from .. import files, template
-from ..config import Host
-from ..run import finish, run, spawn
-from . import tree
+from labhost.host.config import Host
+from labhost.storage import template_archive, tree
+from labhost.system import files
+from labhost.system.processes import finish, run, spawn
 
 UNPACK_SECONDS = 900
 _UNPACK = """
@@ -34,7 +34,7 @@ def versions(host: Host) -> list[str]:
 
 def unpack(host: Host) -> str:
     """The version of the current template, unpacked now if it was not. The lock of templates must be held."""
-    facts = template.facts(host)
+    facts = template_archive.facts(host)
     if rootfs(host, facts.version).is_dir():
         return facts.version
     folder(host).mkdir(mode=0o700, exist_ok=True)
@@ -44,7 +44,7 @@ def unpack(host: Host) -> str:
     (fresh / "rootfs").mkdir(mode=0o755, parents=True)
     try:
         _extract(host, fresh / "rootfs")
-        template.check_tree(fresh / "rootfs")
+        template_archive.check_tree(fresh / "rootfs")
         tree.sync(fresh)
         os.rename(fresh, folder(host) / facts.version)
     except BaseException:
@@ -72,7 +72,7 @@ def _forget_leftovers(host: Host) -> None:
 
 def _extract(host: Host, into: Path) -> None:
     with open(host.config.template, "rb") as archive:
-        reader = spawn(template.decompressor(archive), stdin=archive)
+        reader = spawn(template_archive.decompressor(archive), stdin=archive)
         assert reader.stdout is not None
         words = ["/bin/sh", "-c", _UNPACK, "sh", str(into)]
         unpacked = run(words, timeout=UNPACK_SECONDS, stdin=reader.stdout)

@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 from typing import IO
 
-from .. import lxc
-from ..errors import LabhostError
-from ..run import Account, Process, Result, run, spawn
+from labhost import lxc
+from labhost.errors import LabhostError
+from labhost.system.processes import Account, Process, Result, run, spawn
 
 SECONDS = 1800
 LEAST_FREE = 64 * 1024 * 1024

@@ -1,14 +1,16 @@
+"""manage.py add_server"""
+
 from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import CommandError
 
-from servers import hostkeys
-from servers.dialing import RemoteError
 from servers.management.terminal import ACTOR, LabCommand
 from servers.models import Server
-from servers.remote import scan_host_key
-from servers.services import inventory
+from servers.services.fleet import servers
+from servers.ssh import host_keys
+from servers.ssh.dial import RemoteError
+from servers.ssh.host import scan_host_key
 
 
 class Command(LabCommand):
@@ -44,14 +46,14 @@ Exit status: 0 done, 1 not reachable, another fingerprint, or refused, 2 wrong u
             host_key = scan_host_key(address, ssh_port)
         except RemoteError as error:
             raise CommandError(error.message) from None
-        shown = hostkeys.fingerprint(host_key)
+        shown = host_keys.fingerprint(host_key)
         self.say(f"{address} port {ssh_port} shows {host_key.split()[0]} {shown}")
         if fingerprint and fingerprint != shown:
             raise CommandError(f"That is not {fingerprint}: nothing was added.")
         if not fingerprint and not yes:
             self.confirm("Is that its fingerprint?", "--fingerprint SHA256:... or --yes")
         try:
-            inventory.add(actor=ACTOR, name=name, address=address, ssh_port=ssh_port, host_key=host_key)
-        except inventory.ServerRefused as refused:
+            servers.add(actor=ACTOR, name=name, address=address, ssh_port=ssh_port, host_key=host_key)
+        except servers.ServerRefused as refused:
             raise CommandError(str(refused)) from None
         self.say(f"{name} is added. Next: manage.py deploy_server {name}")

@@ -1,3 +1,5 @@
+"""manage.py create_iam_key"""
+
 from argparse import ArgumentParser
 from typing import Any
 
@@ -5,8 +7,8 @@ from django.conf import settings
 from django.core.management.base import CommandError
 
 from accounts.services import audit
-from servers import iam_key
 from servers.management.terminal import ACTOR, LabCommand
+from servers.ssh import portal_key
 
 
 class Command(LabCommand):
@@ -34,7 +36,7 @@ Exit status: 0 done, 1 a key exists already or the file cannot be written, 2 wro
             if not yes:
                 self.confirm(f"Replace {path}? Every server must be deployed again", "--yes")
         try:
-            line = iam_key.create(path)
+            line = portal_key.create(path)
         except OSError as error:
             raise CommandError(f"{path} cannot be written: {error.strerror}.") from None
         audit.record(actor=ACTOR, verb="portal.key_created", object=str(path), detail={"public_key": line})

@@ -1,3 +1,5 @@
+"""manage.py deploy_server"""
+
 import getpass
 import sys
 from argparse import ArgumentParser
@@ -6,10 +8,10 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from servers.dialing import RemoteError
 from servers.management.terminal import ACTOR, USAGE, LabCommand
-from servers.remote import Login
-from servers.services import deployment, probe
+from servers.services.fleet import deployment, probe
+from servers.ssh.dial import RemoteError
+from servers.ssh.host import Login
 
 PASSED_ON = {
     "driver": "install|bind: install the NVIDIA driver inside each container, or share the server's",

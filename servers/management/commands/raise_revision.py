@@ -1,3 +1,5 @@
+"""manage.py raise_revision"""
+
 from argparse import ArgumentParser
 from typing import Any
 
@@ -6,7 +8,7 @@ from django.core.management.base import CommandError
 from accounts.services import keys
 from servers.management.terminal import ACTOR, LabCommand
 from servers.models import Server
-from servers.services import revisions
+from servers.services.push import revisions
 
 
 class Command(LabCommand):

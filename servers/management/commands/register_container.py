@@ -1,10 +1,12 @@
+"""manage.py register_container"""
+
 from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import CommandError
 
 from servers.management.terminal import ACTOR, LabCommand
-from servers.services import registration
+from servers.services.containers import jobs
 
 
 class Command(LabCommand):
@@ -28,8 +30,8 @@ usage."""
     def handle(self, *args: Any, server: str, user: str, **options: Any) -> None:
         machine, person = self.server(server), self.person(user)
         try:
-            order = registration.request(actor=ACTOR, server=machine, user=person)
-        except registration.RegistrationRefused as refused:
+            order = jobs.request(actor=ACTOR, server=machine, user=person)
+        except jobs.RegistrationRefused as refused:
             raise CommandError(str(refused)) from None
         self.carry_out(order)
         self.say(f"{person.username} has a container on {machine.name}")

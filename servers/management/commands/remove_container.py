@@ -1,10 +1,12 @@
+"""manage.py remove_container"""
+
 from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import CommandError
 
 from servers.management.terminal import ACTOR, LabCommand
-from servers.services import registration, removal
+from servers.services.containers import jobs, suspension
 
 
 class Command(LabCommand):
@@ -32,8 +34,8 @@ Exit status: 0 it is removed, 1 it is not yet (the last line says why), 2 wrong 
             files = "and DELETE all files" if purge else "and keep the files"
             self.confirm(f"Remove {person.username} from {machine.name} {files}?", "--yes")
         try:
-            order = removal.request(actor=ACTOR, server=machine, user=person, purge=purge)
-        except registration.RegistrationRefused as refused:
+            order = suspension.request(actor=ACTOR, server=machine, user=person, purge=purge)
+        except jobs.RegistrationRefused as refused:
             raise CommandError(str(refused)) from None
         self.carry_out(order)
         self.say(f"{person.username} is removed from {machine.name}")

@@ -1,3 +1,5 @@
+"""manage.py sync_keys"""
+
 import json
 import time
 from argparse import ArgumentParser
@@ -8,7 +10,8 @@ from django.core.management.base import CommandError
 from accounts.services import keys
 from servers.management.terminal import ACTOR, USAGE, LabCommand
 from servers.models import Server, Sync
-from servers.services import delivery, names
+from servers.services.push import runner
+from servers.services.worker import full_names
 
 WAIT_SECONDS = 120
 OPEN = [Sync.State.QUEUED, Sync.State.RUNNING]
@@ -36,12 +39,12 @@ Exit status: 0 every chosen server has the latest keys, 1 one has not, 2 wrong u
     def handle(self, *args: Any, force: bool, wait: bool, **options: Any) -> None:
         servers = self._chosen(options["names"])
         self.is_json = options["json"]
-        names.refresh(actor=ACTOR)
+        full_names.refresh(actor=ACTOR)
         if force:
-            delivery.request_push(actor=ACTOR, servers=servers)
+            runner.request_push(actor=ACTOR, servers=servers)
         else:
-            delivery.hasten(servers=servers)
-        delivery.converge(actor=ACTOR, servers=servers, tell=self._tell)
+            runner.hasten(servers=servers)
+        runner.converge(actor=ACTOR, servers=servers, tell=self._tell)
         if wait:
             self._wait(servers)
         behind = self._report(servers)

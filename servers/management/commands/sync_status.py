@@ -1,3 +1,5 @@
+"""manage.py sync_status"""
+
 import json
 from argparse import ArgumentParser
 from collections import Counter
@@ -10,8 +12,8 @@ from accounts.models import User
 from accounts.services import keys
 from servers.management.terminal import USAGE, LabCommand
 from servers.models import Server
-from servers.services import liveness, overview
-from servers.services.liveness import KeyStatus, OnServer, State
+from servers.services.status import key_status, overview
+from servers.services.status.key_status import KeyStatus, OnServer, State
 
 MAX_SHOWN = 1000  # keys; who wants to know of others asks for their person
 
@@ -52,7 +54,7 @@ Exit status: 0 every key is live on every server (and every removed one gone), 1
 
     def _servers(self, name: str) -> list[Server]:
         if not name:
-            return liveness.by_name(Server.objects.all())
+            return key_status.by_name(Server.objects.all())
         chosen = self.server(name)
         if not chosen.enabled:
             raise CommandError(f"{name} is out of service: enable it in the admin.", returncode=USAGE)
@@ -60,7 +62,7 @@ Exit status: 0 every key is live on every server (and every removed one gone), 1
 
     def _statuses(self, name: str, servers: list[Server]) -> Iterable[KeyStatus]:
         if not name:
-            return liveness.every(servers=servers)
+            return key_status.every(servers=servers)
         person = User.objects.filter(username=name.lower()).first()
         if person is None:
             raise CommandError(f"The portal knows no person {name}.", returncode=USAGE)
@@ -77,7 +79,7 @@ Exit status: 0 every key is live on every server (and every removed one gone), 1
                 for place in one.places if whole else ():
                     self.say(f"    {place.name}: {place.reason if place.state == State.ABSENT else place.state}")
         if not report.open_keys:
-            self.say(f"{report.keys} keys: all are live on {liveness.servers_(len(report.servers))}")
+            self.say(f"{report.keys} keys: all are live on {key_status.servers_(len(report.servers))}")
 
 
 class _Report:
@@ -100,7 +102,7 @@ class _Report:
         self.keys += 1
         for one in status.servers:
             self.states.setdefault(one.server.name, Counter())[one.state] += 1
-            if one.state in liveness.OPEN:
+            if one.state in key_status.OPEN:
                 self.first.setdefault(one.server.name, one)
         self.open_keys += bool(status.open)
         return bool(status.open)

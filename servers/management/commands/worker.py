@@ -1,12 +1,14 @@
+"""manage.py worker"""
+
 import signal
 from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import CommandError
 
-from servers.cluster import Cluster
 from servers.management.terminal import LabCommand
-from servers.services import watchdog
+from servers.processes.cluster import Cluster
+from servers.services.worker import watchdog
 
 
 class Command(LabCommand):

@@ -1,0 +1,1 @@
+"""Linux accounts, subordinate ids and what remains of removed ones."""

@@ -1,0 +1,98 @@
+"""The verbs of the server's administrators, who are root: words checked, questions asked, then done."""
+
+import os
+import sys
+from typing import Any
+
+from labhost.admin import doctor
+from labhost.container import autostart, lifecycle
+from labhost.errors import BadRequest, NotRegistered, Refused
+from labhost.host import config, user_state
+from labhost.people import removal, suspension
+from labhost.system.names import check_name
+from labhost.system.progress import Progress
+
+WRONG = 2
+
+
+def remove(words: list[str], say: Progress) -> int:
+    options, names = {word for word in words if word.startswith("--")}, [w for w in words if not w.startswith("--")]
+    if len(names) != 1 or not options <= {"--purge", "--yes"}:
+        return WRONG
+    name, purge = check_name(names[0]), "--purge" in options
+    what = "and delete all files" if purge else "and keep the files"
+    if "--yes" not in options:
+        _confirm(f"remove {name}'s container and account {what}?")
+    removed = removal.remove(config.load(), name, say, purge=purge)
+    say.line(f"{name} is removed; files: {', '.join(removed.kept) or 'none are kept'}")
+    return 0
+
+
+def remove_request(request: dict[str, Any]) -> dict[str, Any]:
+    """The portal's `remove`: {"version", "user", "purge"}; done twice it is done once."""
+    if set(request) != {"version", "user", "purge"} or not isinstance(request["purge"], bool):
+        raise BadRequest("a remove request has version, user and purge, and nothing else")
+    name = check_name(request["user"])
+    removed = removal.remove(config.load(), name, Progress(sys.stderr), purge=request["purge"])
+    return {"version": 1, "ok": True, "user": name, "kept": removed.kept}
+
+
+def suspend_request(request: dict[str, Any]) -> dict[str, Any]:
+    """The portal's `suspend`, for somebody who was locked out: {"version", "user"}."""
+    if set(request) != {"version", "user"}:
+        raise BadRequest("a suspend request has version and user, and nothing else")
+    name = check_name(request["user"])
+    suspension.suspend(config.load(), name, Progress(sys.stderr))
+    return {"version": 1, "ok": True, "user": name}
+
+
+def come_back(words: list[str], say: Progress) -> int:
+    """Without a name all containers that are wanted running."""
+    if len(words) > 1:
+        return WRONG
+    host = config.load()
+    if words:
+        autostart.start_again(host, check_name(words[0]), say)
+    else:
+        autostart.come_back(host, say)
+    return 0
+
+
+def examine(words: list[str], say: Progress) -> int:
+    """Exit status 0 if nothing is wrong (any more), 1 if differences remain."""
+    if not set(words) <= {"--fix", "--json"} or len(set(words)) != len(words):
+        return WRONG
+    report = doctor.examine(config.load(), fix="--fix" in words)
+    doctor.show(report, say, fix="--fix" in words, as_json="--json" in words)
+    return 0 if report.ok else 1
+
+
+def start(words: list[str], say: Progress) -> int:
+    host, user = _person(words)
+    lifecycle.start(host, user, say)
+    return 0
+
+
+def stop(words: list[str], say: Progress) -> int:
+    host, user = _person(words)
+    lifecycle.stop(host, user, say)
+    return 0
+
+
+def _person(words: list[str]) -> tuple[config.Host, user_state.User]:
+    host = config.load()
+    name = check_name(words[0] if len(words) == 1 else "")
+    user = user_state.load_user(host, name)
+    if user is None or not user.registered:
+        raise NotRegistered(f"{name} has no container here")
+    return host, user
+
+
+def _confirm(question: str) -> None:
+    """Refused unless somebody at a terminal says yes."""
+    if not os.isatty(0):
+        raise Refused(f"nobody can be asked here ({question}); say it with --yes")
+    sys.stdout.write(f"{question} [y/N] ")
+    sys.stdout.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise Refused("nothing was changed")

@@ -1,0 +1,71 @@
+"""`labhost doctor`: facts are collected, compared with what should be, and each difference is told with its fix."""
+
+import json
+import sys
+from dataclasses import dataclass
+
+from labhost.admin.doctor import differences, facts, remedies
+from labhost.admin.doctor.differences import Difference
+from labhost.errors import LabhostError
+from labhost.host.config import Host
+from labhost.system import log
+from labhost.system.progress import Progress
+
+ROUNDS = 3  # a corrected account may show what was hidden behind it
+
+
+@dataclass
+class Report:
+    fixed: list[Difference]
+    left: list[Difference]
+    notes: list[str]
+
+    @property
+    def ok(self) -> bool:
+        return not self.left
+
+
+def examine(host: Host, *, fix: bool) -> Report:
+    """What is wrong on this server; with `fix` after having corrected what can be corrected without a human."""
+    fixed: list[Difference] = []
+    seen = facts.collect(host)
+    left = differences.all_of(seen)
+    failures: list[str] = []
+    for _ in range(ROUNDS if fix else 0):
+        curable = [item for item in left if item.remedy and item not in fixed]
+        if not curable:
+            break
+        for item in curable:
+            try:
+                remedies.apply(host, item)
+            except (LabhostError, OSError) as error:
+                failures.append(f"{item.who or 'server'}: {error}")
+            else:
+                fixed.append(item)
+                log.note(f"doctor: corrected: {item}")
+        seen = facts.collect(host)
+        left = differences.all_of(seen)
+    return Report([item for item in fixed if item not in left], left, [*seen.notes, *failures])
+
+
+def show(report: Report, say: Progress, *, fix: bool, as_json: bool) -> None:
+    if as_json:
+        value = {
+            "version": 1,
+            "ok": report.ok,
+            "fixed": [item.as_json() for item in report.fixed],
+            "differences": [item.as_json() for item in report.left],
+            "notes": report.notes,
+        }
+        sys.stdout.write(json.dumps(value) + "\n")
+        return
+    for item in report.fixed:
+        say.line(f"fixed: {item}")
+    for item in report.left:
+        say.line(str(item))
+    for note in report.notes:
+        say.line(f"note: {note}")
+    if report.ok:
+        say.line("nothing is wrong" if not report.fixed else "nothing is wrong any more")
+    elif not fix and any(item.remedy for item in report.left):
+        say.line("to have corrected what needs no human: labhost doctor --fix")

@@ -1,0 +1,249 @@
+"""What is there: read from the system, from the journal and from the portal, and changed by nobody here."""
+
+import grp
+import os
+import pwd
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from labhost import lxc
+from labhost.accounts import linux_accounts, tombstones
+from labhost.admin import installation
+from labhost.container import lifecycle
+from labhost.errors import Busy, LabhostError, PortalUnavailable
+from labhost.host import locks, user_state
+from labhost.host.config import Host
+from labhost.host.user_state import User
+from labhost.keys import applied_keys, set_keys
+from labhost.keys.public_keys import render_container, render_host
+from labhost.network import firewall
+from labhost.portal import client
+from labhost.storage import drivers
+from labhost.system import files, openat2
+from labhost.system.names import is_name
+
+WAIT = 3.0  # for a person who is at work right now
+TEMPORARY = "*.lab-iam-new"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file or folder: `kind` is "file", "dir", "other" or "" if it is not there."""
+
+    kind: str = ""
+    uid: int = 0
+    mode: int = 0
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class PersonFacts:
+    user: User
+    name_taken: bool = False  # there is an account of this name, ours or not
+    has_account: bool = False
+    shell: str = ""
+    password: str = ""
+    groups: frozenset[str] = frozenset()
+    folders: dict[str, Entry] = field(default_factory=dict)
+    keys: Entry = Entry()
+    keys_wanted: str = ""
+    inside_current: bool = True
+    config: Entry = Entry()
+    config_wanted: str = ""
+    has_system: bool = False
+    attached: bool = False
+    leftovers: tuple[str, ...] = ()
+    running: bool = False
+    addresses: tuple[str, ...] = ()
+    told: tuple[int, int] | None = None  # port and first subordinate id, as the portal says now
+    told_keys: frozenset[str] | None = None  # blobs
+    known_keys: frozenset[str] = frozenset()
+
+
+@dataclass
+class Facts:
+    host: Host
+    people: list[PersonFacts] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)  # names whose journal cannot be read
+    orphans: list[str] = field(default_factory=list)  # accounts of ours without a journal
+    removed: list[tombstones.Removed] = field(default_factory=list)
+    subuid: str = ""
+    subgid: str = ""
+    usernet: str = ""
+    register: Entry = Entry()
+    register_wanted: str = ""
+    keys_complete: bool = True
+    rules: frozenset[str] = frozenset()
+    rules_wanted: frozenset[str] = frozenset()
+    jumps: frozenset[str] = frozenset()
+    kept_folder: Entry = Entry()
+    untrusted: list[str] = field(default_factory=list)
+    unfit: str = ""
+    temporary: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def collect(host: Host) -> Facts:
+    facts = Facts(host)
+    _machine(facts)
+    _people(facts)
+    if not facts.damaged:  # the rules depend on everybody's journal
+        _rules(facts)
+    return facts
+
+
+def entry(path: Path, *, read: bool = False) -> Entry:
+    try:
+        status = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return Entry()
+    kind = "dir" if stat.S_ISDIR(status.st_mode) else "file" if stat.S_ISREG(status.st_mode) else "other"
+    text = (files.read_text(path, user_state.STATE_MOST) or "") if read and kind == "file" else ""
+    return Entry(kind, status.st_uid, stat.S_IMODE(status.st_mode), text)
+
+
+def folders_of(host: Host, name: str) -> list[Path]:
+    home = user_state.home_of(host, name)
+    share = home / ".local/share"
+    return [home, home / ".ssh", home / ".local", share, share / "lxc"]
+
+
+def temporary_files(host: Host) -> list[str]:
+    """What a kill left beside a file that was being written, root's own folders only."""
+    paths = host.paths
+    places = [paths.config.parent, paths.usernet.parent, paths.state, paths.state / "users", paths.state / "removed"]
+    places += [*paths.home.glob("*/.ssh"), Path("/usr/local/sbin"), Path("/public")]
+    return sorted(str(found) for place in places for found in place.glob(TEMPORARY))
+
+
+def _machine(facts: Facts) -> None:
+    host = facts.host
+    facts.subuid = files.read_text(host.paths.subuid) or ""
+    facts.subgid = files.read_text(host.paths.subgid) or ""
+    facts.usernet = files.read_text(host.paths.usernet) or ""
+    facts.removed = tombstones.all_removed(host)
+    facts.kept_folder = entry(host.paths.home / tombstones.FOLDER)
+    facts.untrusted = installation.untrusted()
+    facts.temporary = temporary_files(host)
+    try:
+        installation.check_policy(host)
+    except LabhostError as error:
+        facts.unfit = str(error)
+    with locks.held(host, locks.KEYS, seconds=30, doing="keys are being written"):
+        applied = applied_keys.load(host)
+        facts.keys_complete = applied.complete
+        facts.register = entry(host.paths.home / "register/.ssh/authorized_keys", read=True)
+        facts.register_wanted = applied.users.render_register()
+
+
+def _people(facts: Facts) -> None:
+    host = facts.host
+    folder = host.paths.state / "users"
+    names = sorted(path.stem for path in folder.glob("*.json") if is_name(path.stem)) if folder.is_dir() else []
+    groups = [(group.gr_name, frozenset(group.gr_mem)) for group in grp.getgrall()]
+    passwords = dict(line.split(":")[:2] for line in (files.read_text(Path("/etc/shadow")) or "").splitlines())
+    for name in names:
+        try:
+            with locks.held(host, locks.of_user(name), seconds=WAIT, doing=f"{name}'s container is at work"):
+                user = user_state.load_user(host, name)
+                if user is not None:
+                    mine = frozenset(group for group, members in groups if name in members)
+                    facts.people.append(_person(facts, user, mine, passwords.get(name, "")))
+        except Busy as error:
+            facts.notes.append(f"{name} was left out: {error}")
+        except LabhostError:
+            facts.damaged.append(name)
+    members = dict(groups).get(linux_accounts.PEOPLE, frozenset())
+    facts.orphans = [
+        item.pw_name
+        for item in pwd.getpwall()
+        if item.pw_gecos.split(",")[0] == linux_accounts.GECOS
+        and item.pw_name in members
+        and item.pw_name not in names
+        and is_name(item.pw_name)
+    ]
+
+
+def _person(facts: Facts, user: User, groups: frozenset[str], password: str) -> PersonFacts:
+    host = facts.host
+    account = linux_accounts.entry_of(host, user)
+    base = PersonFacts(user, name_taken=_exists(user.name))
+    if account is None:
+        return base
+    driver, identity = drivers.of(host, user), linux_accounts.identity(host, user)
+    running = lxc.is_running(host, identity)
+    known = set_keys.current_keys(host, user)
+    has_system = driver.exists(user)
+    attached = has_system and any(os.scandir(driver.rootfs(user))) if driver.rootfs(user).is_dir() else False
+    told, told_keys = _told(facts, user)
+    return PersonFacts(
+        user,
+        name_taken=True,
+        has_account=True,
+        shell=account.pw_shell,
+        password=password,
+        groups=groups,
+        folders={str(path): entry(path) for path in folders_of(host, user.name)},
+        keys=entry(user_state.home_of(host, user.name) / ".ssh/authorized_keys", read=True),
+        keys_wanted=render_host(known),
+        inside_current=not (user.registered and attached) or _inside_current(host, user, render_container(known)),
+        config=entry(lifecycle.config_file(host, user), read=True),
+        config_wanted=lifecycle.config_text(host, user) if user.address else "",
+        has_system=has_system,
+        attached=attached,
+        leftovers=tuple(_leftovers(lifecycle.config_file(host, user).parent)),
+        running=running,
+        addresses=lxc.info(host, identity).addresses if running else (),
+        told=told,
+        told_keys=told_keys,
+        known_keys=frozenset(key.blob for key in known),
+    )
+
+
+def _leftovers(folder: Path) -> list[str]:
+    """Systems in the making or on their way out, that nobody is making: the person's lock is held."""
+    return sorted(path.name for pattern in ("*.new-*", "*.dead-*") for path in folder.glob(pattern))
+
+
+def _inside_current(host: Host, user: User, text: str) -> bool:
+    owner = (user.subuid + user.inside_uid, user.subuid + user.inside_gid)
+    try:
+        with (
+            openat2.directory(drivers.of(host, user).rootfs(user)) as root,
+            openat2.inner(root, f"home/{user.name}/.ssh") as folder,
+        ):
+            return openat2.holds(folder, "authorized_keys", text, owner=owner, mode=0o600)
+    except (LabhostError, OSError):
+        return False
+
+
+def _told(facts: Facts, user: User) -> tuple[tuple[int, int] | None, frozenset[str] | None]:
+    """The portal's word; after its first silence it is not asked again."""
+    silent = "the portal was not asked about everybody: "
+    if any(note.startswith(silent) for note in facts.notes) or not user.registered:
+        return None, None
+    try:
+        person = client.fetch_person(facts.host.config, user.name)
+    except PortalUnavailable as error:
+        facts.notes.append(f"{silent}{error}")
+        return None, None
+    return (person.port, person.subuid), frozenset(key.blob for key in person.keys)
+
+
+def _rules(facts: Facts) -> None:
+    host = facts.host
+    with locks.held(host, locks.RULES, seconds=30, doing="port rules are being set"):
+        rules, jumps = firewall.current_rules()
+        config = host.config
+        wanted = firewall.render_rules(config.address, config.bridge, str(config.network), lifecycle.wanted_rules(host))
+    facts.rules, facts.jumps = frozenset(rules), frozenset(jumps)
+    facts.rules_wanted = frozenset(line for line in wanted.splitlines() if line.startswith("-A "))
+
+
+def _exists(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True

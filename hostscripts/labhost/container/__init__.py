@@ -1,0 +1,1 @@
+"""A user's container: configured, provisioned, started, stopped, replaced, snapshotted."""

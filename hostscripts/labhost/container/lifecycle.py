@@ -1,0 +1,261 @@
+"""Start and stop of a registered person's container, and the port rules that follow from them."""
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from labhost import lxc
+from labhost.accounts import linux_accounts
+from labhost.container import lxc_config, system_swap
+from labhost.errors import LabhostError, NotRegistered, PortalUnavailable
+from labhost.gpu import nvidia
+from labhost.host import limits, locks, user_state
+from labhost.host.config import Host
+from labhost.host.user_state import User
+from labhost.keys import applied_keys, ownership
+from labhost.network import addresses, dhcp, firewall, forwards
+from labhost.portal import client
+from labhost.storage import drivers
+from labhost.system import failpoints, files, formatting, log
+from labhost.system.processes import Account
+from labhost.system.progress import Progress
+
+BANNER_SECONDS = 20
+STOP_GRACE = 20
+WAIT = 90.0
+
+
+def by_uid(host: Host, uid: int) -> User:
+    """The registered person with this host uid; NotRegistered."""
+    for user in user_state.all_users(host):
+        if user.managed and user.uid == uid and linux_accounts.entry_of(host, user) is not None:
+            if user.registered:
+                return user
+            break
+    raise NotRegistered(f"you have no container here yet: ssh register@{host.config.name}-manage NAME")
+
+
+@contextmanager
+def held(host: Host, user: User, doing: str) -> Iterator[tuple[User, Account]]:
+    """The person's file as it is once her lock is held, and her account; Busy or NotRegistered."""
+    with locks.held(host, locks.of_user(user.name), seconds=WAIT, doing=f"{user.name}'s container is {doing}"):
+        now = user_state.load_user(host, user.name)
+        if now is None or not now.registered:
+            raise NotRegistered(
+                f"{user.name} has no container here: ssh register@{host.config.name}-manage {user.name}"
+            )
+        yield now, linux_accounts.identity(host, now)
+
+
+def start(host: Host, user: User, say: Progress, *, again: bool = False) -> None:
+    """The seed's "Start the Container". Safe to repeat: a running container stays, its rule is healed.
+
+    With `again` only a container that is wanted running: nobody's stop is undone.
+    """
+    with held(host, user, "starting or stopping") as (user, account):
+        if again and user.wanted != "running":
+            return
+        _refresh(host, user, say)
+        say.line(f"port: {user.port}")
+        lxc.prepare(host, account)  # first, for its cgroup tells which limits this server can enforce
+        write_config(host, user)
+        system_swap.ready(host, user, account, say)
+        failpoints.point("start:configured")
+        _bring_up(host, user, account, say)
+        failpoints.point("start:up")
+        user.wanted = "running"
+        user_state.save_user(host, user)
+        failpoints.point("start:noted")
+        # While it boots: LXC itself gave the address, before its init ran.
+        _check_address(host, user, account)
+        apply_rules(host)
+        failpoints.point("start:ruled")
+        with say.during("waiting for its sshd"):
+            answered = _wait_for_sshd(host, user, account)
+        if answered:
+            nvidia.match_inside(host, user, account, say)
+        elif not lxc.is_running(host, account):
+            raise _gave_up(host, user, account, LabhostError(_end_of(host, account)))
+        say.line(f"address: {user.address}")
+        failpoints.point("start:answered")
+        say.line(f"forward: {host.config.address}:{user.port} leads to {user.address}:22")
+        if not answered:
+            raise LabhostError(
+                f"the container runs, but no sshd answered within {BANNER_SECONDS} s; "
+                f"look inside with: ssh -t {host.config.name}-manage console"
+            )
+        say.line(f"now: ssh {host.config.name}")
+        system_swap.settle(host, user, account)
+    log.note(f"{user.name}: container started")
+
+
+def stop(host: Host, user: User, say: Progress) -> None:
+    with held(host, user, "starting or stopping") as (user, account):
+        if not halt(host, user, account, say):
+            say.line("the container is stopped already")
+    say.line(f"to start it again: ssh {host.config.name}-manage")
+
+
+def halt(host: Host, user: User, account: Account, say: Progress) -> bool:
+    """Takes the rules away, then stops the container; False if it did not run. The person's lock is held."""
+    user.wanted = "stopped"
+    user_state.save_user(host, user)
+    failpoints.point("stop:noted")
+    apply_rules(host)
+    failpoints.point("stop:ruled")
+    if not lxc.is_running(host, account):
+        return False
+    say.line("stopping the container")
+    with say.during("stopping the container"):
+        lxc.stop(host, account, grace=0 if user.unfinished else STOP_GRACE)
+    failpoints.point("stop:down")
+    log.note(f"{user.name}: container stopped")
+    say.line("the container is stopped")
+    return True
+
+
+def rebuild(host: Host, user: User, say: Progress) -> None:
+    """A fresh system from the current template. Nothing of the old one survives but what was snapshotted."""
+    with held(host, user, "being rebuilt") as (user, account):
+        driver = drivers.of(host, user)
+        driver.attach(user, account)
+        driver.remove_leftovers(user, account)
+        driver.check()
+        system = driver.fresh(user, account)
+        halt(host, user, account, say)
+        system_swap.exchange(host, user, account, system)
+    log.note(f"{user.name}: container rebuilt")
+    say.line("a fresh system is in place; the one before is kept until the first good start")
+    say.line(f"it has SSH host keys of its own: ssh-keygen -R '[{host.config.address}]:{user.port}'")
+    say.line(f"to start it: ssh {host.config.name}-manage")
+
+
+def restart(host: Host, user: User, say: Progress) -> None:
+    stop(host, user, say)
+    start(host, user, say)
+
+
+def write_config(host: Host, user: User) -> None:
+    """The LXC configuration as it must be now; devices may have come since the last start."""
+    if not addresses.belongs(host.config, user.address):
+        with locks.held(host, locks.ACCOUNTS, seconds=linux_accounts.WAIT, doing="accounts are being changed"):
+            others = [other for other in user_state.all_users(host) if other.name != user.name]
+            user.address = addresses.address_for(host, user, others)
+            user_state.save_user(host, user)
+    files.write_atomic(config_file(host, user), config_text(host, user), mode=0o644)
+    dhcp.reserve(host, user)
+
+
+def config_file(host: Host, user: User) -> Path:
+    return lxc.own_folder(host, user.name) / "config"
+
+
+def config_text(host: Host, user: User) -> str:
+    extra = limits.render(user.limits, limits.controllers(host, user))
+    return lxc_config.render(host, user, [*extra, *nvidia.mounts(host.config, limits.gpus(user))])
+
+
+def apply_rules(host: Host) -> None:
+    """Rules for the containers that are wanted and run, and for no others."""
+    with locks.held(host, locks.RULES, seconds=30, doing="port rules are being set"):
+        firewall.apply_rules(host, wanted_rules(host))
+
+
+def wanted_rules(host: Host) -> list[firewall.Forward]:
+    """What the port rules must be now."""
+    found = []
+    for user in user_state.all_users(host):
+        if user.registered and user.wanted == "running" and runs(host, user):
+            found.append(firewall.Forward(user.port, user.address))
+            found += [firewall.Forward(pair.outside, user.address, pair.inside) for pair in forwards.of(host, user)]
+    return found
+
+
+def reconcile(host: Host) -> None:
+    """What must be so, whatever happened since: at boot and each minute."""
+    system_swap.attach_all(host)
+    apply_rules(host)
+    dhcp.keep_only(host, (user.name for user in user_state.all_users(host)))
+
+
+def _refresh(host: Host, user: User, say: Progress) -> None:
+    """Asks the portal for port and limits; if it does not answer sensibly, what was last known holds."""
+    try:
+        port, allowed = client.fetch_values(host.config, user.name)
+    except PortalUnavailable as error:
+        say.line(f"warning: {error}; going on with what was known on {formatting.moment(user.values_at)}")
+        return
+    holder = next(
+        (other.name for other in user_state.all_users(host) if other.port == port and other.name != user.name), ""
+    )
+    if holder:
+        say.line(f"warning: the portal gave port {port}, which belongs to somebody else here; keeping {user.port}")
+        log.note(f"{user.name}: the portal gave port {port} of {holder}", warning=True)
+        return
+    if port != user.port and ownership.is_another(user, applied_keys.load(host)):
+        say.line(f"warning: the portal knows somebody else as {user.name} now; keeping port {user.port}")
+        return
+    user.port, user.limits, user.values_at = port, allowed, time.time()
+
+
+def _bring_up(host: Host, user: User, account: Account, say: Progress) -> None:
+    if lxc.is_running(host, account):
+        say.line("the container runs already")
+        return
+    say.line("starting the container")
+    began = time.monotonic()
+    nvidia.make_way(host, user)
+    try:
+        with say.during("starting the container"):
+            lxc.start(host, account)
+    except LabhostError as error:
+        raise _gave_up(host, user, account, error) from error
+    say.line(f"the container runs ({time.monotonic() - began:.1f} s)")
+
+
+def _gave_up(host: Host, user: User, account: Account, error: LabhostError) -> LabhostError:
+    told = system_swap.gave_up(host, user, account, error)
+    apply_rules(host)  # somebody else's start may have set them while this one still seemed to run
+    return told
+
+
+def _wait_for_sshd(host: Host, user: User, account: Account) -> bool:
+    """True as soon as port 22 of the container greets as SSH does (RFC 4253 section 4.2)."""
+    deadline = time.monotonic() + BANNER_SECONDS
+    while time.monotonic() < deadline:
+        if _greets(user.address):
+            return True
+        if not lxc.is_running(host, account):
+            return False
+        time.sleep(0.005)
+    return False
+
+
+def _greets(address: str) -> bool:
+    try:
+        with socket.create_connection((address, 22), timeout=1) as peer:
+            peer.settimeout(1)
+            return peer.recv(4, socket.MSG_WAITALL) == b"SSH-"
+    except OSError:
+        return False
+
+
+def _end_of(host: Host, account: Account) -> str:
+    reason = lxc.diagnosis(host, account) or "its init ended"
+    return f"the container stopped again by itself: {reason}; tell the lab's staff"
+
+
+def _check_address(host: Host, user: User, account: Account) -> None:
+    info = lxc.info(host, account)
+    if info.running and user.address not in info.addresses:
+        raise LabhostError(
+            f"the container has {', '.join(info.addresses) or 'no address'} instead of {user.address}; "
+            f"stop and start it: ssh {host.config.name}-manage restart"
+        )
+    firewall.allow_hairpin(host, info.link)
+
+
+def runs(host: Host, user: User) -> bool:
+    return linux_accounts.entry_of(host, user) is not None and lxc.is_running(host, linux_accounts.identity(host, user))

@@ -1,0 +1,90 @@
+"""The person's account inside a fresh system, made in a run of the container without boot, network or the lab's mounts.
+
+LXC starts the container with a program that only waits as its init; what must be done is done by processes
+attached to it. So nothing of the system listens or runs before it has the right account and keys.
+"""
+
+from labhost import lxc
+from labhost.container import lxc_config
+from labhost.errors import LabhostError
+from labhost.host import locks, user_state
+from labhost.host.config import Host
+from labhost.host.user_state import User
+from labhost.keys import key_files, set_keys
+from labhost.keys.public_keys import render_container
+from labhost.storage import drivers
+from labhost.system import files
+from labhost.system.processes import Account
+
+SECONDS = 60
+UID = 1000
+_WAITING = ["/bin/sh", "-c", "while :; do sleep 3600; done"]
+_ACCOUNT = """
+set -eu
+name=$1 server=$2 nameserver=$3 uid=$4
+rm -f /etc/resolv.conf
+printf 'nameserver %s\\n' "$nameserver" > /etc/resolv.conf
+printf '%s\\n' "$server" > /etc/hostname
+grep -qs '^127.0.1.1' /etc/hosts || printf '127.0.0.1 localhost\\n127.0.1.1 %s\\n' "$server" >> /etc/hosts
+if id -u "$name" > /dev/null 2>&1; then
+  usermod --append --groups sudo -- "$name"
+else
+  useradd --create-home --uid "$uid" --user-group --groups sudo --shell /bin/bash --password '*' -- "$name"
+fi
+sudoers=/etc/sudoers.d/lab-iam
+[ -e $sudoers ] || (umask 0227; echo '%sudo ALL=(ALL:ALL) NOPASSWD: ALL' > $sudoers)
+# Random, and not what systemd would take: inside a virtual machine that is the same for all containers.
+[ -s /etc/machine-id ] || tr -d - < /proc/sys/kernel/random/uuid > /etc/machine-id
+# What every client since 2014 understands. An RSA key would take a second to make.
+for type in ed25519 ecdsa; do
+  key=/etc/ssh/ssh_host_${type}_key
+  [ -s $key ] || ssh-keygen -q -t $type -N '' -f $key
+done
+id -u "$name"
+id -g "$name"
+"""
+
+
+def start(host: Host, user: User, account: Account) -> None:
+    drivers.of(host, user).attach(user, account)
+    if not lxc.is_running(host, account):
+        path = lxc.own_folder(host, user.name) / "config.inside"
+        files.write_atomic(path, lxc_config.render_inside(host, user), mode=0o644)
+        lxc.prepare(host, account)
+        lxc.start(host, account, config=path, init=_WAITING)
+
+
+def make(host: Host, user: User, account: Account) -> None:
+    """The account, its groups and keys; safe to repeat. The container runs, whatever its init is."""
+    words = ["/bin/sh", "-c", _ACCOUNT, "sh", user.name, host.config.name, host.config.gateway, str(UID)]
+    result = lxc.attach(host, account, words, timeout=SECONDS)
+    result.check("the account inside the container cannot be made")
+    user.inside_uid, user.inside_gid = _ids(result.out)
+    with locks.held(host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written"):
+        key_files.write_inside(host, user, "config", user.ssh_config)
+        key_files.write_inside(host, user, "authorized_keys", render_container(set_keys.current_keys(host, user)))
+        user.unfinished = False
+        user_state.save_user(host, user)
+
+
+def stop(host: Host, account: Account) -> None:
+    """At once: nothing runs there that could lose anything."""
+    if lxc.is_running(host, account):
+        lxc.stop(host, account, grace=0)
+
+
+def finish(host: Host, user: User, account: Account) -> None:
+    """All three, for a system that took another's place. The container is stopped before and after."""
+    stop(host, account)
+    start(host, user, account)
+    try:
+        make(host, user, account)
+    finally:
+        stop(host, account)
+
+
+def _ids(out: bytes) -> tuple[int, int]:
+    words = out.split()[-2:]
+    if len(words) == 2 and all(word.isdigit() and len(word) < 6 and 0 < int(word) < 65534 for word in words):
+        return int(words[0]), int(words[1])
+    raise LabhostError("the account inside the container cannot be made: it has no ids")

@@ -1,0 +1,100 @@
+"""Another system in the place of a person's own: a fresh one from the template, or one out of a snapshot.
+
+The system before is kept until the first good start of the new one, and comes back when that start fails.
+"""
+
+from pathlib import Path
+
+from labhost import lxc
+from labhost.accounts import linux_accounts
+from labhost.container import provision
+from labhost.errors import Busy, LabhostError
+from labhost.host import locks, user_state
+from labhost.host.config import Host
+from labhost.host.user_state import User
+from labhost.keys import set_keys
+from labhost.storage import drivers, overlay, snapshot_store, template_archive, templates
+from labhost.system import failpoints, log
+from labhost.system.processes import Account
+from labhost.system.progress import Progress
+
+
+def exchange(host: Host, user: User, account: Account, system: Path) -> None:
+    """Puts it in place, makes account and keys inside. The container is stopped; a start completes what a kill left."""
+    with locks.held(host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written"):
+        user.unfinished = True
+        user_state.save_user(host, user)
+    failpoints.point("unfinished")
+    drivers.of(host, user).put(user, account, system)
+    failpoints.point("exchanged")
+    try:
+        provision.finish(host, user, account)
+    except (LabhostError, OSError):
+        drivers.of(host, user).revert(user, account)
+        raise
+
+
+def attach_all(host: Host) -> None:
+    """Everybody's files, after a boot before anybody starts. One person's trouble stays hers."""
+    for user in user_state.all_users(host):
+        try:
+            with locks.held(host, locks.of_user(user.name), seconds=0, doing="somebody is at work there"):
+                _attach(host, user.name)
+        except Busy:
+            continue  # who is at work there attaches what is needed, and a removal must not be disturbed
+        except (LabhostError, OSError) as error:
+            log.note(f"{user.name}: the files cannot be attached: {error}", warning=True)
+
+
+def _attach(host: Host, name: str) -> None:
+    user = user_state.load_user(host, name)
+    if user is None or user.removal or linux_accounts.entry_of(host, user) is None:
+        return
+    if drivers.of(host, user).exists(user):
+        drivers.of(host, user).attach(user, linux_accounts.identity(host, user))
+
+
+def refresh_templates(host: Host, say: Progress) -> None:
+    """The current template is unpacked beside the old ones; those that no system and no snapshot needs are removed."""
+    if not host.config.template.is_file():
+        say.line(f"warning: the template {host.config.template} is missing; build it with create-lxc-template.bash")
+        return
+    with locks.held(host, locks.TEMPLATES, seconds=900, doing="the template is being unpacked"):
+        if host.config.storage == "overlay":
+            current = templates.unpack(host)
+            say.line(f"template: {current}, unpacked once for all containers")
+        else:
+            current = template_archive.facts(host).version
+            say.line(f"template: {current}")
+        asked_for = snapshot_store.templates(host)
+        if asked_for is not None:
+            for version in templates.prune(host, {current} | overlay.needed_versions(host) | asked_for):
+                say.line(f"template: {version} removed, nothing needs it any more")
+
+
+def ready(host: Host, user: User, account: Account, say: Progress) -> None:
+    """What a start needs: the files attached, account and keys inside."""
+    drivers.of(host, user).attach(user, account)
+    if user.unfinished:
+        say.line("completing the new system")
+        provision.finish(host, user, account)
+
+
+def settle(host: Host, user: User, account: Account) -> None:
+    """After a good start: the system before is no longer needed."""
+    try:
+        drivers.of(host, user).settle(user, account)
+    except (LabhostError, OSError) as error:
+        log.note(f"{user.name}: the old system is not removed yet: {error}", warning=True)
+
+
+def gave_up(host: Host, user: User, account: Account, error: LabhostError) -> LabhostError:
+    """The error of a start that failed; if the system never started before, the one before it is back."""
+    if lxc.is_running(host, account):
+        lxc.stop(host, account, grace=0)
+    if not drivers.of(host, user).revert(user, account):
+        return error
+    user.unfinished = True  # its keys may be older than the last push
+    user_state.save_user(host, user)
+    log.note(f"{user.name}: the new system did not start, the one before is back: {error}", warning=True)
+    return LabhostError(f"{error}. The new system did not start; the one before is back: ssh {host.config.name}-manage")

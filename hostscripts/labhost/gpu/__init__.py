@@ -1,0 +1,1 @@
+"""The NVIDIA driver of the server and of its containers."""

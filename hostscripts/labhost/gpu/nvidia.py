@@ -1,0 +1,178 @@
+"""The NVIDIA user-space driver: the container's must be of the same version as the host's.
+
+Versions are read from the name that libcuda.so.1 links to. The host executes nothing of a
+container's, and follows its links only inside its root file system.
+"""
+
+import os
+import re
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from labhost import lxc
+from labhost.errors import LabhostError
+from labhost.host.config import Config, Host
+from labhost.host.user_state import User
+from labhost.lxc import mount_entry
+from labhost.storage import drivers
+from labhost.system import openat2
+from labhost.system.processes import Account, finish, spawn
+from labhost.system.progress import Progress
+
+LIBRARIES = (
+    Path("/usr/lib/x86_64-linux-gnu"),
+    Path("/usr/lib/aarch64-linux-gnu"),
+    Path("/usr/lib64"),
+    Path("/usr/lib"),
+)
+NVIDIA_SMI = Path("/usr/bin/nvidia-smi")
+HOPS = 8  # Debian's packages reach the library through several alternatives
+_LIBCUDA = re.compile(r"libcuda\.so\.([0-9]{1,4}(?:\.[0-9]{1,4}){1,3})", re.ASCII)
+_DEVICE = re.compile(r"nvidia[A-Za-z0-9_-]{0,40}", re.ASCII)
+_LIBRARY = re.compile(
+    r"lib(?:cuda|cudadebugger|nvcuvid|nvoptix|nvidia-[a-z0-9-]+|(?:EGL|GLX|GLESv1_CM|GLESv2)_nvidia)\.so[0-9.]*",
+    re.ASCII,
+)
+_GPU = re.compile(r"nvidia([0-9]{1,2})", re.ASCII)
+_INSTALL = """
+set -eu
+cd /tmp
+file=$(mktemp /tmp/nvidia-driver.XXXXXX)
+trap 'rm -f "$file"' EXIT
+cat > "$file"
+chmod 700 "$file"
+"$file" --no-kernel-module --silent
+"""
+
+
+def host_version(config: Config) -> str:
+    """For example 535.104.05; empty if this server has no driver."""
+    for folder in config.libraries or LIBRARIES:
+        if match := _LIBCUDA.fullmatch(os.path.basename(os.path.realpath(folder / "libcuda.so.1"))):
+            return match[1]
+    return ""
+
+
+def inside(host: Host, user: User) -> str:
+    """The version in a person's container; empty if there is none, or no container."""
+    rootfs = drivers.of(host, user).rootfs(user)
+    return inside_version(rootfs) if rootfs.is_dir() else ""
+
+
+def inside_version(rootfs: Path) -> str:
+    """The same of a container's root file system; empty if it has no driver or hides it."""
+    with openat2.directory(rootfs) as root:
+        for folder in LIBRARIES:
+            if version := _linked_version(root, f"{str(folder).lstrip('/')}/libcuda.so.1"):
+                return version
+    return ""
+
+
+def _linked_version(root: int, path: str) -> str:
+    for _ in range(HOPS):
+        target = openat2.link_target(root, path)
+        if not target:
+            return ""
+        if match := _LIBCUDA.fullmatch(os.path.basename(target)):
+            return match[1]
+        path = target if target.startswith("/") else f"{path.rpartition('/')[0]}/{target}"
+    return ""
+
+
+def mounts(config: Config, gpus: frozenset[int] | None = None) -> list[str]:
+    """LXC mount entries: the device nodes, and with `mode = bind` the host's libraries too.
+
+    `gpus` are the numbers of those that the container may have, None for all. Inside a user namespace nobody can
+    make device nodes, so what is not mounted cannot be opened.
+    """
+    version = host_version(config)
+    entries = [
+        mount_entry(str(path), f"/dev/{path.relative_to(config.devices)}", file=True)
+        for path in _devices(config)
+        if gpus is None or _is_allowed(path.name, gpus)
+    ]
+    if version and config.driver == "bind":
+        entries += [
+            mount_entry(str(path), f"/{target}", file=True, read_only=True)
+            for target, path in _bound_files(config).items()
+        ]
+    return entries
+
+
+def _is_allowed(name: str, gpus: frozenset[int]) -> bool:
+    """One GPU's node if it is among them; what all GPUs share (nvidiactl, ...) if there is any."""
+    gpu = _GPU.fullmatch(name)
+    return int(gpu[1]) in gpus if gpu else bool(gpus)
+
+
+def _devices(config: Config) -> list[Path]:
+    try:
+        nodes = sorted(path for path in config.devices.iterdir() if _DEVICE.fullmatch(path.name))
+    except OSError:
+        return []
+    caps = [node for path in nodes if path.is_dir() for node in sorted(path.iterdir()) if _DEVICE.fullmatch(node.name)]
+    return [path for path in (*nodes, *caps) if stat.S_ISCHR(os.lstat(path).st_mode)]
+
+
+def _bound_files(config: Config) -> dict[str, Path]:
+    """With `mode = bind`: paths inside -> files of the host. Each name a program may ask for is a file of its own."""
+    folder = next(path for path in config.libraries or LIBRARIES if (path / "libcuda.so.1").is_symlink())
+    inside = f"usr/lib/{os.uname().machine}-linux-gnu"
+    found = {f"{inside}/{path.name}": path for path in sorted(folder.iterdir()) if _LIBRARY.fullmatch(path.name)}
+    found["usr/bin/nvidia-smi"] = NVIDIA_SMI
+    return {target: Path(os.path.realpath(path)) for target, path in found.items() if path.is_file()}
+
+
+def make_way(host: Host, user: User) -> None:
+    """Removes the symbolic links that an installed driver left where the host's files are to be mounted.
+
+    LXC mounts onto no symbolic link. The container is stopped; nothing but links of these names is touched.
+    """
+    if not host_version(host.config) or host.config.driver != "bind":
+        return
+    with openat2.directory(drivers.of(host, user).rootfs(user)) as root:
+        for target in _bound_files(host.config):
+            folder, _, name = target.rpartition("/")
+            with suppress(LabhostError, OSError), openat2.inner(root, folder) as parent:
+                if stat.S_ISLNK(os.lstat(name, dir_fd=parent).st_mode):
+                    os.unlink(name, dir_fd=parent)
+
+
+def match_inside(host: Host, user: User, account: Account, say: Progress) -> None:
+    """Installs the host's version in a running container that has another or none.
+
+    Never stops the start, and holds it up for at most `[driver] seconds`.
+    """
+    wanted = host_version(host.config)
+    if not wanted:
+        say.line("driver: this server has none, skipped")
+        return
+    if host.config.driver == "bind":
+        say.line(f"driver: {wanted}, shared by the server")
+        return
+    found = inside(host, user)
+    if found == wanted:
+        say.line(f"driver: {wanted}, the same inside")
+        return
+    installer = host.config.installers / f"NVIDIA-Linux-{os.uname().machine}-{wanted}.run"
+    if not installer.is_file():
+        say.line(f"warning: driver {wanted} is not inside, and {installer} is missing; tell the lab's staff")
+        return
+    say.line(f"driver: {found or 'none'} inside, {wanted} on the server; installing, this takes a while")
+    with say.during("installing the driver"):
+        reason = _install(host, account, installer)
+    if not reason and inside(host, user) != wanted:
+        reason = "the installer ended well but left another version"
+    say.line(f"warning: driver not installed: {reason}" if reason else f"driver: {wanted} installed inside")
+
+
+def _install(host: Host, account: Account, installer: Path) -> str:
+    """Why it failed, or nothing. The container gets a pipe, never a descriptor of a file of the host's."""
+    with open(installer, "rb") as program:
+        feeder = spawn(["/bin/cat"], account=account, stdin=program)
+    assert feeder.stdout is not None
+    words = ["/bin/sh", "-c", _INSTALL]
+    result = lxc.attach(host, account, words, timeout=host.config.driver_seconds, stdin=feeder.stdout)
+    finish(feeder, ["cat"], timeout=5)
+    return "" if result.ok else f"the installer: {result.complaint}"

@@ -1,0 +1,1 @@
+"""SSH public keys: checked, stored as last pushed, written as authorized_keys."""

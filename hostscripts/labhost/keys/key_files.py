@@ -1,0 +1,155 @@
+"""The authorized_keys files of people: in their accounts on the host, and inside their containers.
+
+A batch writes all new files beside the old ones, has them brought to the disk, and then renames them into place: a
+kill in between leaves whole files, and thousands of files do not cost thousands of waits for the disk.
+"""
+
+import os
+import pwd
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from labhost.accounts import linux_accounts
+from labhost.errors import LabhostError
+from labhost.host.config import Host
+from labhost.host.user_state import User
+from labhost.keys.public_keys import PublicKey, render_container, render_host
+from labhost.storage import drivers
+from labhost.system import failpoints, openat2
+
+NAME = "authorized_keys"
+FEW = 32  # files that are synced one by one; for more, the whole file system is
+HOST, CONTAINER = "host", "container"
+_HOST_OWNER = (0, 0)
+Failed = Callable[[User, str, Exception], None]
+
+
+class Batch:
+    """New key files of many people. `failed` is told of each that cannot be put in place."""
+
+    def __init__(self, host: Host, failed: Failed, people: Collection[str]) -> None:
+        self._host, self._failed = host, failed
+        self._known = linux_accounts.entries_of(people)
+        self._few = 2 * len(people) <= FEW
+        self._staged: list[tuple[User, str]] = []
+        self._disks: dict[int, int] = {}  # device number -> a descriptor on it
+
+    @property
+    def known(self) -> Mapping[str, pwd.struct_passwd]:
+        return self._known
+
+    def stage(self, user: User, place: str, keys: Sequence[PublicKey]) -> str:
+        """written (after commit), unchanged, or absent if she has no such place. LabhostError, OSError."""
+        with _folder(self._host, user, place, self._known) as folder:
+            if folder is None or (user.removal and keys):
+                return "absent"
+            owner, mode, text = _file(user, place, keys)
+            if not openat2.stage_file(folder, NAME, text, owner=owner, mode=mode, durable=self._few):
+                return "unchanged"
+            self._staged.append((user, place))
+            if not self._few:
+                self._remember_disk(folder)
+        return "written"
+
+    def commit(self) -> None:
+        try:
+            self._sync()
+            failpoints.point("keys-staged")
+            for user, place in self._staged:
+                try:
+                    self._put(user, place)
+                except (LabhostError, OSError) as error:
+                    self._failed(user, place, error)
+            self._sync()
+        finally:
+            for fd in self._disks.values():
+                os.close(fd)
+
+    def _put(self, user: User, place: str) -> None:
+        # Looked up once more: what an enemy did to her own folder in the meantime is found or not, never followed.
+        with _folder(self._host, user, place, self._known) as folder:
+            if folder is None:
+                raise LabhostError("it has just been removed")
+            openat2.put_in_place(folder, NAME)
+            if self._few:
+                os.fsync(folder)
+
+    def _remember_disk(self, folder: int) -> None:
+        device = os.fstat(folder).st_dev
+        if device not in self._disks:
+            self._disks[device] = os.dup(folder)
+
+    def _sync(self) -> None:
+        for fd in self._disks.values():
+            openat2.sync_file_system(fd)
+
+
+def write(host: Host, user: User, place: str, keys: Sequence[PublicKey]) -> str:
+    """One file of one person at once: written, unchanged or absent. Keys lock held."""
+    with _folder(host, user, place, None) as folder:
+        if folder is None or (user.removal and keys):
+            return "absent"
+        owner, mode, text = _file(user, place, keys)
+        new = openat2.replace_file(folder, NAME, text, owner=owner, mode=mode)
+    return "written" if new else "unchanged"
+
+
+def write_inside(host: Host, user: User, name: str, text: str) -> str:
+    """~/.ssh/NAME inside the container: written, unchanged, or absent if there is no root file system."""
+    with _inside(host, user, None) as folder:
+        if folder is None:
+            return "absent"
+        new = openat2.replace_file(folder, name, text, owner=_owner_inside(user), mode=0o600)
+    return "written" if new else "unchanged"
+
+
+def _file(user: User, place: str, keys: Sequence[PublicKey]) -> tuple[tuple[int, int], int, str]:
+    """Owner, mode and text."""
+    if place == HOST:
+        return _HOST_OWNER, 0o644, render_host(keys)
+    return _owner_inside(user), 0o600, render_container(keys)
+
+
+@contextmanager
+def _folder(host: Host, user: User, place: str, known: Mapping[str, pwd.struct_passwd] | None) -> Iterator[int | None]:
+    if place == CONTAINER:
+        if not user.registered or user.unfinished:  # an unfinished system gets the keys with its account
+            yield None
+            return
+        with _inside(host, user, known) as folder:
+            yield folder
+        return
+    if linux_accounts.entry_of(host, user, known) is None:
+        yield None
+        return
+    # Root's own tree; the home may be a file system of its own, so other mounts are allowed here.
+    allowed = openat2.BENEATH | openat2.NO_SYMLINKS | openat2.NO_MAGICLINKS
+    with (
+        openat2.directory(host.paths.home) as home,
+        openat2.inner(home, f"{user.name}/.ssh", allowed) as folder,
+    ):
+        if os.fstat(folder).st_uid != os.geteuid():
+            raise LabhostError(f"{user.name}/.ssh is not root's; run register again")
+        yield folder
+
+
+@contextmanager
+def _inside(host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | None) -> Iterator[int | None]:
+    """~/.ssh inside the container, made if it is missing; None if there is no root file system."""
+    driver = drivers.of(host, user)
+    if not driver.exists(user):
+        yield None
+        return
+    driver.attach(user, linux_accounts.identity(host, user, known))
+    root = openat2.open_directory(driver.rootfs(user))
+    try:
+        with openat2.inner(root, f"home/{user.name}") as home:
+            openat2.make_directory(home, ".ssh", owner=_owner_inside(user), mode=0o700)
+            with openat2.inner(home, ".ssh") as folder:
+                yield folder
+    finally:
+        os.close(root)
+
+
+def _owner_inside(user: User) -> tuple[int, int]:
+    return (user.subuid + user.inside_uid, user.subuid + user.inside_gid)

@@ -1,0 +1,1 @@
+"""Container addresses, port forwarding rules and DHCP reservations."""

@@ -1,0 +1,89 @@
+"""Addresses of containers, and the rules that lead a person's port to her container and to nothing else."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from labhost.host.config import Host
+from labhost.system import files
+from labhost.system.processes import run
+
+_LINK = re.compile(r"[A-Za-z0-9_-]{1,15}", re.ASCII)
+IPTABLES = "/usr/sbin/iptables"
+JUMPS = (
+    ("nat", "PREROUTING", "LAB-IAM-PRE"),
+    ("nat", "OUTPUT", "LAB-IAM-OUT"),
+    ("nat", "POSTROUTING", "LAB-IAM-POST"),
+    ("filter", "FORWARD", "LAB-IAM-FWD"),
+)
+
+
+@dataclass(frozen=True)
+class Forward:
+    """`port` of the server leads to port `inside` of `address`."""
+
+    port: int
+    address: str
+    inside: int = 22
+
+
+def render_rules(config_address: str, bridge: str, network: str, forwards: Iterable[Forward]) -> str:
+    """Input of `iptables-restore --noflush`: our own chains anew, nobody else's touched."""
+    nat = [f":{chain} - [0:0]" for table, _, chain in JUMPS if table == "nat"]
+    allow = [":LAB-IAM-FWD - [0:0]"]
+    for item in sorted(forwards, key=lambda forward: forward.port):
+        to = f"-j DNAT --to-destination {item.address}:{item.inside}"
+        nat.append(f"-A LAB-IAM-PRE -d {config_address}/32 -p tcp -m tcp --dport {item.port} {to}")
+        nat.append(f"-A LAB-IAM-OUT -d {config_address}/32 -p tcp -m tcp --dport {item.port} {to}")
+        # A container that calls the server's address must get its answers through the server.
+        nat.append(
+            f"-A LAB-IAM-POST -s {network} -d {item.address}/32 -p tcp -m tcp --dport {item.inside}"
+            " -m conntrack --ctstate DNAT -j MASQUERADE"
+        )
+        forwarded = "-m conntrack --ctstate DNAT -j ACCEPT"
+        inward, outward = f"-o {bridge} -d {item.address}/32", f"-i {bridge} -s {item.address}/32"
+        allow.append(f"-A LAB-IAM-FWD {inward} -p tcp -m tcp --dport {item.inside} {forwarded}")
+        allow.append(f"-A LAB-IAM-FWD {outward} -p tcp -m tcp --sport {item.inside} {forwarded}")
+    return "\n".join(["*nat", *nat, "COMMIT", "*filter", *allow, "COMMIT", ""])
+
+
+def apply_rules(host: Host, forwards: Iterable[Forward]) -> None:
+    """Makes the rules exactly these. The rules lock must be held."""
+    config = host.config
+    text = render_rules(config.address, config.bridge, str(config.network), forwards)
+    result = run(["/usr/sbin/iptables-restore", "--noflush", "-w", "10"], timeout=30, stdin=text.encode())
+    result.check("the port rules cannot be set")
+    for table, chain, ours in JUMPS:
+        if not run([IPTABLES, "-w", "10", "-t", table, "-C", chain, "-j", ours], timeout=20).ok:
+            run([IPTABLES, "-w", "10", "-t", table, "-I", chain, "-j", ours], timeout=20).check(
+                "the port rules cannot be set"
+            )
+
+
+def allow_hairpin(host: Host, link: str) -> None:
+    """Lets a container reach its own ports by the server's address where bridged packets pass iptables.
+
+    There (br_netfilter, as Docker loads it) a packet is led back to the bridge's port that it came from, which a
+    bridge refuses unless told; elsewhere it is routed, and nothing is to be done.
+    """
+    filtering = files.read_text(host.paths.bridge_filter)
+    port = host.paths.interfaces / host.config.bridge / "brif" / link / "hairpin_mode"
+    if (filtering or "").strip() == "1" and _LINK.fullmatch(link) and port.exists():
+        port.write_text("1\n")
+
+
+def current_rules() -> tuple[set[str], set[str]]:
+    """The rules in our own chains, and which of the jumps to them are there, as `iptables-save` writes them."""
+    rules, jumps = set(), set()
+    for table in ("nat", "filter"):
+        shown = run(["/usr/sbin/iptables-save", "-t", table], timeout=20).check("the port rules cannot be read")
+        for line in shown.out.decode("utf-8", "replace").splitlines():
+            if line.startswith("-A LAB-IAM-"):
+                rules.add(line)
+            jumps |= {ours for where, chain, ours in JUMPS if table == where and line == f"-A {chain} -j {ours}"}
+    return rules, jumps
+
+
+def normal(rule: str) -> frozenset[str]:
+    """A rule's options without their order, which iptables-save changes."""
+    return frozenset(re.split(r" (?=-)", rule))

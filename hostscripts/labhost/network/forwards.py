@@ -1,0 +1,86 @@
+"""Ports of the server that a person leads to ports (TCP) of her container, besides her own for SSH."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from labhost.errors import Refused
+from labhost.host import locks, user_state
+from labhost.host.config import Host
+from labhost.host.user_state import User
+
+LISTENING = "0A"  # the state of a listening socket in /proc/net/tcp, see tcp_states.h
+TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+
+
+@dataclass(frozen=True)
+class Forwarded:
+    inside: int
+    outside: int
+
+
+def of(host: Host, user: User) -> list[Forwarded]:
+    """The person's forwards that this server may still have: host.conf may have changed since they were made."""
+    pairs = [Forwarded(inside, outside) for inside, outside in user.forwards]
+    return [pair for pair in pairs if is_for_forwards(host, pair.outside)]
+
+
+def is_for_forwards(host: Host, port: int) -> bool:
+    return host.config.forwards.holds(port) and not host.config.ports.holds(port)
+
+
+def add(host: Host, user: User, inside: int, outside: int | None) -> Forwarded:
+    """Leads `outside`, or the first free port, to `inside`; Refused says why not. The user's lock must be held."""
+    with locks.held(host, locks.PORTS, seconds=30, doing="ports are being given out"):
+        mine = [Forwarded(*pair) for pair in user.forwards]
+        for pair in mine:
+            if pair.inside == inside and outside in (None, pair.outside):
+                return pair
+            if pair.inside == inside:
+                raise Refused(f"port {pair.outside} leads to {inside} already; first: port -d {inside}")
+        if len(mine) >= host.config.forwards_each:
+            raise Refused(
+                f"you have {len(mine)} of {host.config.forwards_each} ports; give one back with: port -d N"
+                if mine
+                else "this server gives out no ports; ask the lab's staff"
+            )
+        held = {pair[1] for other in user_state.all_users(host) for pair in other.forwards}
+        chosen = Forwarded(inside, _choose(host, outside, held | listening(_tables())))
+        user.forwards = sorted([*user.forwards, [chosen.inside, chosen.outside]])
+        user_state.save_user(host, user)
+    return chosen
+
+
+def remove(host: Host, user: User, number: int) -> Forwarded:
+    """Takes back the forward to the container's port `number`, or from the server's. The user's lock must be held."""
+    pairs = [Forwarded(*pair) for pair in user.forwards]
+    found = [pair for pair in pairs if pair.inside == number] or [pair for pair in pairs if pair.outside == number]
+    if not found:
+        raise Refused(f"you have no port {number} here; see: port")
+    user.forwards = [pair for pair in user.forwards if pair != [found[0].inside, found[0].outside]]
+    user_state.save_user(host, user)
+    return found[0]
+
+
+def _choose(host: Host, wanted: int | None, taken: set[int]) -> int:
+    first, last = host.config.forwards.first, host.config.forwards.last
+    if wanted is None:
+        free = (port for port in range(first, last + 1) if port not in taken and is_for_forwards(host, port))
+        if (port := next(free, None)) is None:
+            raise Refused(f"no port from {first} to {last} is free; ask the lab's staff")
+        return port
+    if not is_for_forwards(host, wanted):
+        raise Refused(f"this server leads ports from {first} to {last}; {wanted} is not for that")
+    if wanted in taken:
+        raise Refused(f"port {wanted} is in use; choose another, or none: port N")
+    return wanted
+
+
+def _tables() -> Iterable[str]:
+    return [path.read_text() for path in TABLES if path.exists()]
+
+
+def listening(tables: Iterable[str]) -> set[int]:
+    """Ports on which a socket of the server listens, from the texts of /proc/net/tcp and tcp6, see proc(5)."""
+    rows = [line.split() for table in tables for line in table.splitlines()[1:]]
+    return {int(row[1].rpartition(":")[2], 16) for row in rows if len(row) > 3 and row[3] == LISTENING}

@@ -1,0 +1,1 @@
+"""Registering, suspending and removing a user on this server."""

@@ -1,0 +1,124 @@
+"""The portal's plain-text pages, read with curl as user `iam` and judged as if the portal were hostile."""
+
+import os
+import pwd
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from labhost.errors import LabhostError, PortalUnavailable
+from labhost.host import limits
+from labhost.host.config import SUBUID_COUNT, Config
+from labhost.keys.public_keys import BadKey, Keys, check_lines
+from labhost.portal import ssh_config
+from labhost.system.names import check_name
+from labhost.system.processes import Account, run
+
+SECONDS = 3
+PAGE_MOST = 1 << 20
+SUBUIDS_END = 2**32 - 65536  # the last 65536 ids stay free
+
+
+@dataclass(frozen=True)
+class Person:
+    """What the portal says about one person."""
+
+    port: int
+    subuid: int
+    keys: Keys
+    ssh_config: str
+
+
+def fetch_person(config: Config, name: str) -> Person:
+    """Everything that a registration needs, or PortalUnavailable."""
+    page = f"/user/{check_name(name)}"
+    port, subuid, key_lines, config_text = _get(
+        config, f"{page}/port", f"{page}/subuid", f"{page}/.ssh/authorized_keys", f"{page}/.ssh/config"
+    )
+    try:
+        keys = check_lines(key_lines)
+    except BadKey as error:
+        raise PortalUnavailable(f"the portal's keys of {name} are not acceptable: {error}") from error
+    return Person(parse_port(config, port), parse_subuid(config, subuid), keys, ssh_config.check(config_text))
+
+
+def fetch_values(config: Config, name: str) -> tuple[int, dict[str, str]]:
+    """What a start needs: the port, and the limits (see limits.py) of this person's container on this server."""
+    page = f"/user/{check_name(name)}"
+    port, text = _get(config, f"{page}/port", f"{page}/limits?server={config.name}")
+    return parse_port(config, port), limits.parse(text)
+
+
+def parse_port(config: Config, text: str) -> int:
+    port = _number(text, "port")
+    if not config.ports.holds(port):
+        raise PortalUnavailable(
+            f"the portal gave port {port}, which is outside {config.ports.first}-{config.ports.last}"
+        )
+    return port
+
+
+def parse_subuid(config: Config, text: str) -> int:
+    start = _number(text, "subuid")
+    if not config.subuids.holds(start, SUBUID_COUNT) or start + SUBUID_COUNT > SUBUIDS_END:
+        raise PortalUnavailable(
+            f"the portal gave the subordinate ids from {start}, which are outside this server's range"
+        )
+    return start
+
+
+def _number(text: str, what: str) -> int:
+    match = re.fullmatch(r"([1-9][0-9]{0,9})\n?", text, re.ASCII)
+    if match is None:
+        raise PortalUnavailable(f"the portal's answer for {what} is not a number; ask the lab's staff")
+    return int(match[1])
+
+
+def tell_seen(config: Config) -> None:
+    """This server is back: the portal need not wait until its next try. PortalUnavailable."""
+    page = f"/servers/{config.name}/seen"
+    split(*_ask(config, page, options=("--request", "POST")), [page], wanted=b"204")
+
+
+def _get(config: Config, *pages: str) -> list[str]:
+    """The text of each page; PortalUnavailable."""
+    return split(*_ask(config, *pages), pages)
+
+
+def _ask(config: Config, *pages: str, options: Sequence[str] = ()) -> tuple[bytes, str]:
+    """What came, all over one connection, and the mark that ends each page; the first trouble ends it."""
+    mark = os.urandom(16).hex()  # no page can hold it, so nobody's text passes for the end of a page
+    words = ["/usr/bin/curl", "--disable", "--silent", "--show-error", "--globoff", "--proto", "=http,https"]
+    words += ["--noproxy", "*", "--max-time", str(SECONDS), "--max-filesize", str(PAGE_MOST), "--fail-early", *options]
+    words += ["--header", "@-", "--write-out", f"\n{mark} %{{http_code}}\n", *(config.url + page for page in pages)]
+    header = f"Authorization: Bearer {config.token}\n".encode()
+    most = len(pages) * (PAGE_MOST + 64)
+    result = run(words, timeout=len(pages) * SECONDS + 2, account=_reader(), stdin=header, most=most)
+    if not result.ok or result.cut:
+        raise PortalUnavailable(f"the portal does not answer ({result.complaint})")
+    return result.out, mark
+
+
+def split(out: bytes, mark: str, pages: Sequence[str], *, wanted: bytes = b"200") -> list[str]:
+    """The texts of pages that are each followed by a line with the mark and the HTTP status, which must be `wanted`."""
+    parts = re.split(rb"\n%s ([0-9]{3})\n" % mark.encode(), out)
+    if len(parts) != 2 * len(pages) + 1:
+        raise PortalUnavailable("the portal does not answer (its pages are cut)")
+    return [_text(*found, wanted) for found in zip(pages, parts[0::2], parts[1::2], strict=False)]
+
+
+def _text(page: str, body: bytes, status: bytes, wanted: bytes) -> str:
+    if status != wanted:
+        raise PortalUnavailable(f"the portal answered {status.decode()} to {page}")
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise PortalUnavailable(f"the portal's answer to {page} is not text") from error
+
+
+def _reader() -> Account:
+    try:
+        entry = pwd.getpwnam("iam")
+    except KeyError as error:
+        raise LabhostError("the account iam is missing: run setup-gpu-server.bash again") from error
+    return Account("iam", entry.pw_uid, entry.pw_gid, entry.pw_dir)

@@ -1,0 +1,1 @@
+"""The framed JSON protocol that the portal speaks with this server."""

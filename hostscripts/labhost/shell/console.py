@@ -1,0 +1,143 @@
+"""`console`: a root shell in one's own container, for the day on which its sshd is broken.
+
+lxc-attach runs as the person, in a scope of hers, on a terminal that labhost makes for it. What root in the
+container does to its terminal (TIOCSTI included) it does to that one; only bytes come back, as with ssh. It ends
+with the connection.
+"""
+
+import errno
+import fcntl
+import os
+import pty
+import select
+import signal
+import subprocess
+import termios
+import time
+import tty
+from contextlib import suppress
+
+from labhost import lxc
+from labhost.accounts import linux_accounts
+from labhost.errors import BadRequest, LabhostError, Refused
+from labhost.host.config import Host
+from labhost.host.user_state import User
+from labhost.system.processes import Account, environment
+
+SECONDS = 86_400
+SHELL = "cd /root 2>/dev/null || cd /; [ -x /bin/bash ] && exec /bin/bash -l; exec /bin/sh -l"
+
+
+class _Gone(Exception):
+    """The connection ended."""
+
+
+def _gone(*_: object) -> None:
+    raise _Gone
+
+
+def check(host: Host, user: User) -> None:
+    """BadRequest without a terminal, Refused when the container does not run."""
+    if not os.isatty(0) or not os.isatty(1):
+        raise BadRequest(f"a console needs a terminal: ssh -t {host.config.name}-manage console")
+    if not lxc.is_running(host, linux_accounts.identity(host, user)):
+        raise Refused(f"the container does not run; start it first: ssh {host.config.name}-manage")
+
+
+def open_shell(host: Host, user: User) -> None:
+    """Relays until the shell or the connection ends."""
+    account = linux_accounts.identity(host, user)
+    outer, inner = pty.openpty()
+    os.fchown(inner, account.uid, account.gid)
+    _copy_size(outer)
+    words = [*lxc.scope(), *lxc.attach_words(host, account, ["/bin/sh", "-c", SHELL], _variables())]
+    shell = _spawn(words, account, inner, lxc.session(host, account))
+    os.close(inner)
+    before = termios.tcgetattr(0)
+    signal.signal(signal.SIGWINCH, lambda *_: _copy_size(outer))
+    for number in (signal.SIGHUP, signal.SIGTERM):  # sudo's terminal outlives the connection, its signal does not
+        signal.signal(number, _gone)
+    try:
+        tty.setraw(0)
+        _relay(outer)
+    except _Gone:
+        pass
+    finally:
+        with suppress(OSError):
+            os.close(outer)  # the shell's side sees its terminal go away
+        with suppress(termios.error):
+            termios.tcsetattr(0, termios.TCSADRAIN, before)
+        _end(shell)
+
+
+def _variables() -> list[str]:
+    term = os.environ.get("TERM", "")
+    known = term.replace("-", "").replace(".", "").isalnum() and len(term) < 40
+    return ["HOME=/root", "USER=root", "SHELL=/bin/sh", f"TERM={term if known else 'dumb'}"]
+
+
+def _spawn(words: list[str], account: Account, terminal: int, env: dict[str, str]) -> "subprocess.Popen[bytes]":
+    def own_terminal() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+
+    try:
+        return subprocess.Popen(
+            words,
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            cwd="/",
+            env=environment(account, env),
+            start_new_session=True,
+            preexec_fn=own_terminal,
+            umask=0o022,
+            user=account.uid,
+            group=account.gid,
+            extra_groups=[],
+        )
+    except OSError as error:
+        raise LabhostError(f"the console cannot be opened: {error.strerror}") from error
+
+
+def _relay(outer: int) -> None:
+    """Bytes in both directions until one side ends. A slow reader holds up nobody but the shell itself."""
+    until = time.monotonic() + SECONDS
+    while time.monotonic() < until:
+        ready, _, _ = select.select([0, outer], [], [], 60)
+        for source, target in ((0, outer), (outer, 1)):
+            if source in ready:
+                piece = _read(source)
+                if not piece:
+                    return
+                _write(target, piece)
+
+
+def _read(fd: int) -> bytes:
+    try:
+        return os.read(fd, 65536)
+    except OSError as error:
+        if error.errno in (errno.EIO, errno.EBADF):  # the other side of a terminal is gone
+            return b""
+        raise
+
+
+def _write(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _copy_size(outer: int) -> None:
+    with suppress(OSError):
+        fcntl.ioctl(outer, termios.TIOCSWINSZ, fcntl.ioctl(0, termios.TIOCGWINSZ, b"\0" * 8))
+
+
+def _end(shell: "subprocess.Popen[bytes]") -> None:
+    """What does not go by itself when its terminal has gone is killed."""
+    try:
+        shell.wait(timeout=3)
+    except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGKILL)
+        shell.wait()

@@ -1,0 +1,206 @@
+"""`top`: who uses processors, memory and GPUs of this server, by person and place.
+
+A process belongs to a person by its uid: her account's, or one of her subordinate ids (then it runs in her
+container). GPUs are what the server's own nvidia-smi says of them.
+"""
+
+import os
+import pwd
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from labhost.errors import LabhostError
+from labhost.gpu.nvidia import NVIDIA_SMI
+from labhost.host import user_state
+from labhost.host.config import SUBUID_COUNT, Host
+from labhost.host.user_state import User
+from labhost.system import formatting
+from labhost.system.processes import Account, run
+
+SECONDS = 0.5  # between the two looks that make a rate
+NVIDIA_SECONDS = 8
+PROC = Path("/proc")
+SERVER = ("-", "the server")
+Owner = tuple[str, str]  # a person, and "container" or "account"
+
+
+@dataclass(frozen=True)
+class Process:
+    pid: int
+    uid: int
+    ticks: int  # of processor time, user and system
+    pages: int  # resident
+
+
+@dataclass
+class Share:
+    cpu: float = 0.0  # processors in use: 2.0 are two busy ones
+    memory: int = 0  # bytes
+    processes: int = 0
+    gpu_memory: dict[int, int] = field(default_factory=dict)  # number of the GPU -> bytes
+
+
+@dataclass(frozen=True)
+class Gpu:
+    number: int
+    uuid: str
+    name: str
+    busy: int | None  # per cent
+    used: int | None  # bytes
+    total: int | None
+
+
+@dataclass
+class Look:
+    shares: dict[Owner, Share]
+    gpus: list[Gpu]
+    remark: str = ""  # why there is nothing about GPUs
+
+
+def look(host: Host) -> Look:
+    owner = owners(user_state.all_users(host))
+    before = {process.pid: process for process in processes()}
+    began = time.monotonic()
+    time.sleep(SECONDS)
+    now = list(processes())
+    found = Look(shares(before, now, time.monotonic() - began, owner), [])
+    try:
+        add_gpus(found, *_nvidia_smi(), {process.pid: owner(process.uid) for process in now})
+    except FileNotFoundError:
+        found.remark = "GPUs: this server has no nvidia-smi"
+    except LabhostError as error:
+        found.remark = f"warning: {error}"
+    return found
+
+
+def owners(users: Iterable[User]) -> Callable[[int], Owner]:
+    """Tells whose a process with this uid is."""
+    known = [user for user in users if user.managed]
+    accounts = {user.uid: (user.name, "account") for user in known}
+
+    def owner(uid: int) -> Owner:
+        if uid in accounts:
+            return accounts[uid]
+        mapped = (user for user in known if user.subuid and user.subuid <= uid < user.subuid + SUBUID_COUNT)
+        user = next(mapped, None)
+        return (user.name, "container") if user else SERVER
+
+    return owner
+
+
+def processes(proc: Path = PROC) -> Iterable[Process]:
+    """Every process of this moment, see proc(5); those that end meanwhile are left out."""
+    for name in filter(str.isdigit, os.listdir(proc)):
+        try:
+            uid = os.stat(proc / name).st_uid
+            text = (proc / name / "stat").read_text(errors="replace")
+        except OSError:
+            continue
+        numbers = text.rpartition(")")[2].split()  # the name before it may hold anything
+        yield Process(int(name), uid, int(numbers[11]) + int(numbers[12]), int(numbers[21]))
+
+
+def shares(
+    before: Mapping[int, Process], now: Iterable[Process], seconds: float, owner: Callable[[int], Owner]
+) -> dict[Owner, Share]:
+    second, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
+    found: dict[Owner, Share] = {}
+    for process in now:
+        share = found.setdefault(owner(process.uid), Share())
+        share.processes += 1
+        share.memory += process.pages * page
+        if process.pid in before:
+            share.cpu += max(0, process.ticks - before[process.pid].ticks) / second / seconds
+    return found
+
+
+def _nvidia_smi() -> tuple[str, str]:
+    """Its answers about GPUs and about processes on them, asked as nobody."""
+    if not os.access(NVIDIA_SMI, os.X_OK):
+        raise FileNotFoundError(NVIDIA_SMI)
+    nobody = pwd.getpwnam("nobody")
+    account = Account("nobody", nobody.pw_uid, nobody.pw_gid)
+    answers = []
+    for query in (
+        "--query-gpu=index,uuid,name,utilization.gpu,memory.used,memory.total",
+        "--query-compute-apps=gpu_uuid,pid,used_gpu_memory",
+    ):
+        words = [str(NVIDIA_SMI), query, "--format=csv,noheader,nounits"]
+        result = run(words, timeout=NVIDIA_SECONDS, account=account).check("nvidia-smi does not answer")
+        answers.append(result.out.decode("utf-8", "replace"))
+    return answers[0], answers[1]
+
+
+def add_gpus(found: Look, gpus: str, applications: str, owner_of: Mapping[int, Owner]) -> None:
+    """Adds what nvidia-smi's two CSV texts say; memory in them is in MB, what it does not know is `[N/A]`."""
+    for row in _rows(gpus, 6):
+        busy, used, total = (_number(word) for word in row[3:])
+        found.gpus.append(Gpu(int(row[0]), row[1], row[2], busy, _bytes(used), _bytes(total)))
+    numbers = {gpu.uuid: gpu.number for gpu in found.gpus}
+    for uuid, pid, amount in _rows(applications, 3):
+        process = _number(pid)
+        if uuid in numbers and process is not None:
+            memory = found.shares.setdefault(owner_of.get(process, SERVER), Share()).gpu_memory
+            memory[numbers[uuid]] = memory.get(numbers[uuid], 0) + (_bytes(_number(amount)) or 0)
+
+
+def _rows(text: str, columns: int) -> list[list[str]]:
+    rows = [[cell.strip() for cell in line.split(",")] for line in text.splitlines()]
+    return [row for row in rows if len(row) == columns and (columns < 6 or row[0].isdigit())]
+
+
+def _number(word: str) -> int | None:
+    return int(word) if word.isascii() and word.isdigit() else None
+
+
+def _bytes(megabytes: int | None) -> int | None:
+    return None if megabytes is None else megabytes << 20
+
+
+def _sorted(found: Look) -> list[tuple[Owner, Share]]:
+    """Whoever uses most comes first, the server itself last."""
+
+    def weight(item: tuple[Owner, Share]) -> tuple[bool, float, int]:
+        return item[0] == SERVER, -sum(item[1].gpu_memory.values()) - item[1].cpu * (1 << 30), -item[1].memory
+
+    return sorted(found.shares.items(), key=weight)
+
+
+def lines(found: Look) -> list[str]:
+    rows = [
+        (name, place, f"{share.cpu:.2f}", formatting.size(share.memory), share.processes, _words(share.gpu_memory))
+        for (name, place), share in _sorted(found)
+    ]
+    text = formatting.table(("person", "place", "CPUs", "memory", "processes", "GPU memory"), rows)
+    for gpu in found.gpus:
+        busy = "?" if gpu.busy is None else gpu.busy
+        used = "?" if gpu.used is None else formatting.size(gpu.used)
+        total = "?" if gpu.total is None else formatting.size(gpu.total)
+        text.append(f"GPU {gpu.number} ({gpu.name}): {busy} % busy, {used} of {total}")
+    return [*text, found.remark] if found.remark else text
+
+
+def _words(memory: Mapping[int, int]) -> str:
+    return ", ".join(f"{number}: {formatting.size(amount)}" for number, amount in sorted(memory.items())) or "-"
+
+
+def facts(found: Look) -> dict[str, Any]:
+    """The same for programs; memory in bytes."""
+    return {
+        "shares": [
+            {
+                "person": name if (name, place) != SERVER else None,
+                "place": place,
+                "cpus": round(share.cpu, 3),
+                "memory": share.memory,
+                "processes": share.processes,
+                "gpu_memory": {str(number): amount for number, amount in sorted(share.gpu_memory.items())},
+            }
+            for (name, place), share in _sorted(found)
+        ],
+        "gpus": [vars(gpu) for gpu in found.gpus],
+        "remark": found.remark,
+    }

@@ -1,0 +1,207 @@
+"""Writing and reading below a directory that an enemy controls (the root file system of a container).
+
+Every step starts at a descriptor of root's and resolves through openat2(2), so the kernel refuses symbolic
+links, ways up and other mounts; old names are replaced by rename, never opened for writing.
+"""
+
+import ctypes
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from labhost.errors import LabhostError
+from labhost.system.files import write_all
+
+_SYS_OPENAT2 = 437
+NO_XDEV, NO_MAGICLINKS, NO_SYMLINKS, BENEATH, IN_ROOT = 0x01, 0x02, 0x04, 0x08, 0x10
+STRICT = BENEATH | NO_SYMLINKS | NO_MAGICLINKS | NO_XDEV
+_TEMPORARY = ".{}.lab-iam-new"
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = [("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64)]
+
+
+def open_at(directory: int, path: str, flags: int, resolve: int = STRICT) -> int:
+    """A new descriptor, see openat2(2); OSError. Paths may have several parts."""
+    how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
+    for _ in range(64):
+        fd = _libc.syscall(
+            ctypes.c_long(_SYS_OPENAT2),
+            ctypes.c_int(directory),
+            ctypes.c_char_p(os.fsencode(path)),
+            ctypes.byref(how),
+            ctypes.c_size_t(ctypes.sizeof(how)),
+        )
+        if fd >= 0:
+            return int(fd)
+        code = ctypes.get_errno()
+        if code not in (errno.EAGAIN, errno.EINTR):  # EAGAIN: somebody renames along the way at this moment
+            raise OSError(code, os.strerror(code), path)
+    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN), path)
+
+
+def open_directory(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+@contextmanager
+def directory(path: Path) -> Iterator[int]:
+    """A descriptor of a directory whose parents are all root's own; the last part is no symbolic link."""
+    fd = open_directory(path)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def inner(parent: int, path: str, resolve: int = STRICT) -> Iterator[int]:
+    """A descriptor of a directory below `parent`; LabhostError when a part of the path is anything else."""
+    try:
+        fd = open_at(parent, path, os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK, resolve)
+    except OSError as error:
+        raise LabhostError(f"{path}: {_why(error)}") from error
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def make_directory(parent: int, name: str, *, owner: tuple[int, int], mode: int) -> bool:
+    """Makes `name` if it is not there; only what is still root's own is given away. False if it was there."""
+    try:
+        os.mkdir(name, 0o700, dir_fd=parent)
+    except FileExistsError:
+        return False
+    with inner(parent, name) as fd:
+        status = os.fstat(fd)
+        if status.st_uid == os.geteuid():
+            os.fchmod(fd, mode)
+            os.fchown(fd, *owner)
+    return True
+
+
+def replace_file(parent: int, name: str, text: str, *, owner: tuple[int, int], mode: int) -> bool:
+    """Makes `name` a new file with this text, owner and mode; False if it was so already. OSError."""
+    if not stage_file(parent, name, text, owner=owner, mode=mode, durable=True):
+        return False
+    put_in_place(parent, name)
+    os.fsync(parent)
+    return True
+
+
+def stage_file(parent: int, name: str, text: str, *, owner: tuple[int, int], mode: int, durable: bool) -> bool:
+    """Writes the new file beside `name`, for put_in_place; False if `name` is so already. OSError.
+
+    Without `durable` the caller sees to it that the data is on the disk before it is put in place.
+    """
+    data = text.encode()
+    if _is_already(parent, name, data, owner, mode):
+        return False
+    temporary = _TEMPORARY.format(name.lstrip("."))
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(temporary, flags, 0o600, dir_fd=parent)
+    except FileExistsError:  # what a killed run left
+        os.unlink(temporary, dir_fd=parent)
+        fd = os.open(temporary, flags, 0o600, dir_fd=parent)
+    try:
+        try:
+            write_all(fd, data)
+            os.fchmod(fd, mode)
+            os.fchown(fd, *owner)
+            if durable:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError:
+        drop_staged(parent, name)
+        raise
+    return True
+
+
+def put_in_place(parent: int, name: str) -> None:
+    """The staged file becomes `name`. OSError, and then nothing is left of it."""
+    try:
+        os.rename(_TEMPORARY.format(name.lstrip(".")), name, src_dir_fd=parent, dst_dir_fd=parent)
+    except OSError:
+        drop_staged(parent, name)
+        raise
+
+
+def drop_staged(parent: int, name: str) -> None:
+    with suppress(OSError):
+        os.unlink(_TEMPORARY.format(name.lstrip(".")), dir_fd=parent)
+
+
+def sync_file_system(fd: int) -> None:
+    """All that was written to the file system of `fd`, see syncfs(2); OSError."""
+    if _libc.syncfs(ctypes.c_int(fd)):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def holds(parent: int, name: str, text: str, *, owner: tuple[int, int], mode: int) -> bool:
+    """True if `replace_file` would have nothing to do."""
+    return _is_already(parent, name, text.encode(), owner, mode)
+
+
+def _is_already(parent: int, name: str, data: bytes, owner: tuple[int, int], mode: int) -> bool:
+    """Looks without waiting (O_NONBLOCK: FIFOs, file leases); only a file of the right size is read."""
+    try:
+        fd = open_at(parent, name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        status = os.fstat(fd)
+        same = stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_size == len(data)
+        same = same and (status.st_uid, status.st_gid) == owner and stat.S_IMODE(status.st_mode) == mode
+        return same and os.read(fd, len(data) + 1) == data
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def link_target(root: int, path: str) -> str | None:
+    """The text of the symbolic link `path`, its parents resolved as for a process chrooted into `root`."""
+    folder, _, name = path.rpartition("/")
+    try:
+        fd = open_at(root, folder or ".", os.O_PATH | os.O_DIRECTORY, IN_ROOT | NO_MAGICLINKS | NO_XDEV)
+    except OSError:
+        return None
+    try:
+        return os.readlink(name, dir_fd=fd)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+
+
+def is_file(root: int, path: str) -> bool:
+    """True if `path`, resolved inside `root`, is a regular file. Nothing is opened but the name (O_PATH)."""
+    try:
+        fd = open_at(root, path, os.O_PATH, IN_ROOT | NO_MAGICLINKS | NO_XDEV)
+    except OSError:
+        return False
+    try:
+        return stat.S_ISREG(os.fstat(fd).st_mode)
+    finally:
+        os.close(fd)
+
+
+def _why(error: OSError) -> str:
+    if error.errno == errno.ELOOP:
+        return "is a symbolic link or leads through one"
+    if error.errno in (errno.ENOTDIR, errno.ENXIO):
+        return "is not a directory"
+    if error.errno == errno.ENOENT:
+        return "does not exist"
+    if error.errno == errno.EXDEV:
+        return "leads to another file system"
+    return error.strerror or "cannot be opened"

@@ -1,0 +1,1 @@
+"""The servers themselves: added, deployed, tested and asked what they hold."""

@@ -1,0 +1,196 @@
+"""Install the host scripts on a server over SSH: `setup-gpu-server.bash`, as root, with our values."""
+
+import contextlib
+import hashlib
+import io
+import ipaddress
+import re
+import secrets
+import shlex
+import socket
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from django.conf import settings
+from django.db import transaction
+
+from accounts.services import audit
+from servers.models import Server
+from servers.services import remote
+from servers.services.push import runner
+from servers.ssh import portal_key
+from servers.ssh.dial import RemoteError
+from servers.ssh.host import Host, Login, Result, bounded
+
+SETUP_SECONDS = 1800
+STEP_SECONDS = 60
+UPLOAD_SECONDS = 3600
+CHUNK = 1024 * 1024
+FOLDER = re.compile(r"/var/tmp/lab-iam\.[A-Za-z0-9]{10}")  # noqa: S108 - mktemp makes it, on the server
+SUFFIXES = (".tar.zst", ".tar.gz", ".tar.xz", ".tar")
+Tell = Callable[[str], None]
+
+
+class DeploymentFailed(Exception):
+    """The server is not ready; the message says why in one line."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to get in and what to install. `options` go to setup-gpu-server.bash, without their `--`."""
+
+    login: Login
+    template: Path | None = None
+    address: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def sudo(self) -> bool:
+        return self.login.user != "root"
+
+
+def deploy(*, actor: str, server: Server, plan: Plan, tell: Tell) -> None:
+    """Install or update the host scripts, and order a push. Raises DeploymentFailed or RemoteError.
+
+    The token with which the server reads the portal is made anew and travels on standard input only.
+    """
+    public_key = _public_key()
+    address = _address(server, plan)
+    if plan.template is not None and not plan.template.name.endswith(SUFFIXES):
+        raise DeploymentFailed(f"{plan.template}: a template's name ends in {' or '.join(SUFFIXES)}.")
+    token = secrets.token_urlsafe(32)
+    tell(f"Signing in to {server.name} as {plan.login.user}")
+    connection = Host(remote.endpoint(server), plan.login, seconds=UPLOAD_SECONDS + SETUP_SECONDS)
+    with connection as host, _folder(host, plan) as folder:
+        _upload_scripts(host, plan, folder, tell)
+        _run(host, plan, f"umask 077; cat > {folder}/token", [token.encode() + b"\n"])
+        template = _upload_template(host, plan, folder, tell)
+        words = _setup_words(server, plan, folder, public_key, address, template)
+        tell("Running setup-gpu-server.bash")
+        _run(host, plan, f"{shlex.join(words)} >&2", seconds=SETUP_SECONDS, tell=tell)
+    _record(actor, server, token)
+    tell(f"{server.name} is installed; the keys are being pushed")
+
+
+@transaction.atomic
+def _record(actor: str, server: Server, token: str) -> None:
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    Server.objects.filter(pk=server.pk).update(token_digest=digest, attempts=0, next_attempt=None)
+    audit.record(actor=actor, verb="server.deployed", object=server.name)
+    runner.request_push(actor=actor, servers=[server])
+
+
+def _public_key() -> str:
+    try:
+        return portal_key.public_line(settings.IAM_KEY_FILE)
+    except portal_key.NoKey as error:
+        raise DeploymentFailed(str(error)) from None
+
+
+def _address(server: Server, plan: Plan) -> str:
+    """The IPv4 address that people reach; port rules on the server are keyed on it."""
+    address = plan.address or server.address
+    try:
+        return str(ipaddress.IPv4Address(address))
+    except ValueError:
+        pass
+    try:
+        return socket.gethostbyname(address)
+    except OSError:
+        raise DeploymentFailed(f"{address} leads to no IPv4 address: give it with --address.") from None
+
+
+def _run(
+    host: Host,
+    plan: Plan,
+    command: str,
+    stdin: Iterable[bytes] = (),
+    *,
+    seconds: int = STEP_SECONDS,
+    tell: Tell | None = None,
+) -> Result:
+    result = host.run(bounded(command, seconds=seconds, sudo=plan.sudo), stdin, on_line=tell)
+    if result.status == 0:
+        return result
+    reason = result.tail.rpartition(" / ")[2] or f"exit status {result.status}"
+    if "a password is required" in reason:
+        reason = f"{plan.login.user} needs passwordless sudo"
+    raise DeploymentFailed(f"{host.endpoint.name}: {reason}")
+
+
+@contextlib.contextmanager
+def _folder(host: Host, plan: Plan) -> Iterator[str]:
+    """A fresh folder on the server that only root can enter, removed at the end."""
+    made = _run(host, plan, "umask 077; mktemp -d /var/tmp/lab-iam.XXXXXXXXXX").stdout.decode("ascii", "replace")
+    folder = made.strip()
+    if FOLDER.fullmatch(folder) is None:
+        raise DeploymentFailed(f"{host.endpoint.name}: mktemp did not give a folder.")
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(RemoteError, DeploymentFailed):
+            _run(host, plan, f"rm -rf -- {folder}")
+
+
+def _upload_scripts(host: Host, plan: Plan, folder: str, tell: Tell) -> None:
+    archive = pack(settings.BASE_DIR / "hostscripts")
+    tell(f"Copying the host scripts ({len(archive) // 1024} KiB)")
+    _run(host, plan, f"tar -xf - -C {folder} --no-same-owner", [archive])
+
+
+def pack(root: Path) -> bytes:
+    """A tar archive of the host scripts, all of it root's, without compiled files."""
+    memory = io.BytesIO()
+    with tarfile.open(fileobj=memory, mode="w") as archive:
+        for path in sorted(root.rglob("*")):
+            if "__pycache__" in path.parts or not (path.is_file() or path.is_dir()):
+                continue
+            entry = archive.gettarinfo(path, str(path.relative_to(root)))
+            entry.uid = entry.gid = 0
+            entry.uname = entry.gname = "root"
+            entry.mode = 0o755 if path.is_dir() or entry.mode & 0o100 else 0o644
+            with path.open("rb") if path.is_file() else contextlib.nullcontext() as content:
+                archive.addfile(entry, content)
+    return memory.getvalue()
+
+
+def _upload_template(host: Host, plan: Plan, folder: str, tell: Tell) -> str:
+    """Where the template lies on the server now; "" if none is to be copied."""
+    if plan.template is None:
+        return ""
+    name = next(suffix for suffix in SUFFIXES if plan.template.name.endswith(suffix))
+    target = f"{folder}/template{name}"
+    _run(host, plan, f"cat > {target}", _pieces(plan.template, tell), seconds=UPLOAD_SECONDS)
+    return target
+
+
+def _pieces(path: Path, tell: Tell) -> Iterator[bytes]:
+    total, sent, told = path.stat().st_size, 0, -10  # of each tenth, and of the end
+    with path.open("rb") as stream:
+        while piece := stream.read(CHUNK):
+            yield piece
+            sent += len(piece)
+            percent = 100 * sent // max(total, 1)
+            if percent >= min(told + 10, 100):
+                told = percent
+                tell(f"Copying the template: {percent} % of {total // CHUNK} MiB")
+
+
+def _setup_words(server: Server, plan: Plan, folder: str, public_key: str, address: str, template: str) -> list[str]:
+    values = {
+        "portal": settings.PORTAL_URL,
+        "name": server.name,
+        "address": address,
+        "iam-key": public_key,
+        "token-file": f"{folder}/token",
+        "ports": str(settings.LAB_PORTS),
+        "subuids": str(settings.LAB_SUBUIDS),
+        **({"template": template} if template else {}),
+        **plan.options,
+    }
+    words = [f"{folder}/setup-gpu-server.bash"]
+    for name, value in values.items():
+        words += [f"--{name}", value]
+    return words

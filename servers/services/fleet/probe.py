@@ -1,0 +1,34 @@
+"""Is a server there, is it the right one, and do its programs answer? Bounded, so that a page may ask."""
+
+from servers.models import Server
+from servers.services import remote
+from servers.services.fleet import servers
+from servers.services.push import results
+from servers.ssh import host_keys
+from servers.ssh.dial import RemoteError
+from servers.ssh.host import scan_host_key
+
+SECONDS = 10.0
+
+
+def test(*, actor: str, server: Server) -> str:
+    """One line about the server, which also brings its row up to date. Raises RemoteError.
+
+    A host key that is not the pinned one is kept on the row, for the staff to judge.
+    """
+    if not server.host_key:
+        offered = scan_host_key(server.address, server.ssh_port)
+        servers.note_offered_key(actor=actor, server=server, offered=offered)
+        shown = host_keys.fingerprint(offered)
+        words = f"{server.name}: no host key is pinned; it shows {shown}. Compare it, then accept it."
+        raise RemoteError("host_key_unknown", words, permanent=True, offered=offered)
+    try:
+        answer = remote.status(server, seconds=SECONDS)
+    except RemoteError as error:
+        servers.note_offered_key(actor=actor, server=server, offered=error.offered)
+        raise
+    results.note_status(server, answer)
+    return (
+        f"{server.name}: answers as {answer.name or 'nobody'}, host programs {answer.labhost or '?'}, "
+        f"revision {answer.revision}, {len(answer.containers)} containers."
+    )

@@ -1,0 +1,111 @@
+"""Which servers there are, and which host key each must show."""
+
+import ipaddress
+
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.utils import timezone
+
+from accounts.services import audit
+from servers.models import Server
+from servers.services.worker import queue
+from servers.ssh import host_keys
+
+
+class ServerRefused(Exception):
+    """The change cannot be made; the message says why in one line."""
+
+
+def add(*, actor: str, name: str, address: str, ssh_port: int = 22, host_key: str = "") -> Server:
+    """A new server. Without `host_key` nothing is sent until one is pinned. Raises ServerRefused."""
+    server = Server(name=name, address=canonical(address), ssh_port=ssh_port)
+    server.host_key = host_keys.canonical(host_key) if host_key else ""
+    _check(server)
+    with transaction.atomic():
+        server.save()
+        _audit(actor, "server.added", server, address=server.address, fingerprint=server.fingerprint)
+    return server
+
+
+def move(*, actor: str, server: Server, address: str, ssh_port: int) -> None:
+    """The same server, host key included, at another address. Raises ServerRefused."""
+    before = f"{server.address} port {server.ssh_port}"
+    server.address, server.ssh_port = canonical(address), ssh_port
+    _check(server)
+    with transaction.atomic():
+        server.save(update_fields=["address", "ssh_port"])
+        _audit(actor, "server.moved", server, before=before, now=f"{server.address} port {server.ssh_port}")
+
+
+def remove(*, actor: str, server: Server) -> None:
+    """Forget a server and its history. What is on the machine itself stays as it is."""
+    with transaction.atomic():
+        _audit(actor, "server.removed", server, address=server.address)
+        server.delete()
+
+
+def pin_host_key(*, actor: str, server: Server, host_key: str) -> None:
+    """From now on this key is the server's; pushes begin again at once."""
+    old = server.fingerprint
+    server.host_key, server.offered_host_key = host_keys.canonical(host_key), ""
+    with transaction.atomic():
+        Server.objects.filter(pk=server.pk).update(
+            host_key=server.host_key, offered_host_key="", next_attempt=timezone.now(), attempts=0
+        )
+        _audit(actor, "server.host_key_pinned", server, before=old, now=server.fingerprint)
+        queue.soon(queue.CONVERGE)
+
+
+def accept_offered_key(*, actor: str, server: Server, fingerprint: str) -> None:
+    """Pin the key that the server offered, if it is still the one whose fingerprint was shown."""
+    server.refresh_from_db()
+    if not server.offered_host_key or server.offered_fingerprint != fingerprint:
+        raise ServerRefused(f"{server.name} offers another key now: look at it again.")
+    pin_host_key(actor=actor, server=server, host_key=server.offered_host_key)
+
+
+def set_enabled(*, actor: str, server: Server, enabled: bool) -> bool:
+    """Take a server into service or out of it; False if it was so already. Enabling pushes what it missed."""
+    with transaction.atomic():
+        changed = Server.objects.filter(pk=server.pk, enabled=not enabled).update(enabled=enabled)
+        if not changed:
+            return False
+        _audit(actor, "server.enabled" if enabled else "server.disabled", server)
+        if enabled:
+            Server.objects.filter(pk=server.pk).update(next_attempt=timezone.now(), attempts=0)
+            queue.soon(queue.CONVERGE)
+    server.enabled = enabled
+    return True
+
+
+def note_offered_key(*, actor: str, server: Server, offered: str) -> None:
+    """Keep a key that was shown instead of the pinned one, for the staff to judge."""
+    if offered and offered != server.offered_host_key:
+        server.offered_host_key = offered
+        with transaction.atomic():
+            Server.objects.filter(pk=server.pk).update(offered_host_key=offered)
+            _audit(
+                actor,
+                "server.host_key_refused",
+                server,
+                pinned=server.fingerprint,
+                offered=server.offered_fingerprint,
+            )
+
+
+def _check(server: Server) -> None:
+    try:
+        server.full_clean()
+    except ValidationError as error:
+        raise ServerRefused(" ".join(error.messages)) from None
+
+
+def canonical(address: str) -> str:
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError:
+        return address.lower()
+
+
+def _audit(actor: str, verb: str, server: Server, **detail: str) -> None:
+    audit.record(actor=actor, verb=verb, object=server.name, detail=detail)

@@ -1,0 +1,256 @@
+"""Bring every enabled server to the current revision: claim, push, write down, back off."""
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.utils import timezone
+
+from accounts.services import audit, keys
+from servers.models import Server, Sync
+from servers.processes import lease_holder
+from servers.services import remote
+from servers.services.push import guard, results
+from servers.services.push.payloads import Payload, Payloads
+from servers.services.push.results import Claim, Outcome
+from servers.services.worker import queue, thread_pool
+from servers.ssh.dial import RemoteError
+
+log = logging.getLogger(__name__)
+
+THREADS = 48  # most of them wait: servers that hang do not hold up the others. Handshakes are limited by themselves
+SERVER_SECONDS = 60.0
+PASS_SECONDS = 180.0  # and the last ones SERVER_SECONDS more: below the task's timeout of 300
+LEASE = timedelta(seconds=2 * SERVER_SECONDS)
+SPACING = timedelta(seconds=3)  # between pushes of new revisions to one server: a burst of edits is few pushes
+QUICK_RETRY = timedelta(seconds=5)  # a pass waits for tries that are due so soon, later ones are reconcile's
+AFTER_A_CRASH = timedelta(seconds=10)  # at most, from the end of a worker to the next try of what it served
+INTERRUPTED = "The worker stopped in the middle of it; it is tried again."
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What one thread does: push this payload to this server, or everybody's keys if it has another base."""
+
+    claim: Claim
+    payloads: Payloads
+    payload: Payload
+    held_back: RemoteError | None = None
+
+
+def request_push(*, actor: str, servers: Collection[Server]) -> list[Sync]:
+    """Order a push to these servers now, whatever they have applied already. Gives the open order of each."""
+    with transaction.atomic():
+        orders = []
+        for server in servers:
+            if not server.enabled:
+                continue
+            order, is_new = Sync.objects.get_or_create(
+                server=server, state=Sync.State.QUEUED, defaults={"trigger": actor[:64]}
+            )
+            orders.append(order)
+            if is_new:
+                audit.record(actor=actor, verb="server.push_requested", object=server.name)
+        queue.soon(queue.CONVERGE)
+    return orders
+
+
+def hasten(*, servers: Collection[Server]) -> int:
+    """Let servers that are behind be tried now instead of at their next try; gives how many are behind."""
+    behind = Server.objects.filter(pk__in=[server.pk for server in servers], enabled=True).filter(
+        Q(applied_revision__lt=keys.current_revision()) | Q(next_attempt__isnull=False)
+    )
+    return behind.filter(_is_free(timezone.now())).update(next_attempt=timezone.now())
+
+
+def converge(
+    *,
+    actor: str,
+    servers: Collection[Server] | None = None,
+    tell: Callable[[Sync], None] | None = None,
+) -> list[Sync]:
+    """Push to every enabled server (or to those of `servers`) that is due, until none is.
+
+    `actor` is noted as what triggered the pushes; `tell` is called after each of them.
+    """
+    done: list[Sync] = []
+    wanted = None if servers is None else {server.pk for server in servers}
+
+    def settle(outcomes: list[tuple[Claim, Outcome]]) -> None:
+        for sync in results.record_all(outcomes):
+            done.append(sync)
+            if tell is not None:
+                tell(sync)
+
+    thread_pool.serve(
+        lambda room: _orders(_claim(actor, wanted, room)),
+        lambda order: (order.claim, _push(order)),
+        settle=settle,
+        pending=lambda: _due(timezone.now() + QUICK_RETRY, wanted).exists(),
+        threads=THREADS,
+        seconds=PASS_SECONDS,
+    )
+    return done
+
+
+def seen(server: Server) -> bool:
+    """The server says that it is there: try it now instead of at its next try; False if it needs nothing."""
+    now = timezone.now()
+    rested = Q(attempted_at__isnull=True) | Q(attempted_at__lte=now - SPACING)
+    waiting = Server.objects.filter(rested, _is_free(now), pk=server.pk, enabled=True, next_attempt__gt=now)
+    if not waiting.update(next_attempt=now):
+        return False
+    queue.soon(queue.CONVERGE)
+    return True
+
+
+def recover() -> int:
+    """Close the pushes whose worker is gone; the servers themselves are due again. Gives how many."""
+    now = timezone.now()
+    _free_what_the_dead_hold(now)
+    lost = Sync.objects.filter(state=Sync.State.RUNNING).exclude(server__lease_until__gte=now)
+    return lost.update(state=Sync.State.FAILED, finished_at=now, error=INTERRUPTED)
+
+
+def _free_what_the_dead_hold(now: datetime) -> None:
+    """A process of this machine that is gone need not be waited for until its lease runs out.
+
+    Its end says nothing about the servers: however often it came, they are not left alone for minutes.
+    """
+    held = Server.objects.filter(lease_until__gte=now)
+    for server in [server for server in held if lease_holder.is_gone(server.lease_holder)]:
+        held.filter(pk=server.pk, lease_holder=server.lease_holder).update(
+            lease_until=None, next_attempt=now + min(results.backoff(server.attempts), AFTER_A_CRASH)
+        )
+
+
+def has_due() -> bool:
+    return _due(timezone.now(), None).exists()
+
+
+def is_pending() -> bool:
+    """Whether something is due now or within seconds, so that a pass would wait for it."""
+    return _due(timezone.now() + QUICK_RETRY, None).exists()
+
+
+def is_active() -> bool:
+    """Whether a push runs or is due within seconds, so that a page should go on looking."""
+    # In this order: what is due may be running a moment later, and not the other way round.
+    return is_pending() or Sync.objects.filter(state=Sync.State.RUNNING, server__enabled=True).exists()
+
+
+def _is_free(now: datetime) -> Q:
+    return Q(lease_until__isnull=True) | Q(lease_until__lt=now)
+
+
+def _due(now: datetime, wanted: Collection[int] | None, revision: int | None = None) -> QuerySet[Server]:
+    """Servers that nobody serves and that are ordered, due for another try, or behind a new revision."""
+    ordered = Exists(Sync.objects.filter(server=OuterRef("pk"), state=Sync.State.QUEUED))
+    rested = Q(attempted_at__isnull=True) | Q(attempted_at__lte=now - SPACING)
+    revision = keys.current_revision() if revision is None else revision
+    new = Q(attempted_revision__lt=revision) & rested
+    due = Server.objects.filter(ordered | Q(next_attempt__lte=now) | new, _is_free(now), enabled=True)
+    return due if wanted is None else due.filter(pk__in=wanted)
+
+
+def _claim(trigger: str, wanted: Collection[int] | None, room: int) -> list[Claim]:
+    """Due servers, made ours, all in one transaction. Those that failed come last, so that they hold up nobody."""
+    now, revision = timezone.now(), keys.current_revision()
+    due = _due(now, wanted, revision)
+    if not due.exists():  # a transaction would wait for whoever writes just now
+        return []
+    with transaction.atomic():
+        taken = list(due.select_for_update(skip_locked=True, of=("self",)).order_by("attempts", "pk")[:room])
+        return _take(taken, now, trigger, revision) if taken else []
+
+
+def _take(servers: list[Server], now: datetime, trigger: str, revision: int) -> list[Claim]:
+    lease = now + LEASE
+    mine = Server.objects.filter(pk__in=[server.pk for server in servers])
+    # Counted and dated before the work: what kills the worker is not repeated without end or pause.
+    mine.update(
+        lease_until=lease,
+        lease_holder=lease_holder.me(),
+        attempted_at=now,
+        attempted_revision=revision,
+        attempts=F("attempts") + 1,
+        next_attempt=lease,
+    )
+    mine.filter(applied_revision__lt=revision, behind_since=None).update(behind_since=now)
+    ordered = {sync.server_id: sync for sync in Sync.objects.filter(server__in=servers, state=Sync.State.QUEUED)}
+    syncs = ordered | {server.pk: Sync(server=server) for server in servers if server.pk not in ordered}
+    _begin(syncs, ordered.keys(), {"state": Sync.State.RUNNING, "started_at": now, "revision": revision}, trigger)
+    return [Claim(server, syncs[server.pk], lease, server.attempts + 1, server.pk in ordered) for server in servers]
+
+
+def _begin(syncs: Mapping[int, Sync], ordered: Collection[int], begun: dict[str, Any], trigger: str) -> None:
+    """Each server has one running row: its order, if there is one, or a new one."""
+    lost = Sync.objects.filter(server__in=syncs.keys(), state=Sync.State.RUNNING)
+    lost.update(state=Sync.State.FAILED, finished_at=begun["started_at"], error=INTERRUPTED)
+    for sync in syncs.values():
+        for name, value in begun.items():
+            setattr(sync, name, value)
+        sync.trigger = sync.trigger or trigger[:64]
+    if ordered:
+        Sync.objects.filter(pk__in=[syncs[server].pk for server in ordered]).update(**begun)
+    Sync.objects.bulk_create(sync for server, sync in syncs.items() if server not in ordered)
+
+
+def _orders(claims: list[Claim]) -> list[_Order]:
+    """With what is sent to each. Read after the claim, so that it is at least what was claimed."""
+    if not claims:
+        return []
+    payloads = Payloads()
+    orders = [_Order(claim, payloads, _payload(claim, payloads)) for claim in claims]
+    small = [order for order in orders if not guard.concern(order.payload.names)]
+    large = [order for order in orders if guard.concern(order.payload.names)]
+    guard.overtake([order.claim.server for order in small])
+    if large:
+        guard.remember(payloads.revision, payloads.digest, payloads.users)
+    return small + [replace(order, held_back=_held_back(order)) for order in large]
+
+
+def _held_back(order: _Order) -> RemoteError | None:
+    """Asked here and not in the threads: those need no database, but for the rare server with another base."""
+    try:
+        guard.permit(order.claim.server, order.payload.revision, order.payload.digest, order.payload.names)
+    except RemoteError as error:
+        return error
+    return None
+
+
+def _payload(claim: Claim, payloads: Payloads) -> Payload:
+    """A push that somebody ordered looks at every file there; otherwise only what changed travels."""
+    return payloads.whole() if claim.is_ordered else payloads.for_server(claim.server)
+
+
+def _permit_whole(order: _Order) -> None:
+    """The server has something else than the portal thought, so it may lose more: the guard is asked again."""
+    payloads = order.payloads
+    guard.remember(payloads.revision, payloads.digest, payloads.users)
+    guard.permit(order.claim.server, payloads.revision, payloads.digest)
+
+
+def _push(order: _Order) -> Outcome:
+    """Never raises: whatever happens to one server is the outcome of that server."""
+    server, payload = order.claim.server, order.payload
+    try:
+        if order.held_back is not None:
+            raise order.held_back
+        with remote.line(server, seconds=SERVER_SECONDS) as line:
+            answer = line.ask(payload.framed)
+            if answer.code == "other_base":
+                payload = order.payloads.whole()
+                _permit_whole(order)
+                answer = line.ask(payload.framed)
+        return results.judge(server, payload.revision, payload.digest, answer, whole=payload.names is None)
+    except RemoteError as error:
+        return results.failure(payload.revision, error)
+    except Exception:
+        log.exception("The push to %s failed in an unforeseen way.", server.name)
+        words = f"{server.name}: internal error; see the worker's log."
+        return Outcome(Sync.State.FAILED, payload.revision, error=words)

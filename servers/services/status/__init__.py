@@ -1,0 +1,1 @@
+"""Which keys and containers are where, as the servers last confirmed."""

@@ -1,0 +1,1 @@
+"""Running background work: heartbeat, watchdog, queue, threads."""

@@ -1,0 +1,1 @@
+"""SSH to the servers: the only place that knows Fabric and Paramiko."""
