@@ -121,7 +121,7 @@ class SSHKey(models.Model):
         return PublicKey(self.key_type, self.blob, self.comment)
 
 
-class KeptForEver(models.Model):
+class PermanentAllocation(models.Model):
     """A row that outlives its user as a tombstone, so that what it stands for is never issued again."""
 
     username = models.CharField("issued to", max_length=names.MAX_LENGTH)
@@ -134,7 +134,7 @@ class KeptForEver(models.Model):
         raise TypeError("Issued numbers are kept for ever: deleting one would allow it to be issued again.")
 
 
-class Port(KeptForEver):
+class Port(PermanentAllocation):
     number = models.PositiveIntegerField(primary_key=True)
     user = models.OneToOneField(
         User, on_delete=models.SET_NULL, null=True, blank=True, related_name="port", verbose_name="person"
@@ -148,7 +148,7 @@ class Port(KeptForEver):
         return str(self.number)
 
 
-class SubuidRange(KeptForEver):
+class SubuidRange(PermanentAllocation):
     """The block start .. start + SUBUID_COUNT - 1 of subordinate user and group ids."""
 
     start = models.PositiveBigIntegerField(primary_key=True)

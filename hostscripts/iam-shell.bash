@@ -7,7 +7,7 @@ umask 022
 main() {
   if (($# == 2)) && [[ $1 == -c ]]; then
     case $2 in
-      status) exec /usr/bin/sudo -n /usr/local/sbin/labhost report ;;
+      status) exec /usr/bin/sudo -n /usr/local/sbin/labhost status ;;
       set-keys) exec /usr/bin/sudo -n /home/iam/set_authorized_keys.py ;;
       register) exec /usr/bin/sudo -n /root/new-lxc.bash --json ;;
       remove) exec /usr/bin/sudo -n /usr/local/sbin/labhost remove --json ;;

@@ -168,7 +168,7 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
 LAB_PORTS = env.range("LAB_PORTS", "22000-29999")
 LAB_SUBUIDS = env.range("LAB_SUBUIDS", "1000000000-2147483647", SUBUID_COUNT)
 LAB_NETWORKS = env.networks("LAB_NETWORKS")
-IAM_KEY_FILE = Path(env.str("IAM_KEY_FILE", str(DATA_DIR / "iam_ed25519"))).absolute()
+PORTAL_KEY_FILE = Path(env.str("PORTAL_KEY_FILE", str(DATA_DIR / "portal_ed25519"))).absolute()
 
 # A push that would take more than this away waits for a person (servers/services/guards.py)
 PUSH_MAX_REMOVAL_PERCENT = env.number("PUSH_MAX_REMOVAL_PERCENT", 20, 0, 100)

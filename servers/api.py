@@ -9,8 +9,8 @@ from rest_framework.permissions import IsAdminUser
 from rest_framework.request import Request
 
 from accounts.models import SSHKey, User
-from servers.models import Container, Server, Sync
-from servers.serializers import ContainerSerializer, KeySerializer, PersonSerializer, ServerSerializer, SyncSerializer
+from servers.models import Container, Push, Server
+from servers.serializers import ContainerSerializer, KeySerializer, PersonSerializer, PushSerializer, ServerSerializer
 from servers.services.status import key_status
 from servers.services.status.key_status import KeyStatus
 
@@ -87,13 +87,13 @@ class Keys(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericVie
         return key_status.status_of([super().get_object()])[0]
 
 
-class Syncs(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet):
+class Pushes(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet):
     """Pushes of keys to the servers, the latest first."""
 
-    serializer_class = SyncSerializer
-    queryset = Sync.objects.select_related("server").order_by("-pk")
+    serializer_class = PushSerializer
+    queryset = Push.objects.select_related("server").order_by("-pk")
 
-    def get_queryset(self) -> QuerySet[Sync]:
+    def get_queryset(self) -> QuerySet[Push]:
         everything = super().get_queryset()
         return everything if _caller(self.request).is_staff else everything.filter(server__enabled=True)
 

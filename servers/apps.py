@@ -33,7 +33,7 @@ def _prepare_worker(**_: Any) -> None:
 def _wake_worker(**_: Any) -> None:
     from servers.services.worker import queue
 
-    queue.soon(queue.CONVERGE)
+    queue.enqueue(queue.PUSH)
 
 
 def _suspend(user: Any, actor: str, **_: Any) -> None:

@@ -26,12 +26,12 @@ def broker_is_usable(**_: Any) -> list[CheckMessage]:
 
 @register
 def iam_key_is_usable(**_: Any) -> list[CheckMessage]:
-    path = settings.IAM_KEY_FILE
+    path = settings.PORTAL_KEY_FILE
     if not path.exists():
         return [
             Warning(
                 f"The portal has no SSH key ({path}): it cannot enter any server.",
-                hint="Run manage.py create_iam_key.",
+                hint="Run manage.py create_portal_key.",
                 id="servers.W001",
             )
         ]

@@ -5,7 +5,7 @@ from datetime import timedelta
 from django.http import HttpRequest
 
 from lab_iam.dashboard import Figure, Panel
-from servers.models import Container, Registration, Removal, Server
+from servers.models import Container, ContainerJob, HeldBackPush, Server
 from servers.services.push import revisions
 from servers.services.status import backlog
 from servers.services.worker import heartbeat
@@ -21,21 +21,23 @@ def servers_panel(request: HttpRequest) -> Panel:
     behind = backlog.behind()
     changed = enabled.exclude(offered_host_key="").count()
     running = Container.objects.filter(state=Container.State.RUNNING).count()
-    failed = Registration.objects.filter(state=Registration.State.FAILED).count()
-    held = Removal.objects.filter(state=Removal.State.WAITING).count()
+    failed = ContainerJob.objects.filter(state=ContainerJob.State.FAILED).count()
+    held = HeldBackPush.objects.filter(state=HeldBackPush.State.WAITING).count()
     ahead, count = revisions.ahead().count(), behind.count()
-    page, removals = "/admin/servers/server/", "/admin/servers/removal/?state__exact=waiting"
+    page, held_back_pushes = "/admin/servers/server/", "/admin/servers/heldbackpush/?state__exact=waiting"
     return Panel(
         "Servers",
         [
             Figure("servers in service", enabled.count(), page),
             Figure("without the latest keys", count, page, tone="warn" if count else "good"),
             _lag_figure(),
-            Figure("pushes held back", held, removals, tone="bad" if held else "good", note=HELD if held else ""),
+            Figure(
+                "pushes held back", held, held_back_pushes, tone="bad" if held else "good", note=HELD if held else ""
+            ),
             Figure("newer than the portal", ahead, page, tone="bad" if ahead else "good", note=AHEAD if ahead else ""),
             Figure("with a changed host key", changed, page, tone="bad" if changed else "good"),
             Figure("running containers", running, "/admin/servers/container/?state__exact=running"),
-            Figure("failed registrations", failed, "/admin/servers/registration/?state__exact=failed"),
+            Figure("failed registrations", failed, "/admin/servers/containerjob/?state__exact=failed"),
             _worker_figure(),
         ],
         template="servers/_panel.html",

@@ -4,7 +4,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from accounts.models import User
-from servers.models import Container, Server, Sync
+from servers.models import Container, Push, Server
 from servers.services.status import key_status
 
 STATES = [(state.value, state.name) for state in key_status.State]
@@ -97,19 +97,19 @@ class UserResultSerializer(serializers.Serializer):
     error = serializers.CharField()
 
 
-class SyncSerializer(serializers.ModelSerializer):
+class PushSerializer(serializers.ModelSerializer):
     """A push. `results` holds only the caller's own row, by name; staff get everybody's."""
 
     server = serializers.CharField(source="server.name")
     results = serializers.SerializerMethodField()
 
     class Meta:
-        model = Sync
+        model = Push
         fields = ["id", "server", "state", "revision", "started_at", "finished_at", "error", "results"]
         read_only_fields = fields
 
     @extend_schema_field(serializers.DictField(child=UserResultSerializer()))
-    def get_results(self, sync: Sync) -> dict[str, dict[str, str]]:
+    def get_results(self, push: Push) -> dict[str, dict[str, str]]:
         user: User = self.context["request"].user
-        results: dict[str, dict[str, str]] = sync.results
+        results: dict[str, dict[str, str]] = push.results
         return {name: row for name, row in results.items() if user.is_staff or name == user.username}

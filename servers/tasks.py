@@ -12,13 +12,13 @@ NAMES_SECONDS = 60.0
 NAMES_AFTER = 0.3  # the keys go first
 
 
-def converge() -> None:
+def push_keys() -> None:
     """Update full names from the directory, and push the keys to every server that is due."""
     if not (runner.is_pending() or full_names.is_due()):
         return  # one order of a burst, which another has served
-    with heartbeat.at_work():
+    with heartbeat.beating():
         refresh = full_names.start_refresh(actor=ACTOR, after=NAMES_AFTER)
-        runner.converge(actor=ACTOR)
+        runner.push_due(actor=ACTOR)
         refresh.join(NAMES_SECONDS)
 
 
@@ -26,33 +26,33 @@ def sync_names() -> None:
     full_names.refresh(actor=ACTOR)
 
 
-def register() -> None:
-    with heartbeat.at_work():
-        jobs.run()
+def run_container_jobs() -> None:
+    with heartbeat.beating():
+        jobs.run_waiting()
 
 
 def inspect() -> None:
-    with heartbeat.at_work():
+    with heartbeat.beating():
         inspection.inspect(actor=ACTOR)
 
 
-def beat() -> None:
+def send_heartbeat() -> None:
     """Every few seconds, and when a worker starts: say that it is there, and have done what was lost."""
-    heartbeat.alive()
-    runner.recover()
+    heartbeat.beat()
+    runner.close_interrupted()
     if runner.has_due():
-        queue.soon(queue.CONVERGE)
+        queue.enqueue(queue.PUSH)
     suspension.suspend_forgotten(actor=ACTOR)
-    if jobs.recover():
-        queue.soon(queue.REGISTER)
+    if jobs.recover_interrupted():
+        queue.enqueue(queue.CONTAINER_JOBS)
 
 
 def reconcile() -> None:
     """Each minute, also without a watchdog: the same, and what has time."""
-    beat()
+    send_heartbeat()
     if inspection.is_due():
-        queue.soon(queue.INSPECT)
+        queue.enqueue(queue.INSPECT)
     for server in Server.objects.all():
         results.prune(server)
     placements.prune()
-    guard.forget()
+    guard.prune()

@@ -9,7 +9,7 @@ router = SimpleRouter(trailing_slash=False)
 router.register("servers", api.Servers)
 router.register("containers", api.Containers)
 router.register("keys", api.Keys, basename="key")
-router.register("syncs", api.Syncs)
+router.register("syncs", api.Pushes)
 router.register("users", api.Users)
 
 urlpatterns = [
@@ -18,7 +18,7 @@ urlpatterns = [
     path("me/tokens/<slug:token_key>/remove", views.remove_token, name="remove-token"),
     path("log/push-keys", views.push_log, name="push-log"),
     path("healthz", views.healthz, name="healthz"),
-    path("servers/<str:name>/seen", views.seen, name="server-seen"),
+    path("servers/<str:name>/online", views.server_online, name="server-online"),
     path("user/<str:name>/port", plain_text.port, name="text-port"),
     path("user/<str:name>/subuid", plain_text.subuid, name="text-subuid"),
     path("user/<str:name>/limits", plain_text.limits, name="text-limits"),

@@ -101,12 +101,12 @@ def healthz(request: HttpRequest) -> JsonResponse:
 
 @csrf_exempt  # a server has no session: its token is what counts
 @require_POST
-def seen(request: HttpRequest, name: str) -> HttpResponse:
+def server_online(request: HttpRequest, name: str) -> HttpResponse:
     """A server says with its token that it is back, so that it is brought up to date at once."""
     server = read_access.server_of(request)
     if server is None or server.name != name:
         return HttpResponse("Send this server's own token.\n", status=403, content_type="text/plain")
-    runner.seen(server)
+    runner.server_online(server)
     return HttpResponse(status=204)
 
 

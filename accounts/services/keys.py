@@ -102,7 +102,7 @@ def _add(actor: str, user: User, keys: list[PublicKey], known: dict[str, SSHKey]
         raise KeyRefused(f"A person may have {sshkeys.MAX_KEYS} keys: remove some that you no longer use first.")
     if not new:
         return result
-    number = revision.rise([user])
+    number = revision.increment([user])
     for key in new:
         row = SSHKey.objects.create(
             user=user,
@@ -130,7 +130,7 @@ def revoke_keys(*, actor: str, keys: Iterable[SSHKey]) -> int:
     active = list(SSHKey.objects.select_related("user").filter(pk__in=wanted, revoked_revision__isnull=True))
     if not active:
         return 0
-    number = revision.rise({key.user for key in active})
+    number = revision.increment({key.user for key in active})
     SSHKey.objects.filter(pk__in=[key.pk for key in active]).update(revoked_revision=number, revoked_at=timezone.now())
     for key in active:
         audit.record(actor=actor, verb="key.removed", object=key.user.username, detail=_detail(key, number))

@@ -37,7 +37,7 @@ def assign(user: User) -> tuple[Port, SubuidRange]:
     block = block or SubuidRange.objects.create(start=_free_block(), user=user, username=user.username)
     detail = {"port": port.number, "subuid": block.start}
     if user.ssh_keys.filter(revoked_revision__isnull=True).exists():
-        detail["revision"] = revision.rise([user])  # the keys of somebody without a port were on no server
+        detail["revision"] = revision.increment([user])  # the keys of somebody without a port were on no server
     audit.record(actor=user.username, verb="numbers.issued", object=user.username, detail=detail)
     return port, block
 

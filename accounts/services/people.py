@@ -127,7 +127,7 @@ def set_active(*, actor: str, user: User, active: bool) -> bool:
     if not User.objects.filter(pk=user.pk, is_active=not active).update(is_active=active):
         return False
     user.is_active = active
-    number = revision.rise([user])
+    number = revision.increment([user])
     audit.record(
         actor=actor,
         verb="person.let_in" if active else "person.locked_out",

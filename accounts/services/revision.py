@@ -26,7 +26,7 @@ def lock() -> int:
     return row.number
 
 
-def rise(people: Iterable[User]) -> int:
+def increment(people: Iterable[User]) -> int:
     """One higher, in the transaction of the change itself; tells the listeners after its commit.
 
     `people` are all those of whom the servers are to hold something else now.

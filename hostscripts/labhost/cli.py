@@ -25,10 +25,10 @@ USAGE = """usage: labhost VERB
   remove NAME [--purge] [--yes]   a person's container and account; --purge: her files as well; --json: a request
   suspend --json           a framed request: sessions and container of somebody who was locked out end
   start NAME, stop NAME    anybody's container (staff)
-  come-back [NAME]         starts the containers that ran before a reboot
+  autostart [NAME]         starts the containers that ran before a reboot
   doctor [--fix] [--json]  compares this server with its journal and the portal; --fix corrects it
   set-keys                 framed requests, each answered: writes everybody's public keys
-  report                   a framed request: what this server is and has
+  status                   a framed request: what this server is and has
   reconcile                everybody's files attached, port rules as the running containers need them; tells the
                            portal that this server is back
   templates                unpacks the current template, removes those that nothing needs
@@ -41,10 +41,10 @@ SECONDS = {  # set-keys counts each of its requests
     "user": 3600,
     "register": 1800,
     "templates": 1800,
-    "report": 60,
+    "status": 60,
     "remove": 1800,
     "suspend": 300,
-    "come-back": 3600,
+    "autostart": 3600,
     "doctor": 3600,
 }
 
@@ -68,7 +68,7 @@ def main(words: Sequence[str]) -> int:
 def _user(words: list[str]) -> int:
     if len(words) != 1 or words[0] not in commands.WORDS:
         return _usage()
-    verb, say = words[0], Progress(sys.stdout)
+    verb, progress = words[0], Progress(sys.stdout)
     line = ""
     if verb == "console":
         from labhost.shell import console
@@ -77,8 +77,10 @@ def _user(words: list[str]) -> int:
     else:
         line = commands.read_line()
     if line == commands.JSON:
-        say = Progress(sys.stderr)
-    return _for_people(lambda: commands.speak(config.load(), _caller(), verb, line, say), say, commands.exit_status)
+        progress = Progress(sys.stderr)
+    return _for_people(
+        lambda: commands.run_command(config.load(), _caller(), verb, line, progress), progress, commands.exit_status
+    )
 
 
 def _caller() -> int:
@@ -97,17 +99,17 @@ def _register(words: list[str]) -> int:
     if len(words) != 1 or (words[0].startswith("-") and words[0] != "--stdin"):
         sys.stderr.write(USAGE)
         return 2
-    say = Progress(sys.stdout)
+    progress = Progress(sys.stdout)
 
     def work() -> None:
         name = check_name(_line() if words[0] == "--stdin" else words[0])
         host = config.load()
-        done = registration.register(host, name, say)
+        done = registration.register(host, name, progress)
         if not done.created:
-            say.line(f"{name} has a container on {host.config.name} already")
-        say.line(f"now: ssh {host.config.name}-manage, and then: ssh {host.config.name}")
+            progress.line(f"{name} has a container on {host.config.name} already")
+        progress.line(f"now: ssh {host.config.name}-manage, and then: ssh {host.config.name}")
 
-    return _for_people(work, say)
+    return _for_people(work, progress)
 
 
 def _line() -> str:
@@ -151,13 +153,13 @@ def _by_staff(name: str) -> Callable[[list[str]], int]:
         from labhost.admin import commands
 
         action: Callable[[list[str], Progress], int] = getattr(commands, name)
-        say, code = Progress(sys.stdout), 0
+        progress, code = Progress(sys.stdout), 0
 
         def work() -> None:
             nonlocal code
-            code = action(words, say)
+            code = action(words, progress)
 
-        failed = _for_people(work, say)
+        failed = _for_people(work, progress)
         return _usage() if code == commands.WRONG else failed or code
 
     return handler
@@ -169,11 +171,11 @@ def _set_keys(words: list[str]) -> int:
     return session.main() if not words else _usage()
 
 
-def _report(words: list[str]) -> int:
-    return _for_machines(lambda _: report(config.load())) if not words else _usage()
+def _status(words: list[str]) -> int:
+    return _for_machines(lambda _: status(config.load())) if not words else _usage()
 
 
-def report(host: Host) -> dict[str, Any]:
+def status(host: Host) -> dict[str, Any]:
     """The answer to `status`. The digest is empty while the last push is not completely written."""
     from labhost.gpu import nvidia
     from labhost.keys import applied_keys
@@ -197,45 +199,45 @@ def _reconcile(words: list[str]) -> int:
     from labhost.container import lifecycle
     from labhost.portal import client
 
-    say = Progress(sys.stdout)
+    progress = Progress(sys.stdout)
 
     def work() -> None:
         host = config.load()
         lifecycle.reconcile(host)
         try:
-            client.tell_seen(host.config)
+            client.announce_online(host.config)
         except PortalUnavailable as error:
-            say.line(f"warning: {error}; it will find this server at its next try")
+            progress.line(f"warning: {error}; it will find this server at its next try")
 
-    return _usage() if words else _for_people(work, say)
+    return _usage() if words else _for_people(work, progress)
 
 
 def _templates(words: list[str]) -> int:
     from labhost.container import system_swap
 
-    say = Progress(sys.stdout)
-    return _usage() if words else _for_people(lambda: system_swap.refresh_templates(config.load(), say), say)
+    progress = Progress(sys.stdout)
+    return _usage() if words else _for_people(lambda: system_swap.refresh_templates(config.load(), progress), progress)
 
 
 def _nvidia(words: list[str]) -> int:
     from labhost.admin import nvidia_report
 
-    say = Progress(sys.stdout)
-    return _for_people(lambda: nvidia_report.show(config.load(), words, say), say)
+    progress = Progress(sys.stdout)
+    return _for_people(lambda: nvidia_report.show(config.load(), words, progress), progress)
 
 
 def _configure(words: list[str]) -> int:
     from labhost.admin import installation
 
-    say = Progress(sys.stdout)
-    return _for_people(lambda: installation.configure(words, say), say)
+    progress = Progress(sys.stdout)
+    return _for_people(lambda: installation.configure(words, progress), progress)
 
 
 def _check(words: list[str]) -> int:
     from labhost.admin import installation
 
-    say = Progress(sys.stdout)
-    return _usage() if words else _for_people(lambda: installation.check(config.load(), say), say)
+    progress = Progress(sys.stdout)
+    return _usage() if words else _for_people(lambda: installation.check(config.load(), progress), progress)
 
 
 def _version(words: list[str]) -> int:
@@ -248,12 +250,14 @@ def _usage() -> int:
     return 2
 
 
-def _for_people(work: Callable[[], None], say: Progress, status: Callable[[LabhostError], int] = lambda _: 1) -> int:
+def _for_people(
+    work: Callable[[], None], progress: Progress, status: Callable[[LabhostError], int] = lambda _: 1
+) -> int:
     try:
         work()
     except Exception as error:
-        refusal = answers.expected(error)
-        say.refusal(str(refusal))
+        refusal = answers.to_refusal(error)
+        progress.refusal(str(refusal))
         return status(refusal)
     return 0
 
@@ -263,20 +267,20 @@ def _for_machines(work: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
         answer = work(frame.read_request(0))
     except Exception as error:
         answer = answers.refusal(error)
-    return 0 if answers.give(answer) and answer["ok"] else 1
+    return 0 if answers.write_answer(answer) and answer["ok"] else 1
 
 
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "user": _user,
     "register": _register,
     "set-keys": _set_keys,
-    "report": _report,
+    "status": _status,
     "remove": _remove,
     "suspend": _suspend,
     "start": _by_staff("start"),
     "stop": _by_staff("stop"),
-    "come-back": _by_staff("come_back"),
-    "doctor": _by_staff("examine"),
+    "autostart": _by_staff("autostart_containers"),
+    "doctor": _by_staff("run_doctor"),
     "reconcile": _reconcile,
     "templates": _templates,
     "nvidia": _nvidia,

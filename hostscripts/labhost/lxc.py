@@ -49,12 +49,12 @@ def _folders(home: Path, name: str) -> tuple[Path, Path]:
 def linger(account: Account) -> None:
     """Lets the person's user manager come up without a session, and does not wait for it."""
     if not Path("/var/lib/systemd/linger", account.name).exists():
-        logind.ask("enable-linger", account.name).check("the user manager cannot be started")
+        logind.loginctl("enable-linger", account.name).check("the user manager cannot be started")
 
 
 def dismiss(account: Account) -> None:
     """Ends the person's user manager with everything below it."""
-    logind.ask("disable-linger", account.name)
+    logind.loginctl("disable-linger", account.name)
     run(["/usr/bin/systemctl", "stop", f"user@{account.uid}.service"], timeout=90)
 
 
@@ -95,7 +95,7 @@ def start(host: Host, account: Account, *, config: Path | None = None, init: Seq
     ]
     deadline = time.monotonic() + LINK_SECONDS
     while not (result := _scoped(host, account, words, timeout=40)).ok:
-        reason = diagnosis(host, account) or result.complaint
+        reason = diagnosis(host, account) or result.error_line
         # The monitor of a start that failed just now has not given her one link to the bridge back yet.
         if "Quota reached" not in reason or time.monotonic() >= deadline:
             raise LabhostError(f"the container did not start: {reason}")
@@ -107,7 +107,7 @@ def stop(host: Host, account: Account, *, grace: int) -> None:
     words = ["/usr/bin/lxc-stop", *_which(host, account), *(["--timeout", str(grace)] if grace else ["--kill"])]
     result = run(words, timeout=grace + 20, account=account, env=session(host, account))
     if not result.ok and is_running(host, account):
-        raise LabhostError(f"the container did not stop: {result.complaint}")
+        raise LabhostError(f"the container did not stop: {result.error_line}")
 
 
 def attach(

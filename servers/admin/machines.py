@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString
 from accounts.models import User
 from accounts.services import keys
 from servers.admin.actor import actor_of
-from servers.models import Removal, Server, Sync
+from servers.models import HeldBackPush, Push, Server
 from servers.services.containers import jobs
 from servers.services.fleet import probe, servers
 from servers.services.push import runner
@@ -88,7 +88,7 @@ class ServerAdmin(admin.ModelAdmin):
         "next_attempt",
         "last_contact",
         "last_error",
-        "held_revision",
+        "reported_revision",
         "ahead_since",
         "register_outcome",
         "labhost_version",
@@ -97,8 +97,8 @@ class ServerAdmin(admin.ModelAdmin):
     ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Server]:
-        running = Sync.objects.filter(server=OuterRef("pk"), state=Sync.State.RUNNING)
-        held = Removal.objects.filter(server=OuterRef("pk"), state=Removal.State.WAITING)
+        running = Push.objects.filter(server=OuterRef("pk"), state=Push.State.RUNNING)
+        held = HeldBackPush.objects.filter(server=OuterRef("pk"), state=HeldBackPush.State.WAITING)
         return (
             super()
             .get_queryset(request)
@@ -106,7 +106,7 @@ class ServerAdmin(admin.ModelAdmin):
                 containers_there=Count("containers"),
                 is_running=Exists(running),
                 is_held=Exists(held),
-                keys_missing=overview.keys_missing(),
+                keys_missing=overview.keys_pending(),
                 people_failing=overview.people_failing(),
                 current=Value(keys.current_revision()),
             )
@@ -159,14 +159,14 @@ class ServerAdmin(admin.ModelAdmin):
     def why(self, server: Server) -> str:
         words = server.last_error.removeprefix(f"{server.name}: ").rstrip(".")
         if server.behind_since is not None:
-            words += f"{', ' if words else ''}since {key_status.clock(server.behind_since)}"
+            words += f"{', ' if words else ''}since {key_status.format_time(server.behind_since)}"
         if words and server.next_attempt is not None:
-            words += f", next try {key_status.clock(server.next_attempt)}"
+            words += f", next try {key_status.format_time(server.next_attempt)}"
         return words
 
     @admin.display(description="last contact", ordering="last_contact")
     def heard(self, server: Server) -> str:
-        return key_status.clock(server.last_contact) if server.last_contact else "never"
+        return key_status.format_time(server.last_contact) if server.last_contact else "never"
 
     @admin.display(description="containers", ordering="containers_there")
     def container_count(self, server: Server) -> int:
@@ -176,14 +176,14 @@ class ServerAdmin(admin.ModelAdmin):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         server = Server.objects.filter(pk=object_id if object_id.isdecimal() else 0).first()
-        found = key_status.open_on(server, MAX_KEYS) if server is not None else []
+        found = key_status.pending_on(server, MAX_KEYS) if server is not None else []
         context = {"open_keys": found, "most": MAX_KEYS}
         return super().change_view(request, object_id, form_url, context | (extra_context or {}))
 
     def save_model(self, request: HttpRequest, obj: Server, form: Any, change: bool) -> None:
         if change:
             before = Server.objects.get(pk=obj.pk)
-            servers.move(actor=actor_of(request), server=before, address=obj.address, ssh_port=obj.ssh_port)
+            servers.change_address(actor=actor_of(request), server=before, address=obj.address, ssh_port=obj.ssh_port)
             return
         new = servers.add(actor=actor_of(request), name=obj.name, address=obj.address, ssh_port=obj.ssh_port)
         obj.pk, obj.address = new.pk, new.address
@@ -223,7 +223,7 @@ class ServerAdmin(admin.ModelAdmin):
         for server in chosen:
             try:
                 jobs.request(actor=actor_of(request), server=server, user=form.cleaned_data["name"])
-            except jobs.RegistrationRefused as refused:
+            except jobs.JobRefused as refused:
                 self.message_user(request, str(refused), messages.ERROR)
             else:
                 words = f"{form.cleaned_data['name']} on {server}: ordered; see Registrations for its progress."

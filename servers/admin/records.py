@@ -8,7 +8,7 @@ from django.template.response import TemplateResponse
 
 from accounts.admin import MachineMade
 from servers.admin.actor import actor_of
-from servers.models import Container, Placement, Registration, Sync
+from servers.models import Container, ContainerJob, Placement, Push
 from servers.services.containers import jobs, suspension
 
 
@@ -37,7 +37,7 @@ class ContainerAdmin(MachineMade):
         for row in chosen:
             try:
                 suspension.request(actor=actor_of(request), server=row.server, user=row.user, purge=purge)
-            except jobs.RegistrationRefused as refused:
+            except jobs.JobRefused as refused:
                 self.message_user(request, str(refused), messages.ERROR)
             else:
                 words = f"{row}: removal ordered; see Registrations for its progress."
@@ -45,22 +45,22 @@ class ContainerAdmin(MachineMade):
         return None
 
 
-@admin.register(Sync)
-class SyncAdmin(MachineMade):
+@admin.register(Push)
+class PushAdmin(MachineMade):
     list_display = ["server", "state", "revision", "trigger", "started_at", "finished_at", "written", "error"]
     list_filter = ["state", "server"]
     list_select_related = ["server"]
     search_fields = ["server__name", "error"]
     date_hierarchy = "created_at"
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Sync]:
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Push]:
         everything = super().get_queryset(request)
-        is_list = request.resolver_match is not None and request.resolver_match.url_name == "servers_sync_changelist"
+        is_list = request.resolver_match is not None and request.resolver_match.url_name == "servers_push_changelist"
         return everything.defer("results") if is_list else everything
 
 
-@admin.register(Registration)
-class RegistrationAdmin(MachineMade):
+@admin.register(ContainerJob)
+class ContainerJobAdmin(MachineMade):
     list_display = [
         "user",
         "server",

@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from accounts.models import User
-from servers.models import Registration, Server
+from servers.models import ContainerJob, Server
 from servers.services.containers import jobs
 
 ACTOR = "manage.py"
@@ -46,15 +46,15 @@ class LabCommand(BaseCommand):
             raise CommandError(f"The portal knows no person {name}.", returncode=USAGE)
         return person
 
-    def carry_out(self, order: Registration) -> None:
+    def carry_out(self, order: ContainerJob) -> None:
         """Have the order carried out here, or by the worker if that was faster; its progress is shown."""
-        if not jobs.run(only=order, tell=self.say):
+        if not jobs.run_waiting(only=order, tell=self.say):
             self._follow(order)
         order.refresh_from_db()
-        if order.state != Registration.State.SUCCEEDED:
+        if order.state != ContainerJob.State.SUCCEEDED:
             raise CommandError(order.error or "It is not finished yet; see Registrations in the admin.")
 
-    def _follow(self, order: Registration) -> None:
+    def _follow(self, order: ContainerJob) -> None:
         """Show the log that the worker writes, until it has finished."""
         shown, end = 0, time.monotonic() + WAIT_SECONDS
         while time.monotonic() < end:

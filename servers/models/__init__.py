@@ -1,17 +1,17 @@
 """Servers, containers, pushes and what servers have confirmed."""
 
-from servers.models.pushes import Confirmation, KeySet, Placement, Removal
-from servers.models.servers import Container, Limits, Registration, Server, Sync, Worker
+from servers.models.pushes import Confirmation, HeldBackPush, KeySnapshot, Placement
+from servers.models.servers import Container, ContainerJob, Limits, Push, Server, Worker
 
 __all__ = [
     "Confirmation",
     "Container",
-    "KeySet",
+    "ContainerJob",
+    "HeldBackPush",
+    "KeySnapshot",
     "Limits",
     "Placement",
-    "Registration",
-    "Removal",
+    "Push",
     "Server",
-    "Sync",
     "Worker",
 ]

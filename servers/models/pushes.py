@@ -66,7 +66,7 @@ class Placement(models.Model):
         return self.State.FAILED in (self.host, self.container)
 
 
-class KeySet(models.Model):
+class KeySnapshot(models.Model):
     """All keys of one digest, so that a later push can be compared with what a server holds.
 
     `people` is compressed JSON: name to a list of short key digests; see services/guards.py.
@@ -80,16 +80,16 @@ class KeySet(models.Model):
         return f"keys of revision {self.revision}"
 
 
-class Removal(models.Model):
+class HeldBackPush(models.Model):
     """A push that would take many keys away, held back until a person of the staff has decided."""
 
     class State(models.TextChoices):
         WAITING = "waiting"
         CONFIRMED = "confirmed"
         APPLIED = "applied"
-        OVERTAKEN = "overtaken"
+        SUPERSEDED = "superseded"
 
-    server = models.ForeignKey(Server, on_delete=models.CASCADE, related_name="removals")
+    server = models.ForeignKey(Server, on_delete=models.CASCADE, related_name="held_back_pushes")
     state = models.CharField(max_length=16, choices=State.choices, default=State.WAITING)
     base_digest = models.CharField(max_length=64)
     base_revision = models.PositiveBigIntegerField("revision there")
@@ -107,14 +107,14 @@ class Removal(models.Model):
         verbose_name_plural = "held-back pushes"
         ordering = ["-pk"]
         constraints = [
-            models.UniqueConstraint(fields=["server"], condition=Q(state="waiting"), name="removal_waits_once"),
+            models.UniqueConstraint(fields=["server"], condition=Q(state="waiting"), name="held_back_push_waits_once"),
             models.CheckConstraint(
-                condition=Q(state__in=["waiting", "confirmed", "applied", "overtaken"]),
-                name="removal_state_is_known",
+                condition=Q(state__in=["waiting", "confirmed", "applied", "superseded"]),
+                name="held_back_push_state_is_known",
             ),
             models.CheckConstraint(
-                condition=Q(state__in=["waiting", "overtaken"]) | (~Q(decided_by="") & Q(decided_at__isnull=False)),
-                name="removal_confirmed_by_somebody",
+                condition=Q(state__in=["waiting", "superseded"]) | (~Q(decided_by="") & Q(decided_at__isnull=False)),
+                name="held_back_push_confirmed_by_somebody",
             ),
         ]
 

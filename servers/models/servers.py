@@ -47,7 +47,7 @@ class Server(models.Model):
     lease_until = models.DateTimeField(null=True, blank=True)
     register_outcome = models.CharField(max_length=16, blank=True, help_text="Of the last push: register's key file.")
     register_since = models.DateTimeField(null=True, blank=True)
-    held_revision = models.PositiveBigIntegerField(default=0, help_text="What it last said that it holds.")
+    reported_revision = models.PositiveBigIntegerField(default=0, help_text="What it last said that it holds.")
     ahead_since = models.DateTimeField(null=True, blank=True, help_text="Since when it refuses our older state.")
     inspected_at = models.DateTimeField(null=True, blank=True)
     lease_holder = models.CharField(max_length=64, blank=True, help_text="The process that serves it.")
@@ -179,7 +179,7 @@ class Limits(models.Model):
         return f"{self.user or 'everybody'} on {self.server or 'every server'}"
 
 
-class Sync(models.Model):
+class Push(models.Model):
     """One push of all keys to one server, asked for (queued) or made."""
 
     class State(models.TextChoices):
@@ -189,7 +189,7 @@ class Sync(models.Model):
         PARTIAL = "partial"
         FAILED = "failed"
 
-    server = models.ForeignKey(Server, on_delete=models.CASCADE, related_name="syncs")
+    server = models.ForeignKey(Server, on_delete=models.CASCADE, related_name="pushes")
     state = models.CharField(max_length=16, choices=State.choices, default=State.QUEUED)
     revision = models.PositiveBigIntegerField(default=0)
     trigger = models.CharField(max_length=64, help_text="Who or what asked for it.")
@@ -206,16 +206,16 @@ class Sync(models.Model):
         verbose_name_plural = "pushes"
         ordering = ["-pk"]
         constraints = [
-            models.UniqueConstraint(fields=["server"], condition=Q(state="queued"), name="sync_queued_once"),
-            models.UniqueConstraint(fields=["server"], condition=Q(state="running"), name="sync_runs_once"),
+            models.UniqueConstraint(fields=["server"], condition=Q(state="queued"), name="push_queued_once"),
+            models.UniqueConstraint(fields=["server"], condition=Q(state="running"), name="push_runs_once"),
             models.CheckConstraint(
                 condition=Q(state__in=["queued", "running", "succeeded", "partial", "failed"]),
-                name="sync_state_is_known",
+                name="push_state_is_known",
             ),
             models.CheckConstraint(
                 condition=Q(state__in=["queued", "running"], finished_at__isnull=True)
                 | Q(state__in=["succeeded", "partial", "failed"], finished_at__isnull=False),
-                name="sync_finished_has_a_time",
+                name="push_finished_has_a_time",
             ),
         ]
 
@@ -223,7 +223,7 @@ class Sync(models.Model):
         return f"push to {self.server} ({self.state})"
 
 
-class Registration(models.Model):
+class ContainerJob(models.Model):
     """One order to make, remove or suspend a person's container on a server, and what became of it."""
 
     class Kind(models.TextChoices):
@@ -237,11 +237,11 @@ class Registration(models.Model):
         SUCCEEDED = "succeeded"
         FAILED = "failed"
 
-    server = models.ForeignKey(Server, on_delete=models.CASCADE, related_name="registrations")
+    server = models.ForeignKey(Server, on_delete=models.CASCADE, related_name="container_jobs")
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL,
         on_delete=models.CASCADE,
-        related_name="registrations",
+        related_name="container_jobs",
         verbose_name="person",
     )
     kind = models.CharField(max_length=16, choices=Kind.choices, default=Kind.REGISTER)
@@ -264,15 +264,15 @@ class Registration(models.Model):
             models.UniqueConstraint(
                 fields=["server", "user"],
                 condition=Q(state__in=["queued", "running"]),
-                name="registration_open_once",
+                name="container_job_open_once",
             ),
             models.CheckConstraint(
                 condition=Q(state__in=["queued", "running", "succeeded", "failed"]),
-                name="registration_state_is_known",
+                name="container_job_state_is_known",
             ),
             models.CheckConstraint(
                 condition=Q(kind="remove") | Q(kind__in=["register", "suspend"], purge=False),
-                name="registration_kind_is_known",
+                name="container_job_kind_is_known",
             ),
         ]
 

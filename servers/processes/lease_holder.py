@@ -7,7 +7,7 @@ from pathlib import Path
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
-def me() -> str:
+def current() -> str:
     """This process, told apart from every other one: boot, process id namespace, process id, start time."""
     return f"{_world()}:{os.getpid()}:{_started(os.getpid())}"
 

@@ -11,7 +11,7 @@ from servers.models import Server
 from servers.ssh import portal_key, sessions
 from servers.ssh.dial import Endpoint, RemoteError
 from servers.ssh.host import Host, Login, ask
-from servers.ssh.sessions import Line
+from servers.ssh.sessions import PooledSession
 
 ACCOUNT = "iam"
 STATUS_SECONDS = 20.0
@@ -26,13 +26,13 @@ def connect(server: Server, *, seconds: float) -> Host:
     return Host(endpoint(server), _login(server), seconds=seconds)
 
 
-def line(server: Server, *, seconds: float) -> AbstractContextManager[Line]:
+def push_session(server: Server, *, seconds: float) -> AbstractContextManager[PooledSession]:
     """Questions of set-keys, on a session that stays open. Raises RemoteError if the portal has no key."""
     return sessions.pool().line(endpoint(server), _login(server), seconds=seconds)
 
 
 def _login(server: Server) -> Login:
-    path = settings.IAM_KEY_FILE
+    path = settings.PORTAL_KEY_FILE
     try:
         _check_key(path, _changed(path))
     except portal_key.NoKey as error:

@@ -54,7 +54,7 @@ def dial(there: Endpoint, seconds: float) -> socket.socket:
         return line
     if isinstance(fault, TimeoutError):
         raise RemoteError("timeout", f"{there.name}: no answer from {there.address} port {there.port}.")
-    raise RemoteError("unreachable", f"{there.name}: {there.address} port {there.port}: {words(fault)}.")
+    raise RemoteError("unreachable", f"{there.name}: {there.address} port {there.port}: {error_text(fault)}.")
 
 
 def _watch(line: socket.socket) -> None:
@@ -67,7 +67,7 @@ def _watch(line: socket.socket) -> None:
     line.setsockopt(tcp, socket.TCP_USER_TIMEOUT, LOST_SECONDS * 1000)
 
 
-def await_greeting(line: socket.socket, seconds: float) -> None:
+def wait_for_banner(line: socket.socket, seconds: float) -> None:
     """Until the server has said something; TimeoutError."""
     seconds = max(min(seconds, CONNECT_SECONDS), 0.1)
     watch = select.poll()
@@ -92,13 +92,13 @@ def _resolve(there: Endpoint, seconds: float) -> list[Any]:
     return found
 
 
-def hang_up(line: socket.socket | None) -> None:
+def close_socket(line: socket.socket | None) -> None:
     if line is not None:
         with contextlib.suppress(OSError):
             line.shutdown(socket.SHUT_RDWR)
         line.close()
 
 
-def words(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return protocol.clean(text or type(error).__name__, 120)

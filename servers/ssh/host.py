@@ -20,8 +20,8 @@ import paramiko
 
 from servers import protocol
 from servers.ssh import host_keys
-from servers.ssh.dial import CONNECT_SECONDS, Endpoint, RemoteError, await_greeting, dial, hang_up, words
-from servers.ssh.stderr import Lines
+from servers.ssh.dial import CONNECT_SECONDS, Endpoint, RemoteError, close_socket, dial, error_text, wait_for_banner
+from servers.ssh.stderr import StderrReader
 
 CHUNK = 256 * 1024
 POLL_SECONDS = 0.02
@@ -88,7 +88,7 @@ class Host:
 
     def close(self) -> None:
         self._watchdog.cancel()
-        hang_up(self._socket)
+        close_socket(self._socket)
         if self._connection is not None:
             self._connection.close()
 
@@ -101,7 +101,7 @@ class Host:
         on_line: Callable[[str], None] | None = None,
     ) -> Result:
         """Run one command, send it `stdin`, and read at most `most` bytes of its standard output."""
-        lines = Lines(on_line)
+        lines = StderrReader(on_line)
         with self.faults():
             channel = self._connection.transport.open_session(timeout=self._left())
             with contextlib.closing(channel):
@@ -133,7 +133,7 @@ class Host:
 
     def _connect(self) -> None:
         self._socket = dial(self.endpoint, self._left())
-        await_greeting(self._socket, self._left())
+        wait_for_banner(self._socket, self._left())
         with self._slot:
             self._shake_hands(self._socket)
 
@@ -183,7 +183,7 @@ class Host:
             with contextlib.suppress(*_BROKEN):
                 channel.close()
 
-    def _receive(self, channel: Any, lines: Lines, most: int) -> bytes:
+    def _receive(self, channel: Any, lines: StderrReader, most: int) -> bytes:
         stdout = bytearray()
         while True:
             ended = channel.closed or (channel.eof_received and channel.exit_status_ready())
@@ -209,7 +209,7 @@ class Host:
 
     def _give_up(self) -> None:
         self._late = True
-        hang_up(self._socket)
+        close_socket(self._socket)
 
     @contextlib.contextmanager
     def faults(self) -> Iterator[None]:
@@ -233,7 +233,7 @@ class Host:
             is_late = self._late or self._left() <= 0 or "No existing session" in str(error)
             if is_late or isinstance(error, TimeoutError):
                 raise RemoteError("timeout", f"{name}: it did not finish in time.") from None
-            raise RemoteError("unreachable", f"{name}: the connection broke off ({words(error)}).") from None
+            raise RemoteError("unreachable", f"{name}: the connection broke off ({error_text(error)}).") from None
 
 
 def ask(host: Host, verb: str, framed: bytes, *, on_line: Callable[[str], None] | None = None) -> protocol.Answer:
@@ -270,9 +270,9 @@ def scan_host_key(address: str, port: int, *, seconds: float = CONNECT_SECONDS) 
         key = transport.get_remote_server_key()
         return host_keys.canonical(f"{key.get_name()} {key.get_base64()}")
     except (paramiko.SSHException, OSError, EOFError, ValueError) as error:
-        raise RemoteError("unreachable", f"{address}: no SSH host key on port {port} ({words(error)}).") from None
+        raise RemoteError("unreachable", f"{address}: no SSH host key on port {port} ({error_text(error)}).") from None
     finally:
-        hang_up(line)
+        close_socket(line)
         if transport is not None:
             transport.close()
 
@@ -296,7 +296,7 @@ def _credentials(login: Login) -> dict[str, Any]:
     try:
         return {"pkey": paramiko.PKey.from_path(login.key_file)}
     except (OSError, ValueError, TypeError, paramiko.SSHException, paramiko.pkey.UnknownKeyType) as error:
-        message = f"The private key {login.key_file} cannot be used: {words(error)}."
+        message = f"The private key {login.key_file} cannot be used: {error_text(error)}."
         raise RemoteError("no_key", message, permanent=True) from None
 
 

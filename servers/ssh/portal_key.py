@@ -36,9 +36,9 @@ def public_line(path: Path) -> str:
         key = serialization.load_ssh_private_key(path.read_bytes(), password=None)
     except OSError as error:
         raise NoKey(
-            f"The portal's SSH key {path} cannot be read ({error.strerror}): run manage.py create_iam_key."
+            f"The portal's SSH key {path} cannot be read ({error.strerror}): run manage.py create_portal_key."
         ) from None
     except ValueError:
-        raise NoKey(f"{path} is not an SSH key: run manage.py create_iam_key --force.") from None
+        raise NoKey(f"{path} is not an SSH key: run manage.py create_portal_key --force.") from None
     line = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     return line.decode()

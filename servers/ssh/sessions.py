@@ -14,7 +14,7 @@ from typing import Any
 from servers import protocol
 from servers.ssh.dial import Endpoint, RemoteError
 from servers.ssh.host import CHUNK, Host, Login
-from servers.ssh.stderr import Lines
+from servers.ssh.stderr import StderrReader
 
 IDLE_SECONDS = 300.0
 HANDSHAKES = 10  # at once; they are work for this machine, and a burst of them is dropped by sshd
@@ -32,7 +32,7 @@ class Session:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._channel: Any = host.start(protocol.SET_KEYS)
-        self._said = Lines(None)
+        self._said = StderrReader(None)
         self.since = time.monotonic()  # its last use
 
     @property
@@ -84,7 +84,7 @@ class Session:
         self._said.end()
 
 
-class Line:
+class PooledSession:
     """A session as one push sees it: opened when it is first needed, and once more if an old one proves dead."""
 
     def __init__(self, pool: "Sessions", key: _Key, seconds: float) -> None:
@@ -136,9 +136,9 @@ class Sessions:
         return len(self._kept)
 
     @contextlib.contextmanager
-    def line(self, there: Endpoint, login: Login, *, seconds: float) -> Iterator[Line]:
+    def line(self, there: Endpoint, login: Login, *, seconds: float) -> Iterator[PooledSession]:
         """Questions to one server, all of them within `seconds`."""
-        line = Line(self, (there, login), seconds)
+        line = PooledSession(self, (there, login), seconds)
         try:
             yield line
         finally:

@@ -8,7 +8,7 @@ MAX_LINES = 5000
 TAIL = 3
 
 
-class Lines:
+class StderrReader:
     """Bytes of standard error as clean lines, each given to `tell` as soon as it is whole."""
 
     def __init__(self, tell: Callable[[str], None] | None) -> None:

@@ -138,7 +138,7 @@ class Seed:
             name, uid=FIRST_UID + number, gid=FIRST_UID + number, account="made", registered=True, storage="dir"
         )
         user.port, user.subuid = FIRST_PORT + number % 8000, FIRST_SUBUID + 65536 * (number % 17000)
-        user.inside_uid = user.inside_gid = 1000
+        user.container_uid = user.container_gid = 1000
         user.address = f"10.0.{3 + number // 200}.{10 + number % 200}"
         return asdict(user)
 

@@ -91,7 +91,7 @@ def _portal(folder: Path, farm: Farm) -> None:
         "SECRET_KEY": "for-the-bench-only",
         "DATA_DIR": str(folder / "data"),
         "DATABASE_URL": f"sqlite:///{folder}/soak.sqlite3",
-        "IAM_KEY_FILE": str(farm.iam_key),
+        "PORTAL_KEY_FILE": str(farm.iam_key),
         "LOG_LEVEL": "ERROR",
     }
     import django
@@ -158,7 +158,7 @@ class Soak:
 
         def work() -> None:
             while not is_over.wait(0.1):
-                runner.converge(actor="soak")
+                runner.push_due(actor="soak")
 
         threads = [threading.Thread(target=work, daemon=True) for _ in range(2)]
         for thread in threads:
@@ -205,7 +205,7 @@ class Soak:
             first = number * WIDTH % len(self._good)
             chosen = self._good[first : first + WIDTH]
             Server.objects.filter(pk__in=[server.pk for server in chosen]).update(attempted_at=None)  # no pause
-            runner.converge(actor="soak", servers=chosen)
+            runner.push_due(actor="soak", servers=chosen)
 
 
 def memory_mb() -> float:

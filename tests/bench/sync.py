@@ -106,10 +106,10 @@ class Bench:
         HUB.create([f"{HUB_ADDRESS}/16"])
         HUB.enter()
         self.portal.create()
-        self.portal.manage("create_iam_key")
+        self.portal.manage("create_portal_key")
         root_key = FOLDER / "root_ed25519"
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(root_key)])
-        iam_key = Path(self.portal.settings["DATA_DIR"]) / "iam_ed25519"
+        iam_key = Path(self.portal.settings["DATA_DIR"]) / "portal_ed25519"
         public = run(["ssh-keygen", "-y", "-f", str(iam_key)]).stdout.strip()
         seed = Seed(FOLDER / "seed", self.here, public, Path(f"{root_key}.pub").read_text())
         seed.make(image)
@@ -232,7 +232,7 @@ class Bench:
     def _wake(self) -> None:
         from servers.services.worker import queue
 
-        queue.soon(queue.CONVERGE)
+        queue.enqueue(queue.PUSH)
 
     def _one_change(self, sent: list[int]) -> float:
         time.sleep(QUIET)
@@ -258,20 +258,20 @@ class Bench:
         servers = list(Server.objects.all())
         began = time.monotonic()
         runner.request_push(actor="bench", servers=servers)
-        self.rows.wait("SELECT count(*) FROM servers_sync WHERE state IN ('queued', 'running')", (), 0)
+        self.rows.wait("SELECT count(*) FROM servers_push WHERE state IN ('queued', 'running')", (), 0)
         return time.monotonic() - began
 
     def _burst(self) -> int:
-        from servers.models import Sync
+        from servers.models import Push
 
         time.sleep(QUIET)
-        last = Sync.objects.order_by("-pk").values_list("pk", flat=True)[0]
+        last = Push.objects.order_by("-pk").values_list("pk", flat=True)[0]
         began = time.monotonic()
         for number in range(self.EDITS):
             time.sleep(max(0.0, began + number * 0.1 - time.monotonic()))
             self.rows.change(self.here or self.names)
         self.rows.wait_for(self.rows.revision())
-        rows = Sync.objects.filter(pk__gt=last).values_list("server", flat=True)
+        rows = Push.objects.filter(pk__gt=last).values_list("server", flat=True)
         return max(list(rows).count(server) for server in set(rows))
 
     def _key_files(self) -> dict[Path, tuple[int, int]]:

@@ -112,8 +112,8 @@ def test_a_key_is_removed_after_a_question(lab: Lab, page: Page) -> None:
 
 def test_staff_see_servers_and_people(page: Page) -> None:
     sign_in(page, "boss")
-    for path in ("", "servers/server/", "servers/sync/", "servers/container/", "accounts/user/", "accounts/sshkey/",
-                 "servers/placement/", "servers/removal/"):  # fmt: skip
+    for path in ("", "servers/server/", "servers/push/", "servers/container/", "accounts/user/", "accounts/sshkey/",
+                 "servers/placement/", "servers/heldbackpush/"):  # fmt: skip
         answer = page.goto(f"/admin/{path}")
         assert answer is not None and answer.status == 200, path
         picture(page, f"admin-{path.strip('/').replace('/', '-') or 'index'}")

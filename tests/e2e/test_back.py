@@ -60,7 +60,7 @@ def test_y1_a_server_that_was_away_has_the_keys_as_soon_as_it_says_that_it_is_ba
 def test_y1_nobody_else_says_it_and_nobody_learns_which_servers_there_are(lab: Lab, quiet: Machine) -> None:
     lab.portal.manage("shell", "-c", BACK_OFF)
     before = row(lab)
-    url, other = f"http://iam.mylab.com/servers/{NAME}/seen", lab.servers["gpu17"]
+    url, other = f"http://iam.mylab.com/servers/{NAME}/online", lab.servers["gpu17"]
     answers = {
         "its own address alone": quiet.run(f"{POST} {url}").stdout,
         "a guess": quiet.run(f"{POST} --header 'Authorization: Bearer 0123456789abcdef' {url}").stdout,

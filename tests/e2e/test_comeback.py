@@ -40,7 +40,7 @@ def test_f2_containers_that_ran_come_back_by_themselves(lab: Lab, everybody: Non
     log = machine.run("journalctl -b -u lab-iam-containers -o cat --no-pager").stdout
     assert "alice: runs again" in log and "charlie did not come back" in log, log
     machine.run(f"mv {init}.away {init}")
-    assert "charlie: runs again" in machine.run(f"{LABHOST} come-back").stdout
+    assert "charlie: runs again" in machine.run(f"{LABHOST} autostart").stdout
     assert lab.people["charlie"].ssh("gpu18", "id -un").stdout.strip() == "charlie"
 
 

@@ -43,7 +43,7 @@ LARGE = {
     "crashed": (f"pkill -9 -f 'lxc monitor.* {NAME}'; sleep 0.5", "does not run, though it was started"),
     "unwanted": (f'sed -i \'s/"running"/"stopped"/\' {JOURNAL}', "runs, though it was stopped"),
     "registration": (f'sed -i \'s/"registered": true/"registered": false/\' {JOURNAL}', "a registration was cut off"),
-    "removal": (f"LABHOST_FAULT=remove:data {LABHOST} remove {NAME} --yes", "a removal was cut off"),
+    "removal": (f"LABHOST_FAILPOINT=remove:data {LABHOST} remove {NAME} --yes", "a removal was cut off"),
 }
 
 

@@ -107,7 +107,7 @@ def test_l4_sessions_that_start_and_stop_at_once_end_in_one_state(lab: Lab) -> N
         out, _ = session.communicate(timeout=90)
         assert session.returncode == 0, out
     found = json.loads(alice.ssh("gpu17-manage", "status --json").stdout)
-    assert found["state"] == {"running": "running", "stopped": "stopped"}[found["wanted"]]
+    assert found["state"] == {"running": "running", "stopped": "stopped"}[found["desired_state"]]
     rules = lab.servers["gpu17"].run("iptables-save -t nat").stdout
     assert (f"--dport {found['port']} " in rules) == (found["state"] == "running")
     alice.ssh("gpu17-manage")

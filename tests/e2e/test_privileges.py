@@ -23,7 +23,7 @@ HELPERS = {
         '/home/iam/set_authorized_keys.py ""',
         "/root/new-lxc.bash --json",
         "/usr/local/sbin/labhost remove --json",
-        "/usr/local/sbin/labhost report",
+        "/usr/local/sbin/labhost status",
         "/usr/local/sbin/labhost suspend --json",
     ],
     "register": ["/root/new-lxc.bash --stdin"],

@@ -111,7 +111,7 @@ def test_the_portal_orders_it_and_shows_what_was_done(lab: Lab, charlie: Person)
     assert "[1/12] noting the removal" in told and f"{NAME} is removed from gpu18" in told
     assert left_of(machine) == ""
     walk = Walk(lab)
-    rows = walk.rows("SELECT state, kind, log FROM servers_registration ORDER BY id DESC LIMIT 1")
+    rows = walk.rows("SELECT state, kind, log FROM servers_containerjob ORDER BY id DESC LIMIT 1")
     assert rows[0][:2] == ("succeeded", "remove") and "[12/12]" in rows[0][2]
     assert "charlie is removed from gpu18" in lab.portal.manage("remove_container", "gpu18", NAME, "--yes").stdout
 
@@ -125,19 +125,19 @@ def test_o1_an_order_waits_for_a_server_that_is_down(lab: Lab, charlie: Person) 
     finally:
         machine.run("systemctl start ssh")
     waiting = Walk(lab).rows(
-        "SELECT id, state FROM servers_registration WHERE kind = 'remove' ORDER BY id DESC LIMIT 1"
+        "SELECT id, state FROM servers_containerjob WHERE kind = 'remove' ORDER BY id DESC LIMIT 1"
     )
     assert waiting[0][1] == "queued", "the worker tries it again"
     lab.portal.manage("remove_container", "gpu18", NAME, "--yes")
     assert left_of(machine) == ""
-    done = Walk(lab).rows("SELECT id, state FROM servers_registration WHERE kind = 'remove' ORDER BY id DESC LIMIT 1")
+    done = Walk(lab).rows("SELECT id, state FROM servers_containerjob WHERE kind = 'remove' ORDER BY id DESC LIMIT 1")
     assert done == [(waiting[0][0], "succeeded")]
 
 
 def test_y4_a_push_in_the_middle_brings_no_key_back(lab: Lab, charlie: Person) -> None:
     machine = lab.servers["gpu18"]
-    machine.run(f"LABHOST_FAULT=remove:keys {LABHOST} remove {NAME} --yes", check=False)
-    lab.portal.manage("sync_keys", "gpu18", "--force", "--wait")
+    machine.run(f"LABHOST_FAILPOINT=remove:keys {LABHOST} remove {NAME} --yes", check=False)
+    lab.portal.manage("push_keys", "gpu18", "--force", "--wait")
     assert machine.file(f"/home/{NAME}/.ssh/authorized_keys") == ""
     assert machine.run(f"getent passwd {NAME}").stdout.strip().endswith("/nologin")
     machine.run(f"{LABHOST} remove {NAME} --yes")
@@ -186,7 +186,7 @@ def test_o1_somebody_who_is_locked_out_is_suspended_and_may_come_back(lab: Lab, 
         assert f"--dport {walk.port} " not in machine.run("iptables-save -t nat").stdout
         assert charlie.ssh("gpu18-manage", "status", check=False).returncode == 255
         assert machine.run(f"test -d {walk.rootfs}/home/{NAME}", check=False).returncode == 0
-        receipt = "SELECT state FROM servers_registration WHERE kind = 'suspend' AND log LIKE '%sessions%'"
+        receipt = "SELECT state FROM servers_containerjob WHERE kind = 'suspend' AND log LIKE '%sessions%'"
         eventually(lambda: ("succeeded",) in walk.rows(receipt), "the receipt")
     finally:
         inside.kill()

@@ -64,7 +64,7 @@ def test_o3_a_newcomers_keys_do_not_reach_the_container_of_her_predecessor(lab: 
     rootfs = f"/home/{NAME}/.local/share/lxc/{NAME}/rootfs"
     former = Person(NAME, lab.folder / "people" / f"{NAME}-former")
     newcomer = replaced(lab)
-    told = lab.portal.manage("sync_keys", "gpu18", "--wait", check=False).stdout
+    told = lab.portal.manage("push_keys", "gpu18", "--wait", check=False).stdout
     eventually(lambda: is_known(machine, newcomer.public_key), "the newcomer's line for register")
     assert machine.file(f"/home/{NAME}/.ssh/authorized_keys") == "", told
     assert machine.file(f"{rootfs}/home/{NAME}/.ssh/authorized_keys") == ""
@@ -72,7 +72,7 @@ def test_o3_a_newcomers_keys_do_not_reach_the_container_of_her_predecessor(lab: 
     for person in (newcomer, former):
         assert person.ssh("gpu18-manage", "status", check=False).returncode == 255
         assert person.ssh("gpu18", "true", check=False).returncode == 255
-    machine.run(f"{LABHOST} come-back {NAME}")  # as after a reboot, for the former person's container still runs
+    machine.run(f"{LABHOST} autostart {NAME}")  # as after a reboot, for the former person's container still runs
     page = browser(lab)
     page.sign_in(NAME, PEOPLE[NAME][1])
     assert int(page.get(f"/user/{NAME}/port").text) not in faults.look(machine, NAME).leads_to

@@ -58,7 +58,7 @@ BAD_NAMES = ["../bob/one", "/etc/passwd", "*", "-rf", "--help", "..", "$(id)", "
 def test_s1_another_name_is_refused_by_the_shell_and_again_by_root(
     lab: Lab, machine: Machine, alice: Person, verb: str
 ) -> None:
-    call = {"snapshot": "snapshots.make", "recover": "snapshots.recover"}[verb]
+    call = {"snapshot": "snapshots.create", "recover": "snapshots.recover"}[verb]
     running = init_of(lab)
     for name in BAD_NAMES:
         assert alice.ssh("gpu17-manage", "--", f"{verb} {name}", check=False).returncode == 2, name
@@ -210,7 +210,7 @@ def test_s4_killed_at_every_step_of_a_snapshot_the_old_ones_are_intact(
         assert names(alice) == (["old", "new"] if step == "published" else ["old"]), step
         machine.run(f"rm -f {HERS}/new.json")  # half a snapshot, as a kill in the middle of a removal leaves it
 
-    steps = faults.kill_at_each(machine, "alice", labhost_command("snapshots.make('new')", "alice"), look, look)
+    steps = faults.kill_at_each(machine, "alice", labhost_command("snapshots.create('new')", "alice"), look, look)
     assert {"packing", "packed", "published"} <= set(steps)
     assert names(alice) == ["old", "new"]
     assert machine.run(f"ls -A {HERS} | wc -l").stdout.strip() == "4", "debris"
@@ -236,7 +236,7 @@ def test_s4_killed_at_every_step_of_a_recovery_there_is_one_whole_system(
 
 def test_s4_the_server_reboots_in_the_middle_of_a_snapshot(lab: Lab, machine: Machine, alice: Person) -> None:
     alice.ssh("gpu17-manage", "snapshot old")
-    faults.lose_current(machine, "alice", labhost_command("snapshots.make('new')", "alice"), "packing")
+    faults.lose_current(machine, "alice", labhost_command("snapshots.create('new')", "alice"), "packing")
     alice.ssh("gpu17-manage")
     assert names(alice) == ["old"]
     alice.ssh("gpu17-manage", "snapshot new")

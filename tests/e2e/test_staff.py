@@ -49,7 +49,7 @@ def test_the_admin_tests_connections_and_orders_pushes(lab: Lab) -> None:
         assert f"{server}: answers as {server}" in answer, _messages(answer)
     assert "2 pushes ordered" in _act(page, "push_now", "gpu17", "gpu18")
     pushed = re.compile(rf"<td[^>]*>{STAFF}</td>")
-    eventually(lambda: len(pushed.findall(page.get("/admin/servers/sync/").text)) >= 2, "both pushes on their page")
+    eventually(lambda: len(pushed.findall(page.get("/admin/servers/push/").text)) >= 2, "both pushes on their page")
 
 
 def test_the_admin_registers_a_container(lab: Lab) -> None:
@@ -63,7 +63,7 @@ def test_the_admin_registers_a_container(lab: Lab) -> None:
     entry = "getent passwd charlie"
     eventually(lambda: account.run(entry, check=False).stdout.strip().endswith("/public/login.bash"), "a shell", 60)
     row = re.compile(r'class="field-user[^>]*>.*?charlie.*?gpu17.*?Succeeded', re.DOTALL)
-    eventually(lambda: row.search(page.get("/admin/servers/registration/").text) is not None, "the order's end", 20)
+    eventually(lambda: row.search(page.get("/admin/servers/containerjob/").text) is not None, "the order's end", 20)
     charlie = lab.people["charlie"]
     charlie.ssh("gpu17-manage")
     assert charlie.ssh("gpu17", "id -un").stdout.strip() == "charlie"

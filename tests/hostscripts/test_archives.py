@@ -25,7 +25,7 @@ def host(tmp_path: Path) -> Host:
 
 
 def make(host: Host, name: str, user: str = "alice", made: float = 1.0) -> Manifest:
-    with snapshot_store.writing(host, user, name) as stream:
+    with snapshot_store.open_new(host, user, name) as stream:
         stream.write(TEXT)
     sha256 = hashlib.sha256(TEXT).hexdigest()
     manifest = Manifest(name, user, "gpu17", made, "overlay", "0123456789ab", 100, len(TEXT), sha256)
@@ -59,7 +59,7 @@ def test_s1_another_name_is_refused(host: Host, name: str) -> None:
 
 def test_s1_another_persons_snapshot_is_not_found(host: Host) -> None:
     make(host, "one", user="bob")
-    assert snapshot_store.listed(host, "alice") == []
+    assert snapshot_store.list_snapshots(host, "alice") == []
     with pytest.raises(Refused, match="no snapshot one"):
         snapshot_store.find(host, "alice", "one")
 
@@ -79,14 +79,14 @@ def test_s1_a_manifest_that_speaks_of_somebody_else_is_not_believed(host: Host) 
         snapshot_store.publish(host, replace(changed, user="alice", name="one"))
         text = path.read_text().replace('"user": "alice"', f'"user": "{changed.user}"')
         path.write_text(text.replace('"name": "one"', f'"name": "{changed.name}"'))
-        assert snapshot_store.listed(host, "alice") == [], wrong
+        assert snapshot_store.list_snapshots(host, "alice") == [], wrong
 
 
 def test_they_are_listed_by_age(host: Host) -> None:
     for name, made in (("b", 1.0), ("a", 2.0), ("c", 3.0)):
         make(host, name, made=made)
-    assert [one.name for one in snapshot_store.listed(host, "alice")] == ["b", "a", "c"]
-    assert snapshot_store.templates(host) == {"0123456789ab"}
+    assert [one.name for one in snapshot_store.list_snapshots(host, "alice")] == ["b", "a", "c"]
+    assert snapshot_store.templates_in_use(host) == {"0123456789ab"}
 
 
 def _fill_the_disk(stream: IO[bytes]) -> None:
@@ -95,7 +95,7 @@ def _fill_the_disk(stream: IO[bytes]) -> None:
 
 
 def test_s4_a_failed_writing_leaves_nothing(host: Host) -> None:
-    with pytest.raises(OSError, match="No space"), snapshot_store.writing(host, "alice", "one") as stream:
+    with pytest.raises(OSError, match="No space"), snapshot_store.open_new(host, "alice", "one") as stream:
         _fill_the_disk(stream)
     assert list(snapshot_store.folder(host, "alice").iterdir()) == []
 
@@ -105,7 +105,7 @@ def test_s4_what_a_kill_left_is_debris_and_the_whole_ones_stay(host: Host) -> No
     folder = snapshot_store.folder(host, "alice")
     (folder / ".half.tar.zst.new").write_bytes(TEXT)
     (folder / "unnamed.tar.zst").write_bytes(TEXT)  # killed before its manifest
-    snapshot_store.remove_debris(host, "alice")
+    snapshot_store.remove_leftovers(host, "alice")
     assert sorted(path.name for path in folder.iterdir()) == ["whole.json", "whole.tar.zst"]
 
 
@@ -120,7 +120,7 @@ def test_s4_a_damaged_archive_is_not_read(host: Host, harm: bytes | None) -> Non
     manifest = make(host, "one")
     path = snapshot_store.folder(host, "alice") / "one.tar.zst"
     path.unlink() if harm is None else path.write_bytes(harm)
-    with pytest.raises(LabhostError, match="damaged"), snapshot_store.reading(host, manifest):
+    with pytest.raises(LabhostError, match="damaged"), snapshot_store.open_verified(host, manifest):
         pass
 
 
@@ -128,14 +128,14 @@ def test_a_folder_that_is_not_mounted_is_not_written_to(host: Host) -> None:
     (host.config.snapshots / "gpu17").rmdir()  # type: ignore[operator]
     with pytest.raises(LabhostError, match="mounted"):
         snapshot_store.folder(host, "alice")
-    assert snapshot_store.templates(host) is None, "what snapshots need is not known, so nothing may be removed"
+    assert snapshot_store.templates_in_use(host) is None, "what snapshots need is not known, so nothing may be removed"
 
 
 def test_without_a_folder_there_are_no_snapshots(tmp_path: Path) -> None:
     host = hosts.make(tmp_path)
     with pytest.raises(Refused, match="--snapshots"):
-        snapshot_store.listed(host, "alice")
-    assert snapshot_store.templates(host) == set()
+        snapshot_store.list_snapshots(host, "alice")
+    assert snapshot_store.templates_in_use(host) == set()
 
 
 def test_a_folder_that_others_can_read_is_refused(host: Host) -> None:

@@ -24,7 +24,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def write(home: Path, text: str = "a key\n") -> bool:
-    with openat2.directory(home.parent) as root, openat2.inner(root, "home/.ssh") as folder:
+    with openat2.directory(home.parent) as root, openat2.subdirectory(root, "home/.ssh") as folder:
         return openat2.replace_file(folder, "authorized_keys", text, owner=OWNER, mode=0o600)
 
 
@@ -150,7 +150,7 @@ def test_h1_a_link_further_up_is_refused(home: Path, link: str) -> None:
 
 @pytest.mark.parametrize("path", ["..", "../outside", "home/../../outside", "/"])
 def test_h1_ways_up_are_refused(home: Path, path: str) -> None:
-    with openat2.directory(home.parent) as root, pytest.raises(LabhostError), openat2.inner(root, path):
+    with openat2.directory(home.parent) as root, pytest.raises(LabhostError), openat2.subdirectory(root, path):
         pass
 
 

@@ -128,7 +128,7 @@ def people(host: Host, monkeypatch: pytest.MonkeyPatch) -> dict[str, User]:
     for name in BEFORE:
         user = User(name, uid=uid or 1, gid=gid, account="made", registered=True, subuid=hosts.SUBUID)
         # What is inside belongs to whoever runs the tests.
-        user.inside_uid, user.inside_gid = uid - hosts.SUBUID, gid - hosts.SUBUID
+        user.container_uid, user.container_gid = uid - hosts.SUBUID, gid - hosts.SUBUID
         user_state.save_user(host, user)
         (host.paths.home / name / ".ssh").mkdir(parents=True)
         inside(host, name).parent.parent.mkdir(parents=True)
@@ -138,7 +138,7 @@ def people(host: Host, monkeypatch: pytest.MonkeyPatch) -> dict[str, User]:
     def entry_of(_: Host, user: User, known: object = None) -> pwd.struct_passwd | None:
         return entry if user.name in found else None
 
-    monkeypatch.setattr(linux_accounts, "entry_of", entry_of)
+    monkeypatch.setattr(linux_accounts, "passwd_entry", entry_of)
     monkeypatch.setattr(key_files, "_HOST_OWNER", (uid, gid))
     return found
 
@@ -247,7 +247,7 @@ def test_y3_killed_in_a_push_of_changes_files_are_whole_and_everybodys_keys_comp
         json.dumps([changes(2, BEFORE, after)]),
         str(few),
     ]
-    env = {key: value for key, value in os.environ.items() if key != "SUDO_UID"} | {"LABHOST_FAULT": moment}
+    env = {key: value for key, value in os.environ.items() if key != "SUDO_UID"} | {"LABHOST_FAILPOINT": moment}
     assert subprocess.run(words, env=env, timeout=30).returncode == -signal.SIGKILL
     old, new = (KeyMap(alice=set_keys.check_entries([ed25519(n)])).render_register() for n in (1, 3))
     assert register_file(tmp_path).read_text().splitlines()[0] + "\n" in (old, new)

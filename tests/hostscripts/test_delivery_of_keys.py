@@ -146,7 +146,7 @@ def test_y3_y4_killed_in_a_push_an_older_one_is_refused_and_the_same_completes(t
     (tmp_path / "host.conf").write_text(config.render(hosts.VALUES))
     push = request(7, {"alice": [ed25519()]})
     words = [sys.executable, "-c", KILLED, str(SCRIPTS), "", str(tmp_path), json.dumps(push)]
-    env = {key: value for key, value in os.environ.items() if key != "SUDO_UID"} | {"LABHOST_FAULT": moment}
+    env = {key: value for key, value in os.environ.items() if key != "SUDO_UID"} | {"LABHOST_FAILPOINT": moment}
     assert subprocess.run(words, env=env, timeout=30).returncode == -signal.SIGKILL
     assert not applied_keys.load(host).complete
     with pytest.raises(StaleRevision):

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from labhost.accounts import tombstones
-from labhost.admin.doctor import differences, remedies
-from labhost.admin.doctor.differences import Difference
-from labhost.admin.doctor.facts import Entry, Facts, PersonFacts
+from labhost.admin.doctor import checks, fixes
+from labhost.admin.doctor.checks import Finding
+from labhost.admin.doctor.inspection import Entry, ServerFacts, UserFacts
 from labhost.host.config import Host
 from labhost.host.user_state import User
 from labhost.network import firewall
@@ -20,11 +20,11 @@ START = 1000000000
 
 def alice(**changes: Any) -> User:
     values = {"uid": 1001, "gid": 1001, "account": "made", "port": 22001, "subuid": START, "address": "10.0.3.10"}
-    return User("alice", **{**values, "registered": True, "wanted": "running", **changes})
+    return User("alice", **{**values, "registered": True, "desired_state": "running", **changes})
 
 
-def healthy(host: Host, **changes: Any) -> PersonFacts:
-    right = PersonFacts(
+def healthy(host: Host, **changes: Any) -> UserFacts:
+    right = UserFacts(
         alice(),
         name_taken=True,
         has_account=True,
@@ -47,9 +47,9 @@ def healthy(host: Host, **changes: Any) -> PersonFacts:
     return replace(right, **changes)
 
 
-def facts(host: Host, *people: PersonFacts, **changes: Any) -> Facts:
+def facts(host: Host, *people: UserFacts, **changes: Any) -> ServerFacts:
     block = f"alice:{START}:65536\nbob:2000000000:65536\n"
-    right = Facts(
+    right = ServerFacts(
         host,
         list(people),
         subuid=block,
@@ -62,7 +62,7 @@ def facts(host: Host, *people: PersonFacts, **changes: Any) -> Facts:
     return replace(right, **changes)
 
 
-def only(found: list[Difference]) -> Difference:
+def only(found: list[Finding]) -> Finding:
     assert len(found) == 1, [str(item) for item in found]
     return found[0]
 
@@ -73,7 +73,7 @@ def host(tmp_path: Path) -> Host:
 
 
 def test_what_is_right_gives_nothing(host: Host) -> None:
-    assert differences.all_of(facts(host, healthy(host))) == []
+    assert checks.run_checks(facts(host, healthy(host))) == []
 
 
 PERSON: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -95,7 +95,7 @@ PERSON: dict[str, tuple[dict[str, Any], str, str]] = {
     "config": ({"config": Entry("file", 0, 0o644, "x\n")}, "configuration", "config"),
     "leftovers": ({"leftovers": ("rootfs.new-1",)}, "left by a kill", "leftovers"),
     "crashed": ({"running": False}, "does not run", "start"),
-    "unwanted": ({"user": alice(wanted="stopped")}, "runs, though", "stop"),
+    "unwanted": ({"user": alice(desired_state="stopped")}, "runs, though", "stop"),
     "address": ({"addresses": ("10.0.3.99",)}, "10.0.3.99 instead of 10.0.3.10", ""),
     "port": ({"told": (22002, START)}, "portal gives port 22002", "port"),
     "ids": ({"told": (22001, 5)}, "portal gives the ids from 5", ""),
@@ -106,7 +106,7 @@ PERSON: dict[str, tuple[dict[str, Any], str, str]] = {
 @pytest.mark.parametrize("kind", PERSON)
 def test_each_fault_of_a_person_is_one_line_with_its_fix(host: Host, kind: str) -> None:
     changes, words, remedy = PERSON[kind]
-    item = only(differences.all_of(facts(host, healthy(host, **changes))))
+    item = only(checks.run_checks(facts(host, healthy(host, **changes))))
     assert item.who == "alice" and words in item.what and item.remedy == remedy and item.fix
     assert str(item).count("\n") == 0 and ("; by hand: " in str(item)) == (remedy == "")
 
@@ -123,14 +123,14 @@ SERVER: dict[str, tuple[dict[str, Any], str, str]] = {
     "rule": ({"rules": frozenset({"-A LAB-IAM-PRE -j ACCEPT"})}, "1 too many", "rules"),
     "no-rule": ({"rules_wanted": frozenset({"-A LAB-IAM-PRE -j ACCEPT"})}, "1 missing", "rules"),
     "jump": ({"jumps": frozenset()}, "4 chains not in use", "rules"),
-    "removed": ({"removed": [tombstones.Removed("zoe")], "usernet": "alice veth lxcbr0 1\nzoe veth lxcbr0 1\n"}, "zoe", "usernet"),
+    "removed": ({"removed": [tombstones.Tombstone("zoe")], "usernet": "alice veth lxcbr0 1\nzoe veth lxcbr0 1\n"}, "zoe", "usernet"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", SERVER)
 def test_each_fault_of_a_server_is_one_line_with_its_fix(host: Host, kind: str) -> None:
     changes, words, remedy = SERVER[kind]
-    item = only(differences.all_of(facts(host, healthy(host), **changes)))
+    item = only(checks.run_checks(facts(host, healthy(host), **changes)))
     assert words in str(item) and item.remedy == remedy
 
 
@@ -140,32 +140,32 @@ def test_the_order_of_a_rules_options_does_not_count(host: Host) -> None:
         "-A LAB-IAM-FWD -o lxcbr0 -d 10.0.3.10/32 -j ACCEPT",
     )
     found = facts(host, healthy(host), rules=frozenset({is_}), rules_wanted=frozenset({wanted}))
-    assert differences.all_of(found) == []
+    assert checks.run_checks(found) == []
 
 
 def test_c4_an_overlap_in_subuid_is_told_for_a_human(host: Host) -> None:
-    item = only(differences.all_of(facts(host, healthy(host), subuid=f"alice:{START}:65536\nbob:{START + 9}:10\n")))
+    item = only(checks.run_checks(facts(host, healthy(host), subuid=f"alice:{START}:65536\nbob:{START + 9}:10\n")))
     assert "gives bob some of the same ids" in item.what and item.remedy == ""
 
 
 def test_missing_and_other_blocks_of_ids(host: Host) -> None:
-    assert only(differences.all_of(facts(host, healthy(host), subgid=""))).remedy == "subids"
-    item = only(differences.all_of(facts(host, healthy(host), subuid="alice:5000000:65536\n")))
+    assert only(checks.run_checks(facts(host, healthy(host), subgid=""))).remedy == "subids"
+    item = only(checks.run_checks(facts(host, healthy(host), subuid="alice:5000000:65536\n")))
     assert "other subordinate ids" in item.what and item.remedy == ""
 
 
 def test_two_people_with_one_address(host: Host) -> None:
     bob = healthy(host, user=replace(alice(), name="bob", subuid=2000000000, port=22002), told=(22002, 2000000000))
     found = facts(host, healthy(host), bob, usernet="alice veth lxcbr0 1\nbob veth lxcbr0 1\n")
-    assert "is also alice's" in only(differences.all_of(found)).what
+    assert "is also alice's" in only(checks.run_checks(found)).what
 
 
 def test_nothing_is_said_of_the_rules_while_a_journal_is_damaged(host: Host) -> None:
     """Who runs is not known then, so rules that look superfluous may be right."""
     found = facts(host, damaged=["alice"], rules=frozenset({"-A LAB-IAM-PRE -j ACCEPT"}))
-    assert only(differences.all_of(found)).remedy == "adopt"
+    assert only(checks.run_checks(found)).remedy == "adopt"
 
 
 def test_every_remedy_that_is_named_exists() -> None:
     named = {remedy for _, _, remedy in (*PERSON.values(), *SERVER.values()) if remedy}
-    assert {*named, "subids"} == set(remedies.REMEDIES)
+    assert {*named, "subids"} == set(fixes.REMEDIES)

@@ -27,44 +27,44 @@ def alice(**values: object) -> User:
 
 
 def test_a_place_is_named_by_person_and_time(host: Host) -> None:
-    assert re.fullmatch(r"alice-\d{8}-\d{6}", tombstones.place(host, "alice").name)
+    assert re.fullmatch(r"alice-\d{8}-\d{6}", tombstones.new_folder(host, "alice").name)
     with pytest.raises(Refused):
-        tombstones.place(host, "../alice")
+        tombstones.new_folder(host, "../alice")
 
 
 def test_putting_aside_is_one_rename_that_can_be_said_again(host: Host) -> None:
-    home, target = host.paths.home / "alice", tombstones.place(host, "alice")
+    home, target = host.paths.home / "alice", tombstones.new_folder(host, "alice")
     (home / "x").mkdir(parents=True)
     (home / "x/link").symlink_to("/etc")
-    tombstones.put_aside(home, target)
-    tombstones.put_aside(home, target)
+    tombstones.move_aside(home, target)
+    tombstones.move_aside(home, target)
     assert not home.exists() and (target / "x/link").is_symlink()
     assert target.parent.stat().st_mode & 0o777 == 0o700
 
 
 def test_two_homes_are_never_mixed(host: Host) -> None:
-    home, target = host.paths.home / "alice", tombstones.place(host, "alice")
+    home, target = host.paths.home / "alice", tombstones.new_folder(host, "alice")
     home.mkdir()
     target.mkdir(parents=True)
     with pytest.raises(LabhostError, match="both exist"):
-        tombstones.put_aside(home, target)
+        tombstones.move_aside(home, target)
 
 
 def test_a_tombstone_remembers_earlier_folders(host: Host) -> None:
     first, second = host.paths.home / "kept-1", host.paths.home / "kept-2"
     for folder in (first, second):
         folder.mkdir()
-        tombstones.note(host, alice(kept=str(folder)))
-    tombstones.note(host, alice(kept=str(second), uid=0))
+        tombstones.record(host, alice(kept=str(folder)))
+    tombstones.record(host, alice(kept=str(second), uid=0))
     removed = tombstones.load(host, "alice")
     assert removed is not None
     assert removed.kept == [str(first), str(second)]
     assert (removed.uid, removed.port, removed.subuid) == (54321, 22001, START)
-    assert [item.name for item in tombstones.all_removed(host)] == ["alice"]
+    assert [item.name for item in tombstones.load_all(host)] == ["alice"]
 
 
 def test_a_damaged_tombstone_is_told(host: Host) -> None:
-    tombstones.note(host, alice())
+    tombstones.record(host, alice())
     (host.paths.state / "removed/alice.json").write_text("half")
     with pytest.raises(LabhostError, match="damaged"):
         tombstones.load(host, "alice")
@@ -72,15 +72,15 @@ def test_a_damaged_tombstone_is_told(host: Host) -> None:
 
 @pytest.mark.parametrize(("port", "subuid"), [(22001, START + 65536), (22002, START + 65535), (22002, START - 65535)])
 def test_c3_the_numbers_of_who_is_gone_are_refused_to_others(host: Host, port: int, subuid: int) -> None:
-    tombstones.note(host, alice())
+    tombstones.record(host, alice())
     with pytest.raises(Refused, match="alice, who is gone"):
-        linux_accounts.settle_numbers(host, User("bob", port=port, subuid=subuid))
+        linux_accounts.claim_numbers(host, User("bob", port=port, subuid=subuid))
 
 
 def test_c3_she_herself_gets_them_again_and_others_get_theirs(host: Host) -> None:
-    tombstones.note(host, alice())
+    tombstones.record(host, alice())
     for user in (User("alice", port=22001, subuid=START), User("bob", port=22002, subuid=START + 65536)):
-        linux_accounts.settle_numbers(host, user)
+        linux_accounts.claim_numbers(host, user)
         assert user.address
 
 

@@ -71,12 +71,12 @@ def test_without_its_controller_a_value_is_a_comment_and_said_to_be_weak() -> No
     assert [line.startswith("lxc.cgroup2.") for line in lines] == [True, False, False]
     assert lines[1] == "# no cpu controller here: lxc.cgroup2.cpu.max = 250000 100000"
     assert limits.not_enforced(read, {"memory"}) == ["cpus", "processes", "disk"]
-    assert limits.words(read, {"memory"}) == (
+    assert limits.summary(read, {"memory"}) == (
         "memory 64 GB, 2.5 CPUs (not enforced here), 4096 processes (not enforced here), GPUs 0,2,"
         " disk 200 GB (not enforced here)"
     )
-    assert limits.words({}, EVERY) == "none"
-    assert limits.words({"gpus": "none"}, EVERY) == "no GPUs"
+    assert limits.summary({}, EVERY) == "none"
+    assert limits.summary({"gpus": "none"}, EVERY) == "no GPUs"
 
 
 def test_controllers_are_those_that_the_persons_user_manager_has(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def python(line: bytes) -> bool:
     """Whether labhost accepts this line, if login.bash had cut it into verb and arguments."""
     verb, space, arguments = line.partition(b" ")
     try:
-        commands.understand(verb.decode("latin-1"), arguments.decode("latin-1"))
+        commands.parse(verb.decode("latin-1"), arguments.decode("latin-1"))
     except BadRequest:
         return line == b"help"  # which login.bash answers itself
     return bool(arguments) or not space

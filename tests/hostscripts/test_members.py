@@ -29,7 +29,7 @@ def faults(tmp_path: Path, *infos: tarfile.TarInfo) -> list[str]:
             tar.addfile(info, io.BytesIO())
     with archive.open("rb") as stream:
         done = subprocess.run(tar_listing.LISTING, stdin=stream, capture_output=True, check=True)
-    return [tar_listing.fault(line) for line in done.stdout.splitlines()]
+    return [tar_listing.refusal_reason(line) for line in done.stdout.splitlines()]
 
 
 BAD: dict[str, Callable[[], tarfile.TarInfo]] = {
@@ -72,4 +72,4 @@ def test_what_a_system_is_made_of_is_accepted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("line", [b"", b"\n", b"tar: something", b"-rw-r--r-- root/root 0 2026-01-01 00:00 ./x"])
 def test_a_line_that_is_no_listing_is_a_fault(line: bytes) -> None:
-    assert tar_listing.fault(line)
+    assert tar_listing.refusal_reason(line)

@@ -42,20 +42,20 @@ def test_the_hosts_version_through_debians_alternatives(tmp_path: Path) -> None:
 )
 def test_the_version_inside(rootfs: Path, target: str) -> None:
     link(rootfs, target)
-    assert nvidia.inside_version(rootfs) == "535.104.05"
+    assert nvidia.version_in_rootfs(rootfs) == "535.104.05"
 
 
 def test_the_version_inside_through_several_links(rootfs: Path) -> None:
     (rootfs / "etc/alternatives").mkdir(parents=True)
     link(rootfs, "/etc/alternatives/cuda")
     (rootfs / "etc/alternatives/cuda").symlink_to(f"/{LIBRARIES}/libcuda.so.535.104.05")
-    assert nvidia.inside_version(rootfs) == "535.104.05"
+    assert nvidia.version_in_rootfs(rootfs) == "535.104.05"
 
 
 def test_h6_an_absolute_link_is_read_inside_not_on_the_host(rootfs: Path, tmp_path: Path) -> None:
     (tmp_path / "next").symlink_to("libcuda.so.1.2.3")
     link(rootfs, str(tmp_path / "next"))
-    assert nvidia.inside_version(rootfs) == ""
+    assert nvidia.version_in_rootfs(rootfs) == ""
 
 
 def test_h6_a_folder_that_leads_out_is_read_inside(rootfs: Path, tmp_path: Path) -> None:
@@ -63,10 +63,10 @@ def test_h6_a_folder_that_leads_out_is_read_inside(rootfs: Path, tmp_path: Path)
     (tmp_path / "host/libcuda.so.1").symlink_to("libcuda.so.1.2.3")
     (rootfs / LIBRARIES).rmdir()
     (rootfs / LIBRARIES).symlink_to(tmp_path / "host")
-    assert nvidia.inside_version(rootfs) == ""
+    assert nvidia.version_in_rootfs(rootfs) == ""
     (rootfs / LIBRARIES).unlink()
     (rootfs / LIBRARIES).symlink_to("../../../../../../../../.." + str(tmp_path / "host"))
-    assert nvidia.inside_version(rootfs) == ""
+    assert nvidia.version_in_rootfs(rootfs) == ""
 
 
 TRICKS = [
@@ -83,12 +83,12 @@ TRICKS = [
 @pytest.mark.parametrize("target", TRICKS, ids=lambda target: repr(target[:20]))
 def test_h6_a_link_that_names_no_version_is_no_version(rootfs: Path, target: str) -> None:
     link(rootfs, target)
-    assert nvidia.inside_version(rootfs) == ""
+    assert nvidia.version_in_rootfs(rootfs) == ""
 
 
 def test_h6_a_fifo_in_place_of_the_link_does_not_hang(rootfs: Path) -> None:
     os.mkfifo(rootfs / LIBRARIES / "libcuda.so.1")
-    assert nvidia.inside_version(rootfs) == ""
+    assert nvidia.version_in_rootfs(rootfs) == ""
 
 
 @pytest.mark.root
@@ -147,7 +147,7 @@ def test_links_of_an_installed_driver_make_way_and_nothing_else_does(bound: Host
     link(rootfs, "libcuda.so.535.104.05")
     link(rootfs, "elsewhere", "libother.so.1")
     (rootfs / LIBRARIES / "libcuda.so.535.104.05").write_text("hers")
-    nvidia.make_way(bound, user)
+    nvidia.remove_stale_links(bound, user)
     assert sorted(path.name for path in (rootfs / LIBRARIES).iterdir()) == ["libcuda.so.535.104.05", "libother.so.1"]
 
 
@@ -157,5 +157,5 @@ def test_h6_making_way_leads_nowhere_else(bound: Host, tmp_path: Path) -> None:
     (tmp_path / "hosts/libcuda.so.1").symlink_to("x")
     (rootfs / LIBRARIES).rmdir()
     (rootfs / LIBRARIES).symlink_to(tmp_path / "hosts")
-    nvidia.make_way(bound, user)
+    nvidia.remove_stale_links(bound, user)
     assert (tmp_path / "hosts/libcuda.so.1").is_symlink()

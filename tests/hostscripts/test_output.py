@@ -38,7 +38,7 @@ def test_numbers_stand_to_the_right_in_a_table() -> None:
 
 
 def test_a_document_is_one_line_with_a_version() -> None:
-    text = formatting.document(ports=[1], name="a\nb")
+    text = formatting.json_line(ports=[1], name="a\nb")
     assert "\n" not in text and json.loads(text) == {"version": 1, "ports": [1], "name": "a\nb"}
 
 

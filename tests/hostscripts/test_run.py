@@ -11,7 +11,7 @@ from labhost.system.processes import run
 
 def test_output_status_and_complaint() -> None:
     done = run(["/bin/sh", "-c", "echo out; echo first >&2; echo last >&2; exit 3"], timeout=10)
-    assert (done.out, done.code, done.ok, done.complaint) == (b"out\n", 3, False, "last")
+    assert (done.out, done.code, done.ok, done.error_line) == (b"out\n", 3, False, "last")
     with pytest.raises(LabhostError, match="making tea: last"):
         done.check("making tea")
 
@@ -61,4 +61,4 @@ def test_input_of_any_size_arrives() -> None:
 
 def test_a_complaint_is_printable() -> None:
     done = run(["/bin/sh", "-c", r"printf '\033[2Jboo' >&2; exit 1"], timeout=10)
-    assert done.complaint == "?[2Jboo"
+    assert done.error_line == "?[2Jboo"

@@ -83,7 +83,7 @@ def test_people_see_a_table_with_whoever_uses_most_first() -> None:
 
 
 def test_programs_get_numbers() -> None:
-    found = top.facts(gpus())
+    found = top.as_json(gpus())
     assert found["shares"][0]["person"] == "alice" and found["shares"][0]["gpu_memory"] == {"0": 9216 << 20}
     assert found["shares"][-1]["person"] is None
     assert found["gpus"][1]["busy"] is None

@@ -86,7 +86,7 @@ def test_o3_no_other_way_leads_her_keys_there(host: Host, people: dict[str, User
 def test_o3_she_does_not_come_into_the_formers_container_by_registering(
     host: Host, people: dict[str, User], push: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registration.linux_accounts, "refuse_foreign", lambda *_: None)
+    monkeypatch.setattr(registration.linux_accounts, "refuse_unmanaged", lambda *_: None)
     set_keys.set_keys(host, push)
     with pytest.raises(Refused, match="somebody else of that name; remove it first: ask the lab's staff"):
         registration.register(host, "alice", Progress(io.StringIO()))

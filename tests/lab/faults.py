@@ -71,7 +71,7 @@ def is_safe(before: Sight, now: Sight, name: str) -> None:
 
 def named(machine: Machine, command: str) -> list[str]:
     """Runs it to its end; the steps that it passed, in their order, each once."""
-    done = machine.run(f"LABHOST_FAULT='?' {command}")
+    done = machine.run(f"LABHOST_FAILPOINT='?' {command}")
     return list(dict.fromkeys(re.findall(r"^fault: (\S+)$", done.stderr, re.MULTILINE)))
 
 
@@ -105,7 +105,7 @@ def kill_at_each(
 
 
 def _killed(machine: Machine, command: str, step: str) -> Completed:
-    return machine.run(f"LABHOST_FAULT='{step}' {command}; exit $?", check=False)
+    return machine.run(f"LABHOST_FAILPOINT='{step}' {command}; exit $?", check=False)
 
 
 def lose_current(machine: Machine, name: str, command: str, step: str) -> None:

@@ -84,7 +84,7 @@ class Lab:
 
     def _make_portal(self) -> None:
         self.portal.create()
-        self.portal.manage("create_iam_key")
+        self.portal.manage("create_portal_key")
 
     def _make_directory(self) -> None:
         self.directory.start()

@@ -73,7 +73,7 @@ class Iam:
     """Speaks to a server with the portal's own key, so that tests can say what a hostile portal would."""
 
     def __init__(self, lab: Lab, machine: Machine) -> None:
-        self.key = lab.portal.folder / "data/iam_ed25519"
+        self.key = lab.portal.folder / "data/portal_ed25519"
         self.machine = machine
 
     def ssh(self, command: str, stdin: str = "", *options: str) -> Completed:
@@ -117,7 +117,7 @@ def restore(lab: Lab) -> None:
     for machine in lab.servers.values():
         if machine.running:
             machine.run("rm -f /var/lib/lab-iam/keys.json")
-    lab.portal.manage("sync_keys", "--force", "--wait", check=False)
+    lab.portal.manage("push_keys", "--force", "--wait", check=False)
 
 
 def forget(lab: Lab, name: str, server: str) -> None:

@@ -42,7 +42,7 @@ def _farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
 def farm(_farm: Farm, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Farm]:
     """The running hosts, fresh; the portal enters them as the account that runs the tests."""
     _farm.reset()
-    settings.IAM_KEY_FILE = _farm.iam_key
+    settings.PORTAL_KEY_FILE = _farm.iam_key
     monkeypatch.setattr(remote, "ACCOUNT", _farm.user)
     yield _farm
     sessions.pool().close()
@@ -102,7 +102,7 @@ def black_hole() -> Iterator[tuple[str, int]]:
 
 @pytest.fixture
 def key_file(tmp_path: Path) -> Path:
-    return tmp_path / "iam_ed25519"
+    return tmp_path / "portal_ed25519"
 
 
 BACKEND = "accounts.backends.DirectoryBackend"

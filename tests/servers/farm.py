@@ -29,7 +29,7 @@ class Farm:
     def __init__(self, folder: Path, addresses: list[str] = ADDRESSES) -> None:
         self.folder, self.port, self.addresses = folder, free_port(), addresses
         self.user = getpass.getuser()
-        self.iam_key = folder / "iam_ed25519"
+        self.iam_key = folder / "portal_ed25519"
         public = portal_key.create(self.iam_key)
         (folder / "authorized_keys").write_text(f"restrict {public}\n")
         self.host_key = self._make_key("ed25519")

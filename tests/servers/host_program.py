@@ -40,7 +40,7 @@ def labhost(folder: Path, verb: str) -> int:
         memory = set_keys.Memory()
         return session.serve(0, lambda request: set_keys.set_keys(host, request, memory))
     verbs = {
-        "status": lambda _: cli.report(host),
+        "status": lambda _: cli.status(host),
         "register": lambda request: register(folder, request["user"]),
         "suspend": lambda _: suspend(folder),
         "remove": lambda request: remove(folder, request["user"], request["purge"]),

@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from accounts.services import keys
 from servers import protocol
-from servers.models import Server, Sync
+from servers.models import Push, Server
 from servers.protocol import Answer, UserResult
 from servers.services.push import results
 from servers.services.push.results import Claim, Outcome
@@ -22,9 +22,9 @@ def claim(server: Server) -> Claim:
     now = timezone.now()
     lease, revision = now + timedelta(minutes=1), keys.current_revision()
     Server.objects.filter(pk=server.pk).update(lease_until=lease, attempted_at=now, attempted_revision=revision)
-    sync = Sync.objects.create(server=server, state="running", started_at=now, revision=revision)
+    push = Push.objects.create(server=server, state="running", started_at=now, revision=revision)
     server.refresh_from_db()
-    return Claim(server, sync, lease, 1)
+    return Claim(server, push, lease, 1)
 
 
 def answered(
@@ -32,7 +32,7 @@ def answered(
 ) -> Outcome:
     """The outcome when the host has applied the revision that was current when the claim was made."""
     state = keys.current_state()
-    revision = begun.sync.revision
+    revision = begun.push.revision
     digest = protocol.digest(protocol.plain(state.users))
     failed = any(result.failed for result in users.values()) or register == "failed"
     answer = Answer(
@@ -43,24 +43,24 @@ def answered(
         users=users,
         register=register,
     )
-    return results.judge(begun.server, revision, digest, answer, whole=whole)
+    return results.evaluate(begun.server, revision, digest, answer, whole=whole)
 
 
 def push(
     server: Server, users: Mapping[str, UserResult] | None = None, *, whole: bool = True, register: str = "written"
-) -> Sync:
+) -> Push:
     """A push of what is current, answered and recorded."""
     begun = claim(server)
-    sync = results.record(begun, answered(begun, users or {}, whole=whole, register=register))
-    assert sync is not None
+    push = results.record(begun, answered(begun, users or {}, whole=whole, register=register))
+    assert push is not None
     server.refresh_from_db()
-    return sync
+    return push
 
 
-def fail(server: Server, words: str = "no route to host") -> Sync:
+def fail(server: Server, words: str = "no route to host") -> Push:
     """A push that reached nobody."""
     begun = claim(server)
-    sync = results.record(begun, Outcome(Sync.State.FAILED, begun.sync.revision, error=f"{server.name}: {words}."))
-    assert sync is not None
+    push = results.record(begun, Outcome(Push.State.FAILED, begun.push.revision, error=f"{server.name}: {words}."))
+    assert push is not None
     server.refresh_from_db()
-    return sync
+    return push

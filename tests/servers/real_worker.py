@@ -51,7 +51,7 @@ class RealWorker:
             "SECRET_KEY": "for-the-tests-only",
             "DATABASE_URL": database_url(),
             "DATA_DIR": str(folder),
-            "IAM_KEY_FILE": str(farm.iam_key),
+            "PORTAL_KEY_FILE": str(farm.iam_key),
             "PYTHONUNBUFFERED": "1",
             **settings,
         }

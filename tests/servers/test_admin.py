@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from accounts.models import AuditEvent, User
 from accounts.services.keys import add_keys
-from servers.models import Container, Placement, Registration, Removal, Server, Sync
+from servers.models import Container, ContainerJob, HeldBackPush, Placement, Push, Server
 from servers.protocol import UserResult
 from servers.ssh import host_keys
 from tests.accounts.keys import fingerprint, line
@@ -32,7 +32,7 @@ def act(client: Client, action: str, *servers: Server, **fields: Any) -> str:
     return unescape(client.post(LIST, data, follow=True).content.decode())
 
 
-@pytest.mark.parametrize("page", ["server", "container", "sync", "registration", "placement", "removal"])
+@pytest.mark.parametrize("page", ["server", "container", "push", "containerjob", "placement", "heldbackpush"])
 def test_people_who_are_not_staff_see_none_of_it(alice: User, page: str) -> None:
     answer = signed_in(alice).get(f"/admin/servers/{page}/", follow=True)
     assert answer.status_code == 403
@@ -66,17 +66,17 @@ def _queries(client: Client) -> int:
     return len(seen)
 
 
-@pytest.mark.parametrize("page", ["container", "sync", "registration", "placement", "removal"])
+@pytest.mark.parametrize("page", ["container", "push", "containerjob", "placement", "heldbackpush"])
 def test_machine_made_rows_are_read_only(boss: Client, server: Server, alice: User, page: str) -> None:
     now = timezone.now()
     rows = {
         "container": Container.objects.create(server=server, user=alice),
-        "sync": Sync.objects.create(server=server, state="queued"),
-        "registration": Registration.objects.create(server=server, user=alice, log="[1/11] fetch"),
+        "push": Push.objects.create(server=server, state="queued"),
+        "containerjob": ContainerJob.objects.create(server=server, user=alice, log="[1/11] fetch"),
         "placement": Placement.objects.create(
             server=server, user=alice, host="good", container="absent", host_since=now, container_since=now
         ),
-        "removal": Removal.objects.create(
+        "heldbackpush": HeldBackPush.objects.create(
             server=server, base_revision=1, revision=2, gone={"bob": ["ab"]}, people=1, keys=1, of_keys=2
         ),
     }
@@ -92,7 +92,7 @@ def test_push_now_orders_and_does_not_wait(boss: Client, server: Server) -> None
     off = Server.objects.create(name="gpu18", address="172.16.2.18", enabled=False)
     page = act(boss, "push_now", server, off)
     assert "1 pushes ordered" in page and "disabled were left out" in page
-    assert Sync.objects.get().trigger == "warden"
+    assert Push.objects.get().trigger == "warden"
 
 
 def test_the_connection_test_says_what_answers(boss: Client, farm: Farm) -> None:
@@ -126,10 +126,10 @@ def test_y5_a_key_that_changed_again_in_between_is_not_accepted(boss: Client, se
 
 def test_register_asks_for_the_person_then_orders(boss: Client, server: Server, alice: User) -> None:
     page = act(boss, "register_container", server)
-    assert "Whose container?" in page and Registration.objects.count() == 0
+    assert "Whose container?" in page and ContainerJob.objects.count() == 0
     assert "no active person" in act(boss, "register_container", server, confirmed="yes", name="nobody")
     page = act(boss, "register_container", server, confirmed="yes", name="Alice")
-    order = Registration.objects.get()
+    order = ContainerJob.objects.get()
     assert (order.user, order.server, order.requested_by, order.state) == (alice, server, "warden", "queued")
     assert "on gpu17: ordered" in page
 
@@ -233,10 +233,10 @@ def test_removing_a_container_asks_first_and_orders_once(boss: Client, server: S
     path, data = "/admin/servers/container/", {"action": "remove_container", "_selected_action": [row.pk]}
     asked = boss.post(path, data).content.decode()
     assert "alice on gpu17" in asked and 'name="purge"' in asked
-    assert Registration.objects.count() == 0
+    assert ContainerJob.objects.count() == 0
     page = unescape(boss.post(path, data | {"confirmed": "yes"}, follow=True).content.decode())
     assert "alice on gpu17: removal ordered" in page
-    order = Registration.objects.get()
+    order = ContainerJob.objects.get()
     assert (order.kind, order.purge, order.requested_by) == ("remove", False, "warden")
     again = boss.post(path, data | {"confirmed": "yes", "purge": "yes"}, follow=True).content.decode()
-    assert "is open" in again and Registration.objects.count() == 1
+    assert "is open" in again and ContainerJob.objects.count() == 1

@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from accounts.models import SSHKey, User
 from accounts.services.keys import add_keys, revoke_keys
-from servers.models import Container, Server, Sync
+from servers.models import Container, Push, Server
 from servers.services import tokens
 from tests.accounts.keys import fingerprint, line
 from tests.servers.conftest import PINNED
@@ -27,7 +27,7 @@ def everything(server: Server, alice: User, bob: User) -> Server:
     add_keys(actor="alice", user=alice, pasted=line())
     row = {"host": "written", "container": "failed", "error": "alice's trouble"}
     Container.objects.create(server=server, user=alice, state="running", address="10.0.3.160")
-    Sync.objects.create(server=server, state="partial", results={"alice": row}, finished_at=timezone.now())
+    Push.objects.create(server=server, state="partial", results={"alice": row}, finished_at=timezone.now())
     Server.objects.create(name="gpu99", address="172.16.2.99", enabled=False)
     return server
 
@@ -67,8 +67,8 @@ def test_alice_sees_her_container_and_her_row(everything: Server, alice: User) -
     client = api(alice)
     (container,) = client.get("/api/v1/containers").json()["results"]
     assert (container["user"], container["server"], container["state"]) == ("alice", "gpu17", "running")
-    (sync,) = client.get("/api/v1/syncs").json()["results"]
-    assert sync["results"]["alice"]["error"] == "alice's trouble"
+    (push,) = client.get("/api/v1/syncs").json()["results"]
+    assert push["results"]["alice"]["error"] == "alice's trouble"
 
 
 def test_a_key_says_where_it_is_live_and_why_not_elsewhere(everything: Server, alice: User) -> None:
@@ -109,11 +109,11 @@ def test_the_keys_of_many_cost_the_same_as_of_few(
 
 
 def test_charlie_sees_nothing_of_alices(everything: Server, charlie: User) -> None:
-    client, container, sync = api(charlie), Container.objects.get(), Sync.objects.get()
+    client, container, push = api(charlie), Container.objects.get(), Push.objects.get()
     answers = [client.get(f"/api/v1/{path}") for path in ("me", "servers", "containers", "syncs", "keys")]
     answers += [client.get(f"/api/v1/keys?user=alice&removed={word}") for word in ("true", "false")]
     answers += [client.get(f"/api/v1/keys/{SSHKey.objects.get().pk}")]
-    answers += [client.get(f"/api/v1/syncs/{sync.pk}"), client.get(f"/api/v1/containers/{container.pk}")]
+    answers += [client.get(f"/api/v1/syncs/{push.pk}"), client.get(f"/api/v1/containers/{container.pk}")]
     assert [answer.status_code for answer in answers] == [200] * 7 + [404, 200, 404]
     for answer in answers:
         assert b"alice" not in answer.content and b"10.0.3.160" not in answer.content

@@ -15,7 +15,7 @@ from pytest_django.fixtures import Settings
 from accounts.models import AuditEvent, User
 from accounts.services.keys import add_keys
 from servers.management import terminal
-from servers.models import Registration, Server, Sync
+from servers.models import ContainerJob, Push, Server
 from servers.services.containers import jobs
 from servers.ssh import host_keys, portal_key
 from tests.accounts.keys import line
@@ -55,31 +55,31 @@ def answer(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 
 class TestCreateIamKey:
     def test_a_new_key_is_printed_and_noted(self, settings: Settings, key_file: Path) -> None:
-        settings.IAM_KEY_FILE = key_file
-        assert run("create_iam_key").strip() == portal_key.public_line(key_file)
+        settings.PORTAL_KEY_FILE = key_file
+        assert run("create_portal_key").strip() == portal_key.public_line(key_file)
         assert AuditEvent.objects.get(verb="portal.key_created").actor == terminal.ACTOR
 
     def test_an_existing_key_is_kept(self, settings: Settings, key_file: Path) -> None:
-        settings.IAM_KEY_FILE = key_file
+        settings.PORTAL_KEY_FILE = key_file
         first = portal_key.create(key_file)
-        assert refused("create_iam_key") == (1, f"{key_file} exists already: --force replaces it.")
-        code, words = refused("create_iam_key", "--force")
+        assert refused("create_portal_key") == (1, f"{key_file} exists already: --force replaces it.")
+        code, words = refused("create_portal_key", "--force")
         assert code == 2 and "--yes" in words and portal_key.public_line(key_file) == first
-        run("create_iam_key", "--force", "--yes")
+        run("create_portal_key", "--force", "--yes")
         assert portal_key.public_line(key_file) != first
 
     def test_a_no_at_the_terminal_changes_nothing(
         self, settings: Settings, key_file: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        settings.IAM_KEY_FILE = key_file
+        settings.PORTAL_KEY_FILE = key_file
         first = portal_key.create(key_file)
         answer(monkeypatch, "")
-        assert refused("create_iam_key", "--force") == (1, "Nothing was changed.")
+        assert refused("create_portal_key", "--force") == (1, "Nothing was changed.")
         assert portal_key.public_line(key_file) == first
 
     def test_a_folder_that_cannot_be_written_is_one_line(self, settings: Settings) -> None:
-        settings.IAM_KEY_FILE = Path("/proc/nowhere/key")
-        assert refused("create_iam_key")[0] == 1
+        settings.PORTAL_KEY_FILE = Path("/proc/nowhere/key")
+        assert refused("create_portal_key")[0] == 1
 
 
 class TestAddServer:
@@ -124,44 +124,44 @@ class TestSyncKeys:
         return make_server(farm)
 
     def test_each_server_says_what_became_of_it(self, farm: Farm, gpu17: Server) -> None:
-        out = run("sync_keys").splitlines()
+        out = run("push_keys").splitlines()
         assert out[0].startswith("gpu17: succeeded, revision 1, 0 written, 0 unchanged (")
         assert out[1] == "1 of 1 servers have revision 1"
         assert farm.register_file()
 
     def test_what_is_there_is_left_alone_unless_forced(self, farm: Farm, gpu17: Server) -> None:
-        run("sync_keys")
-        run("sync_keys")
-        assert Sync.objects.count() == 1
-        run("sync_keys", "gpu17", "--force", "--wait")
-        assert Sync.objects.count() == 2
+        run("push_keys")
+        run("push_keys")
+        assert Push.objects.count() == 1
+        run("push_keys", "gpu17", "--force", "--wait")
+        assert Push.objects.count() == 2
 
     def test_y1_one_dead_server_is_named_and_the_exit_status_is_1(self, farm: Farm, gpu17: Server) -> None:
         make_server(farm, 1, address="127.0.0.99")
-        assert refused("sync_keys") == (1, "Without the latest keys: gpu18.")
+        assert refused("push_keys") == (1, "Without the latest keys: gpu18.")
         gpu17.refresh_from_db()
         assert gpu17.applied_revision == 1
 
     def test_a_server_that_waits_for_its_next_try_is_tried_now(self, farm: Farm, gpu17: Server) -> None:
         Server.objects.update(address="127.0.0.99")
-        refused("sync_keys")
+        refused("push_keys")
         Server.objects.update(address=ADDRESSES[0])
-        assert "succeeded" in run("sync_keys")
+        assert "succeeded" in run("push_keys")
 
     def test_chosen_servers_only(self, farm: Farm, gpu17: Server) -> None:
         other = make_server(farm, 1)
-        run("sync_keys", "gpu17")
+        run("push_keys", "gpu17")
         other.refresh_from_db()
         assert other.applied_revision == 0 and farm.commands(ADDRESSES[1]) == []
 
     def test_an_unknown_or_disabled_server_is_wrong_use(self, farm: Farm, gpu17: Server) -> None:
-        code, words = refused("sync_keys", "gpu99")
+        code, words = refused("push_keys", "gpu99")
         assert code == 2 and "gpu17" in words
         Server.objects.update(enabled=False)
-        assert refused("sync_keys", "gpu17")[0] == 2
+        assert refused("push_keys", "gpu17")[0] == 2
 
     def test_json_is_one_object(self, farm: Farm, gpu17: Server) -> None:
-        told = json.loads(run("sync_keys", "--json"))
+        told = json.loads(run("push_keys", "--json"))
         assert told == {"revision": 1, "servers": {"gpu17": {"revision": 1, "error": "", "ok": True}}}
 
 
@@ -188,9 +188,9 @@ class TestRegisterContainer:
     ) -> None:
         real = jobs.request
 
-        def taken_by_the_worker(**words: Any) -> Registration:
+        def taken_by_the_worker(**words: Any) -> ContainerJob:
             order = real(**words)
-            jobs.run()
+            jobs.run_waiting()
             return order
 
         monkeypatch.setattr(jobs, "request", taken_by_the_worker)
@@ -219,7 +219,7 @@ class TestRemoveContainer:
     def test_a_server_that_is_away_is_told_and_tried_again_later(self, gpu17: Server) -> None:
         Server.objects.update(address="127.0.0.99")
         assert refused("remove_container", "gpu17", "alice", "--yes")[0] == 1
-        assert Registration.objects.filter(kind="remove", state="queued").count() == 1
+        assert ContainerJob.objects.filter(kind="remove", state="queued").count() == 1
 
     def test_unknown_names_are_wrong_use(self, gpu17: Server) -> None:
         assert refused("remove_container", "gpu17", "nobody", "--yes")[0] == 2

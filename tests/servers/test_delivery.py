@@ -15,7 +15,7 @@ from accounts.models import AuditEvent, SSHKey, User
 from accounts.services import keys
 from accounts.services.keys import add_keys, current_revision, revoke_key
 from servers import tasks
-from servers.models import Container, Server, Sync
+from servers.models import Container, Push, Server
 from servers.processes import lease_holder
 from servers.services import remote
 from servers.services.push import results, runner
@@ -32,8 +32,8 @@ def give_key(user: User, number: int = 0) -> SSHKey:
     return add_keys(actor=user.username, user=user, pasted=line(number)).added[0]
 
 
-def converge() -> list[Sync]:
-    return runner.converge(actor="test")
+def converge() -> list[Push]:
+    return runner.push_due(actor="test")
 
 
 def key_body(number: int = 0) -> str:
@@ -47,11 +47,11 @@ def gpu17(farm: Farm, transactional_db: None) -> Server:
 
 def test_a_key_reaches_the_server_and_is_written_down(farm: Farm, gpu17: Server, alice: User) -> None:
     give_key(alice)
-    (sync,) = converge()
+    (push,) = converge()
     assert key_body() in farm.register_file()
     gpu17.refresh_from_db()
-    assert (sync.state, sync.revision, sync.trigger, sync.error) == ("succeeded", 1, "test", "")
-    assert sync.started_at and sync.finished_at and sync.finished_at >= sync.started_at
+    assert (push.state, push.revision, push.trigger, push.error) == ("succeeded", 1, "test", "")
+    assert push.started_at and push.finished_at and push.finished_at >= push.started_at
     assert gpu17.applied_revision == current_revision() == 1
     assert len(gpu17.applied_digest) == 64 and gpu17.last_contact
     assert (gpu17.attempts, gpu17.next_attempt, gpu17.behind_since, gpu17.lease_until) == (0, None, None, None)
@@ -85,7 +85,7 @@ def test_a_pass_without_change_connects_to_nobody(farm: Farm, gpu17: Server, ali
     give_key(alice)
     converge()
     assert converge() == []
-    assert farm.commands() == ["set-keys"] and Sync.objects.count() == 1
+    assert farm.commands() == ["set-keys"] and Push.objects.count() == 1
 
 
 def test_an_ordered_push_is_made_although_nothing_changed(farm: Farm, gpu17: Server, alice: User) -> None:
@@ -93,8 +93,8 @@ def test_an_ordered_push_is_made_although_nothing_changed(farm: Farm, gpu17: Ser
     converge()
     first = runner.request_push(actor="warden", servers=[gpu17])
     assert runner.request_push(actor="warden", servers=[gpu17]) == first, "one order is enough"
-    (sync,) = converge()
-    assert (sync.pk, sync.state, sync.trigger) == (first[0].pk, "succeeded", "warden")
+    (push,) = converge()
+    assert (push.pk, push.state, push.trigger) == (first[0].pk, "succeeded", "warden")
     assert AuditEvent.objects.filter(verb="server.push_requested", actor="warden").count() == 1
 
 
@@ -115,12 +115,12 @@ def test_y1_three_dead_of_20_servers_delay_nobody(farm: Farm, alice: User, black
     good = [make_server(farm, number) for number in range(17)]
     give_key(alice)
     began = timezone.now()
-    done = {sync.server.name: sync for sync in converge()}
+    done = {push.server.name: push for push in converge()}
     assert len(done) == 20
     for server in good:
-        sync = done[server.name]
-        assert sync.state == "succeeded" and sync.finished_at
-        assert (sync.finished_at - began).total_seconds() < 10
+        push = done[server.name]
+        assert push.state == "succeeded" and push.finished_at
+        assert (push.finished_at - began).total_seconds() < 10
     for server in dead.values():
         server.refresh_from_db()
         assert done[server.name].state == "failed"
@@ -145,9 +145,9 @@ def test_y1_a_server_that_is_down_is_tried_again_and_served_when_it_returns(
     Server.objects.update(address=ADDRESSES[0], next_attempt=timezone.now())
     gpu17.refresh_from_db()
     assert gpu17.behind_since == since, "stale since the first failure"
-    (sync,) = converge()
+    (push,) = converge()
     gpu17.refresh_from_db()
-    assert sync.state == "succeeded" and gpu17.attempts == 0 and gpu17.behind_since is None
+    assert push.state == "succeeded" and gpu17.attempts == 0 and gpu17.behind_since is None
 
 
 def test_y2_a_server_that_never_answers_is_given_up_and_the_others_are_served_meanwhile(
@@ -157,7 +157,7 @@ def test_y2_a_server_that_never_answers_is_given_up_and_the_others_are_served_me
     other = make_server(farm, 1)
     farm.behave(ADDRESSES[0], "mute")
     give_key(alice)
-    done = {sync.server.name: sync for sync in converge()}
+    done = {push.server.name: push for push in converge()}
     assert done["gpu17"].state == "failed" and "in time" in done["gpu17"].error
     good = done[other.name]
     assert good.state == "succeeded" and good.started_at and good.finished_at
@@ -171,8 +171,8 @@ def test_y2_a_dozen_servers_that_hang_hold_up_nobody(farm: Farm, alice: User, mo
         farm.behave(ADDRESSES[number], "mute")
     good = [make_server(farm, number) for number in range(12, 20)]
     give_key(alice)
-    done = {sync.server.name: sync for sync in converge()}
-    ends = {name: sync.finished_at or timezone.now() for name, sync in done.items()}
+    done = {push.server.name: push for push in converge()}
+    ends = {name: push.finished_at or timezone.now() for name, push in done.items()}
     assert all(done[server.name].state == "succeeded" for server in good)
     assert max(ends[server.name] for server in good) < min(ends[f"a-hangs{number}"] for number in range(12))
 
@@ -186,8 +186,8 @@ def test_y4_a_host_that_has_a_newer_revision_refuses_and_staff_can_read_why(
     state.write_text(state.read_text().replace('"revision": 1', '"revision": 9'))
     give_key(alice, 1)
     before = farm.register_file()
-    sync = converge()[0]
-    assert sync.state == "failed" and "newer revision" in sync.error
+    push = converge()[0]
+    assert push.state == "failed" and "newer revision" in push.error
     assert farm.register_file() == before
     gpu17.refresh_from_db()
     assert gpu17.applied_revision == 1 and gpu17.next_attempt
@@ -198,9 +198,9 @@ def test_y5_nothing_is_sent_to_a_server_with_a_changed_host_key_and_it_is_kept_f
 ) -> None:
     Server.objects.update(host_key=OTHER)
     give_key(alice)
-    (sync,) = converge()
+    (push,) = converge()
     gpu17.refresh_from_db()
-    assert sync.state == "failed" and farm.commands() == []
+    assert push.state == "failed" and farm.commands() == []
     assert gpu17.offered_host_key == farm.host_key and gpu17.host_key == OTHER
     Server.objects.update(next_attempt=timezone.now())
     converge()
@@ -210,8 +210,8 @@ def test_y5_nothing_is_sent_to_a_server_with_a_changed_host_key_and_it_is_kept_f
 def test_y5_nothing_is_sent_to_a_server_without_a_pinned_host_key(farm: Farm, gpu17: Server, alice: User) -> None:
     Server.objects.update(host_key="")
     give_key(alice)
-    (sync,) = converge()
-    assert sync.state == "failed" and "no host key is pinned" in sync.error and farm.commands() == []
+    (push,) = converge()
+    assert push.state == "failed" and "no host key is pinned" in push.error and farm.commands() == []
 
 
 @pytest.mark.parametrize(
@@ -223,9 +223,9 @@ def test_y6_a_host_that_could_not_write_is_not_believed_and_is_tried_again(
 ) -> None:
     farm.behave(ADDRESSES[0], behaviour)
     give_key(alice)
-    sync = converge()[0]
+    push = converge()[0]
     gpu17.refresh_from_db()
-    assert sync.state == "failed" and words in sync.error
+    assert push.state == "failed" and words in push.error
     assert gpu17.applied_revision == 0 and gpu17.next_attempt and gpu17.behind_since
 
 
@@ -235,7 +235,7 @@ def test_y7_a_directory_that_is_down_does_not_stop_the_push(
     settings.LDAP_URL = "ldap://127.0.0.1:9"
     assert directory.configured()
     give_key(alice)
-    tasks.converge()
+    tasks.push_keys()
     gpu17.refresh_from_db()
     assert gpu17.applied_revision == 1 and key_body() in farm.register_file()
     assert "directory unavailable" in caplog.text
@@ -248,10 +248,10 @@ def test_y7_a_directory_that_is_slow_does_not_delay_the_push(
     settings.LDAP_TIMEOUT = 3
     give_key(alice)
     began = timezone.now()
-    tasks.converge()
-    sync = Sync.objects.get()
-    assert sync.state == "succeeded" and sync.finished_at
-    assert (sync.finished_at - began).total_seconds() < 3
+    tasks.push_keys()
+    push = Push.objects.get()
+    assert push.state == "succeeded" and push.finished_at
+    assert (push.finished_at - began).total_seconds() < 3
 
 
 def test_y8_one_bad_entry_is_that_persons_only_and_is_tried_again(
@@ -260,10 +260,10 @@ def test_y8_one_bad_entry_is_that_persons_only_and_is_tried_again(
     give_key(alice)
     key = give_key(bob, 1)
     SSHKey.objects.filter(pk=key.pk).update(blob="AAAAbroken")
-    sync = converge()[0]
+    push = converge()[0]
     gpu17.refresh_from_db()
-    assert sync.state == "partial" and sync.error == "gpu17: one person was not served."
-    assert set(sync.results) == {"bob"} and sync.results["bob"]["host"] == "failed" and sync.results["bob"]["error"]
+    assert push.state == "partial" and push.error == "gpu17: one person was not served."
+    assert set(push.results) == {"bob"} and push.results["bob"]["host"] == "failed" and push.results["bob"]["error"]
     assert key_body() in farm.register_file()
     assert gpu17.applied_revision == 2 and gpu17.next_attempt and gpu17.behind_since
 
@@ -276,7 +276,7 @@ def test_y9_a_burst_of_edits_is_few_pushes_and_the_last_state_wins(
 
     def converge_three_times() -> None:
         for _ in range(3):
-            tasks.converge()
+            tasks.push_keys()
 
     began = time.monotonic()
     give_key(alice, 0)
@@ -305,21 +305,21 @@ def test_y3_a_push_whose_worker_died_is_closed_and_made_again(farm: Farm, gpu17:
     (claim,) = runner._claim("test", None, 10)
     assert claim.attempts == 1
     assert runner._claim("test", None, 10) == [], "two workers at one server"
-    assert runner.recover() == 0, "it may still be alive"
+    assert runner.close_interrupted() == 0, "it may still be alive"
     Server.objects.update(lease_until=timezone.now() - timedelta(seconds=1), next_attempt=timezone.now())
-    assert runner.recover() == 1
-    claim.sync.refresh_from_db()
-    assert claim.sync.state == "failed" and claim.sync.finished_at
-    (sync,) = converge()
-    assert sync.state == "succeeded" and key_body() in farm.register_file()
+    assert runner.close_interrupted() == 1
+    claim.push.refresh_from_db()
+    assert claim.push.state == "failed" and claim.push.finished_at
+    (push,) = converge()
+    assert push.state == "succeeded" and key_body() in farm.register_file()
 
 
 def test_y3_many_dead_workers_do_not_make_a_server_wait_for_minutes(gpu17: Server, alice: User) -> None:
     give_key(alice)
     Server.objects.update(attempts=20)
     (_,) = runner._claim("test", None, 10)
-    Server.objects.update(lease_holder=f"{lease_holder.me()}1")  # this process's number, of an earlier process
-    assert runner.recover() == 1
+    Server.objects.update(lease_holder=f"{lease_holder.current()}1")  # this process's number, of an earlier process
+    assert runner.close_interrupted() == 1
     gpu17.refresh_from_db()
     assert gpu17.lease_until is None and gpu17.next_attempt is not None
     assert timedelta(seconds=1) < gpu17.next_attempt - timezone.now() <= timedelta(seconds=10)
@@ -350,25 +350,25 @@ def test_containers_are_what_the_server_says(farm: Farm, gpu17: Server, alice: U
     for name in ("alice", "stranger"):
         (users / f"{name}.json").write_text(f'{{"name": "{name}", "address": "10.0.3.160", "port": 22000}}')
     runner.request_push(actor="test", servers=[gpu17])
-    (sync,) = converge()
-    assert sync.state == "succeeded"
+    (push,) = converge()
+    assert push.state == "succeeded"
     (row,) = Container.objects.all()
     assert (row.user, row.address) == (alice, "10.0.3.160")
 
 
 def test_the_portal_without_a_key_says_what_to_do(farm: Farm, gpu17: Server, alice: User, settings: Settings) -> None:
-    settings.IAM_KEY_FILE = farm.folder / "none"
+    settings.PORTAL_KEY_FILE = farm.folder / "none"
     give_key(alice)
-    (sync,) = converge()
-    assert sync.state == "failed" and "create_iam_key" in sync.error
+    (push,) = converge()
+    assert push.state == "failed" and "create_portal_key" in push.error
 
 
 def test_old_pushes_are_forgotten(gpu17: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "KEPT_SYNCS", 3)
     now = timezone.now()
-    rows = [Sync.objects.create(server=gpu17, state="succeeded", finished_at=now) for _ in range(5)]
+    rows = [Push.objects.create(server=gpu17, state="succeeded", finished_at=now) for _ in range(5)]
     results.prune(gpu17)
-    assert list(Sync.objects.order_by("pk")) == rows[2:]
+    assert list(Push.objects.order_by("pk")) == rows[2:]
 
 
 @pytest.fixture(autouse=True)
@@ -381,16 +381,16 @@ def _no_thread_left() -> Iterator[None]:
 def test_a_server_that_refuses_the_portals_key_says_what_to_do(
     farm: Farm, gpu17: Server, alice: User, settings: Settings
 ) -> None:
-    settings.IAM_KEY_FILE = farm.folder / "fresh_key"
-    portal_key.create(settings.IAM_KEY_FILE)
+    settings.PORTAL_KEY_FILE = farm.folder / "fresh_key"
+    portal_key.create(settings.PORTAL_KEY_FILE)
     give_key(alice)
-    (sync,) = converge()
-    assert sync.state == "failed" and "deploy_server gpu17" in sync.error
+    (push,) = converge()
+    assert push.state == "failed" and "deploy_server gpu17" in push.error
 
 
 def test_a_key_that_was_no_key_is_one_as_soon_as_it_is_put_right(farm: Farm, gpu17: Server, settings: Settings) -> None:
     good, path = farm.iam_key.read_bytes(), farm.folder / "another_key"
-    settings.IAM_KEY_FILE = path
+    settings.PORTAL_KEY_FILE = path
     for _ in range(2):
         path.write_bytes(b"no key")
         os.utime(path, (1, 1))  # as after restoring it with its times
@@ -400,5 +400,5 @@ def test_a_key_that_was_no_key_is_one_as_soon_as_it_is_put_right(farm: Farm, gpu
         os.utime(path, (1, 1))
         assert remote.status(gpu17).ok
     path.unlink()
-    with pytest.raises(RemoteError, match="create_iam_key"):
+    with pytest.raises(RemoteError, match="create_portal_key"):
         remote.status(gpu17)

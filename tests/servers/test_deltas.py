@@ -11,7 +11,7 @@ from accounts.models import SSHKey, User
 from accounts.services import numbers, people
 from accounts.services.keys import add_keys, revoke_key
 from servers import protocol
-from servers.models import Container, Server, Sync
+from servers.models import Container, Push, Server
 from servers.services.push import runner
 from servers.services.push.payloads import Payloads
 from servers.ssh import sessions
@@ -108,8 +108,8 @@ def test_y4_a_server_that_holds_something_else_gets_everybodys_keys_in_the_same_
     else:
         state.write_text(state.read_text().replace(Payloads().whole().digest, "0" * 64))
     give_key(alice, 1)
-    (sync,) = converge()
-    assert sync.state == "succeeded" and [b'"changes"' in framed for framed in sent] == [False, True, False]
+    (push,) = converge()
+    assert push.state == "succeeded" and [b'"changes"' in framed for framed in sent] == [False, True, False]
     assert key_body() in farm.register_file() and key_body(1) in farm.register_file()
     assert len(farm.commands()) == 1
 
@@ -158,8 +158,8 @@ def test_an_ordered_push_holds_everybody_and_writes_nothing(
     folder = farm.folder / ADDRESSES[0]
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     runner.request_push(actor="warden", servers=[gpu17])
-    (sync,) = converge()
-    assert sync.state == "succeeded" and b'"users"' in sent[-1]
+    (push,) = converge()
+    assert push.state == "succeeded" and b'"users"' in sent[-1]
     kept = {path for path in before if path.name in ("keys.json", "authorized_keys")}
     assert kept and all(path.stat().st_mtime_ns == before[path] for path in kept)
 
@@ -189,15 +189,15 @@ def test_y8_a_partial_push_is_tried_again_without_sending_everybody(
     assert converge()[0].state == "partial"
     (users / "user3.json").unlink()
     Server.objects.update(next_attempt=timezone.now())
-    (sync,) = converge()
-    assert sync.state == "succeeded" and b'"changes":{}' in sent[-1]
+    (push,) = converge()
+    assert push.state == "succeeded" and b'"changes":{}' in sent[-1]
 
 
 def test_y9_a_single_change_after_quiet_goes_at_once(farm: Farm, gpu17: Server, alice: User) -> None:
     give_key(alice)
     began = timezone.now()
-    (sync,) = converge()
-    assert sync.finished_at is not None and sync.finished_at - began < timedelta(seconds=3)
+    (push,) = converge()
+    assert push.finished_at is not None and push.finished_at - began < timedelta(seconds=3)
 
 
 def back_off(server: Server) -> None:
@@ -211,7 +211,7 @@ def back_off(server: Server) -> None:
 def say_seen(name: str, token: str) -> int:
     return (
         Client(enforce_csrf_checks=True)
-        .post(f"/servers/{name}/seen", headers={"Authorization": f"Bearer {token}"})
+        .post(f"/servers/{name}/online", headers={"Authorization": f"Bearer {token}"})
         .status_code
     )
 
@@ -229,7 +229,7 @@ def test_y1_a_server_that_says_that_it_is_back_is_tried_at_once(gpu17: Server, t
     assert say_seen("gpu17", token) == 204
     gpu17.refresh_from_db()
     assert gpu17.next_attempt and gpu17.next_attempt <= timezone.now()
-    assert [row.func() for row in OrmQ.objects.all()] == ["servers.tasks.converge"]
+    assert [row.func() for row in OrmQ.objects.all()] == ["servers.tasks.push_keys"]
     give_key(alice)
     assert converge()[0].state == "succeeded"
 
@@ -247,5 +247,5 @@ def test_nobody_else_says_it_for_a_server(gpu17: Server, token: str, name: str, 
 
 
 def test_seen_is_not_a_page(client: Client, gpu17: Server) -> None:
-    assert client.get("/servers/gpu17/seen").status_code == 405
-    assert Sync.objects.count() == 0
+    assert client.get("/servers/gpu17/online").status_code == 405
+    assert Push.objects.count() == 0

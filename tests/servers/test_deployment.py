@@ -11,7 +11,7 @@ from django.conf import settings as django_settings
 from pytest_django.fixtures import Settings
 
 from accounts.models import AuditEvent
-from servers.models import Server, Sync
+from servers.models import Push, Server
 from servers.services.fleet.deployment import DeploymentFailed, Plan, deploy, pack
 from servers.ssh import portal_key
 from servers.ssh.host import Login
@@ -78,7 +78,7 @@ class TestAsRoot:
         assert set((out / "files").read_text().split()) == {"labhost", "setup-gpu-server.bash", "token"}
         assert not Path(token_file).parent.exists(), "it leaves its folder behind"
         assert AuditEvent.objects.filter(verb="server.deployed", actor="warden").exists()
-        assert Sync.objects.filter(server=gpu17, state="queued").exists()
+        assert Push.objects.filter(server=gpu17, state="queued").exists()
 
     def test_x1_the_token_is_in_a_file_of_roots_and_never_in_a_command(
         self, farm: Farm, gpu17: Server, out: Path
@@ -109,12 +109,12 @@ class TestAsRoot:
         with pytest.raises(DeploymentFailed, match="gpu17: setup-gpu-server: debian 11 is not supported"):
             deploy(actor="warden", server=gpu17, plan=Plan(Login("root", farm.iam_key)), tell=lambda _: None)
         gpu17.refresh_from_db()
-        assert gpu17.token_digest == "d" * 64 and Sync.objects.count() == 0
+        assert gpu17.token_digest == "d" * 64 and Push.objects.count() == 0
 
 
 def test_a_portal_without_a_key_is_told_before_anything_is_sent(farm: Farm, gpu17: Server, settings: Settings) -> None:
-    settings.IAM_KEY_FILE = farm.folder / "none"
-    with pytest.raises(DeploymentFailed, match="create_iam_key"):
+    settings.PORTAL_KEY_FILE = farm.folder / "none"
+    with pytest.raises(DeploymentFailed, match="create_portal_key"):
         deploy(actor="warden", server=gpu17, plan=Plan(Login(farm.user, farm.iam_key)), tell=lambda _: None)
     assert farm.commands() == []
 

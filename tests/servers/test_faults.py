@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from accounts.models import User
 from accounts.services import keys
-from servers.models import Server, Sync
+from servers.models import Push, Server
 from servers.services import remote
 from servers.services.push import runner
 from servers.ssh.dial import RemoteError
@@ -37,16 +37,16 @@ def servers(farm: Farm, proxy: Proxy, transactional_db: None, monkeypatch: pytes
     return [bad, make_server(farm, 1)]
 
 
-def push() -> dict[str, Sync]:
+def push() -> dict[str, Push]:
     Server.objects.update(next_attempt=timezone.now())
-    return {sync.server.name: sync for sync in runner.converge(actor="test")}
+    return {push.server.name: push for push in runner.push_due(actor="test")}
 
 
 def test_the_proxy_passes_everything_on_in_good_weather(
     farm: Farm, proxy: Proxy, servers: list[Server], alice: User
 ) -> None:
     new_key(alice)
-    assert {sync.state for sync in push().values()} == {"succeeded"} and proxy.connections == 1
+    assert {push.state for push in push().values()} == {"succeeded"} and proxy.connections == 1
     assert farm.register_file(ADDRESSES[0]) == expected()
 
 
@@ -86,7 +86,7 @@ def _fill(people: list[User]) -> list[str]:
     return states
 
 
-def _the_other_is_served(farm: Farm, done: dict[str, Sync]) -> None:
+def _the_other_is_served(farm: Farm, done: dict[str, Push]) -> None:
     late = done["gpu17"].finished_at
     assert done["gpu18"].state == "succeeded" and farm.register_file(ADDRESSES[1]) == expected()
     if done["gpu17"].state == "failed" and "in time" in done["gpu17"].error:

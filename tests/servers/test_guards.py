@@ -11,14 +11,14 @@ from accounts.models import AuditEvent, SSHKey, User
 from accounts.services import keys, numbers, people
 from accounts.services.keys import add_keys, revoke_keys
 from servers import protocol
-from servers.models import KeySet, Removal, Server, Sync
+from servers.models import HeldBackPush, KeySnapshot, Push, Server
 from servers.services.push import guard, runner
 from tests.accounts.keys import line
 from tests.servers.conftest import make_server, signed_in
 from tests.servers.farm import ADDRESSES, Farm
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick")]
-LIST = "/admin/servers/removal/"
+LIST = "/admin/servers/heldbackpush/"
 CROWD = 10
 
 
@@ -48,9 +48,9 @@ def boss(staff: User) -> Client:
     return signed_in(staff)
 
 
-def converge() -> list[Sync]:
+def converge() -> list[Push]:
     Server.objects.update(next_attempt=timezone.now())
-    return runner.converge(actor="test")
+    return runner.push_due(actor="test")
 
 
 def remove(*users: User) -> None:
@@ -61,9 +61,9 @@ def lines(farm: Farm, number: int = 0) -> int:
     return len(farm.register_file(ADDRESSES[number]).splitlines())
 
 
-def confirm(boss: Client, *removals: Removal, mark: str = "") -> str:
-    data: dict[str, object] = {"action": "confirm", "_selected_action": [row.pk for row in removals]}
-    data |= {"confirmed": "yes"} | {f"mark-{row.pk}": mark or row.mark for row in removals}
+def confirm(boss: Client, *held_back_pushes: HeldBackPush, mark: str = "") -> str:
+    data: dict[str, object] = {"action": "confirm", "_selected_action": [row.pk for row in held_back_pushes]}
+    data |= {"confirmed": "yes"} | {f"mark-{row.pk}": mark or row.mark for row in held_back_pushes}
     return unescape(boss.post(LIST, data, follow=True).content.decode())
 
 
@@ -71,11 +71,11 @@ def test_many_keys_go_only_after_a_person_has_confirmed_it(
     farm: Farm, gpu17: Server, crowd: list[User], boss: Client
 ) -> None:
     remove(*crowd[:5])
-    (sync,) = converge()
+    (push,) = converge()
     gpu17.refresh_from_db()
-    assert sync.state == "failed" and lines(farm) == CROWD and gpu17.applied_revision == CROWD
+    assert push.state == "failed" and lines(farm) == CROWD and gpu17.applied_revision == CROWD
     assert gpu17.last_error.startswith("gpu17: waits for a person's confirmation: 5 of the 10 keys there (5 people)")
-    row = Removal.objects.get()
+    row = HeldBackPush.objects.get()
     assert (row.state, row.people, row.keys, row.of_keys, row.percent) == ("waiting", 5, 5, 10, 50)
     assert set(row.gone) == {user.username for user in crowd[:5]}
     page = unescape(boss.get(f"{LIST}{row.pk}/change/").content.decode())
@@ -84,9 +84,9 @@ def test_many_keys_go_only_after_a_person_has_confirmed_it(
     assert "Let these keys be removed?" in asked and row.mark in asked
     assert converge()[0].state == "failed", "a look at the page is no confirmation"
     assert "confirmed; the keys go now" in confirm(boss, row)
-    (sync,) = converge()
+    (push,) = converge()
     row.refresh_from_db()
-    assert sync.state == "succeeded" and lines(farm) == 5
+    assert push.state == "succeeded" and lines(farm) == 5
     assert (row.state, row.decided_by) == ("applied", "warden") and row.decided_at
     event = AuditEvent.objects.get(verb="removal.confirmed")
     assert event.actor == "warden" and event.detail["keys"] == 5 and "user0" in event.detail["people"]
@@ -113,7 +113,7 @@ def test_a_small_share_of_many_people_goes_at_once(
 ) -> None:
     settings.PUSH_MAX_REMOVAL_PERCENT = 50
     remove(*crowd[:5])
-    assert converge()[0].state == "succeeded" and lines(farm) == 5 and not Removal.objects.exists()
+    assert converge()[0].state == "succeeded" and lines(farm) == 5 and not HeldBackPush.objects.exists()
 
 
 def test_people_who_are_locked_out_count_and_so_do_keys_that_are_exchanged(
@@ -124,19 +124,19 @@ def test_people_who_are_locked_out_count_and_so_do_keys_that_are_exchanged(
     remove(*crowd[3:5])
     for number, user in enumerate(crowd[3:5]):
         add_keys(actor="test", user=user, pasted=line(20 + number))
-    assert converge()[0].state == "failed" and Removal.objects.get().keys == 5
+    assert converge()[0].state == "failed" and HeldBackPush.objects.get().keys == 5
 
 
 def test_rows_that_vanished_without_a_word_are_missed_too(farm: Farm, gpu17: Server, crowd: list[User]) -> None:
     SSHKey.objects.filter(user__in=crowd[:6]).delete()  # as a repair by hand, or half a restored table
     add_keys(actor="test", user=crowd[9], pasted=line(20))
-    assert converge()[0].state == "failed" and lines(farm) == CROWD and Removal.objects.get().keys == 6
+    assert converge()[0].state == "failed" and lines(farm) == CROWD and HeldBackPush.objects.get().keys == 6
 
 
 def test_without_a_record_of_what_it_holds_the_history_of_the_keys_decides(
     farm: Farm, gpu17: Server, crowd: list[User]
 ) -> None:
-    KeySet.objects.all().delete()
+    KeySnapshot.objects.all().delete()
     guard._difference.cache_clear()
     guard._load.cache_clear()
     remove(*crowd[:5])
@@ -150,10 +150,10 @@ def test_keys_that_come_back_end_the_wait(farm: Farm, gpu17: Server, crowd: list
     for user in crowd[:5]:
         people.set_active(actor="warden", user=user, active=True)
     assert converge()[0].state == "succeeded" and lines(farm) == CROWD
-    assert Removal.objects.get().state == "overtaken"
+    assert HeldBackPush.objects.get().state == "superseded"
     assert (
         "None of the chosen pushes waits"
-        in boss.post(LIST, {"action": "confirm", "_selected_action": [Removal.objects.get().pk]}).content.decode()
+        in boss.post(LIST, {"action": "confirm", "_selected_action": [HeldBackPush.objects.get().pk]}).content.decode()
     )
 
 
@@ -162,10 +162,10 @@ def test_a_confirmation_is_for_what_was_shown_and_nothing_more(
 ) -> None:
     remove(*crowd[:5])
     converge()
-    seen = Removal.objects.get().mark
+    seen = HeldBackPush.objects.get().mark
     remove(crowd[5])
     converge()
-    row = Removal.objects.get()
+    row = HeldBackPush.objects.get()
     assert row.keys == 6 and "something else would go now" in confirm(boss, row, mark=seen)
     assert converge()[0].state == "failed" and lines(farm) == CROWD
     confirm(boss, row)
@@ -179,7 +179,7 @@ def test_an_old_confirmation_does_not_serve_for_a_later_removal(
     for user in crowd[:5]:
         people.set_active(actor="directory", user=user, active=False)
     converge()
-    confirm(boss, Removal.objects.get())
+    confirm(boss, HeldBackPush.objects.get())
     for user in crowd[:5]:
         people.set_active(actor="warden", user=user, active=True)
     assert converge()[0].state == "succeeded"
@@ -191,14 +191,14 @@ def test_an_old_confirmation_does_not_serve_for_a_later_removal(
 def test_servers_are_judged_by_what_each_holds(farm: Farm, gpu17: Server, crowd: list[User], boss: Client) -> None:
     fresh = make_server(farm, 1)
     remove(*crowd[:5])
-    done = {sync.server.name: sync.state for sync in converge()}
+    done = {push.server.name: push.state for push in converge()}
     assert done == {"gpu17": "failed", fresh.name: "succeeded"} and lines(farm, 1) == 5
 
 
 def test_only_staff_may_confirm(gpu17: Server, crowd: list[User]) -> None:
     remove(*crowd[:5])
     converge()
-    row = Removal.objects.get()
+    row = HeldBackPush.objects.get()
     answer = signed_in(crowd[9]).post(
         LIST, {"action": "confirm", "_selected_action": [row.pk], "confirmed": "yes", f"mark-{row.pk}": row.mark}
     )
@@ -209,7 +209,7 @@ def test_only_staff_may_confirm(gpu17: Server, crowd: list[User]) -> None:
 def test_sets_that_nobody_holds_are_forgotten(gpu17: Server, crowd: list[User]) -> None:
     for number in range(20, 28):
         state = keys.current_state()
-        guard.remember(100 + number, f"{number}" * 32, protocol.plain(state.users))
-    guard.forget()
-    assert KeySet.objects.count() == 1 + guard.KEPT_SETS
-    assert KeySet.objects.filter(digest=gpu17.applied_digest).exists(), "what a server holds is kept"
+        guard.save_snapshot(100 + number, f"{number}" * 32, protocol.plain(state.users))
+    guard.prune()
+    assert KeySnapshot.objects.count() == 1 + guard.KEPT_SETS
+    assert KeySnapshot.objects.filter(digest=gpu17.applied_digest).exists(), "what a server holds is kept"

@@ -19,7 +19,7 @@ def test_a_second_key_replaces_the_first(key_file: Path) -> None:
 
 
 def test_a_missing_key_says_what_to_do(key_file: Path) -> None:
-    with pytest.raises(portal_key.NoKey, match="create_iam_key"):
+    with pytest.raises(portal_key.NoKey, match="create_portal_key"):
         portal_key.public_line(key_file)
 
 

@@ -7,7 +7,7 @@ from django_q.models import OrmQ
 from accounts.models import User
 from accounts.services.keys import add_keys
 from servers import tasks
-from servers.models import Container, Server, Sync
+from servers.models import Container, Push, Server
 from servers.services.fleet import inspection
 from servers.services.push import runner
 from tests.accounts.keys import line
@@ -22,7 +22,7 @@ def quiet(farm: Farm, alice: User) -> Server:
     """A server that has the keys, and was not heard of for two hours."""
     server = make_server(farm)
     add_keys(actor="alice", user=alice, pasted=line())
-    runner.converge(actor="test")
+    runner.push_due(actor="test")
     assert not inspection.is_due(), "a push tells the same"
     Server.objects.update(inspected_at=timezone.now() - timedelta(hours=2))
     return server
@@ -46,9 +46,9 @@ def test_a_container_that_was_registered_there_is_found_and_asked_about(farm: Fa
     (users / "alice.json").write_text('{"name": "alice", "address": "10.0.3.160", "port": 22000}')
     tasks.inspect()
     assert Container.objects.get().user == alice
-    assert Sync.objects.get(state="queued").trigger == "new container", "a push tells where her keys are"
+    assert Push.objects.get(state="queued").trigger == "new container", "a push tells where her keys are"
     tasks.inspect()
-    assert Sync.objects.filter(state="queued").count() == 1
+    assert Push.objects.filter(state="queued").count() == 1
 
 
 def test_y5_a_changed_host_key_is_seen_although_nothing_is_to_be_pushed(farm: Farm, quiet: Server) -> None:

@@ -44,7 +44,7 @@ def test_the_database_itself_refuses_bad_rows(server: Server, fields: dict[str, 
 
 
 def test_y5_an_offered_key_is_accepted_only_as_it_was_shown(server: Server) -> None:
-    servers.note_offered_key(actor="worker", server=server, offered=OTHER)
+    servers.record_offered_key(actor="worker", server=server, offered=OTHER)
     with pytest.raises(ServerRefused, match="another key"):
         servers.accept_offered_key(actor="warden", server=server, fingerprint=host_keys.fingerprint(PINNED))
     servers.accept_offered_key(actor="warden", server=server, fingerprint=host_keys.fingerprint(OTHER))

@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from accounts.models import User
 from accounts.services import keys
-from servers.models import Server, Sync
+from servers.models import Push, Server
 from tests.servers.conftest import make_server
 from tests.servers.farm import ADDRESSES, Farm
 from tests.servers.keyfile import Watcher, expected, new_key
@@ -82,7 +82,7 @@ def kill(worker: RealWorker, victim: str, chance: random.Random) -> None:
 
 
 def _wait_for_a_push() -> None:
-    end, begun = time.monotonic() + FIRST_PUSH, Sync.objects.filter(started_at__gt=timezone.now())
+    end, begun = time.monotonic() + FIRST_PUSH, Push.objects.filter(started_at__gt=timezone.now())
     while time.monotonic() < end and not begun.exists():
         time.sleep(0.02)
 
@@ -123,11 +123,11 @@ def test_y3_the_worker_is_killed_at_50_random_moments_and_nothing_is_lost(
         except AssertionError as error:
             error.add_note(f"{list(Server.objects.values())}\n{worker.log()[-3000:]}")
             raise
-        assert not Sync.objects.filter(state="running").exists()
+        assert not Push.objects.filter(state="running").exists()
     with capsys.disabled():
-        pushes = Counter(Sync.objects.values_list("state", flat=True))
+        pushes = Counter(Push.objects.values_list("state", flat=True))
         print(f"\n{len(victims)} kills, {changes.count} changes, pushes {dict(pushes)}, all live after {seconds:.1f} s")
     assert pushes["failed"] > len(victims) / 10, "hardly a kill met a push"
     assert set(watcher.seen) <= changes.states, "a file that was never right"
-    done = Counter(Sync.objects.filter(state="succeeded").values_list("server", "revision"))
+    done = Counter(Push.objects.filter(state="succeeded").values_list("server", "revision"))
     assert max(done.values()) == 1, "a revision was delivered twice"

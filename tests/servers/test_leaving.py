@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 
 def push(server: Server) -> None:
     runner.request_push(actor="test", servers=[server])
-    assert {sync.state for sync in runner.converge(actor="test")} == {"succeeded"}
+    assert {push.state for push in runner.push_due(actor="test")} == {"succeeded"}
 
 
 def test_o3_a_name_given_to_a_new_person_inherits_no_key_no_number_and_no_container(farm: Farm, alice: User) -> None:

@@ -15,7 +15,7 @@ from servers.models import Confirmation, Placement, Server, Worker
 from servers.protocol import UserResult
 from servers.services.push import results
 from servers.services.status import key_status, overview, placements
-from servers.services.status.key_status import OnServer
+from servers.services.status.key_status import KeyOnServer
 from tests.accounts.keys import line
 from tests.servers.conftest import PINNED
 from tests.servers.pushes import GOOD, NOWHERE, answered, claim, fail, push
@@ -29,7 +29,7 @@ def give_key(user: User, number: int = 0) -> SSHKey:
     return add_keys(actor=user.username, user=user, pasted=line(number)).added[0]
 
 
-def on(key: SSHKey, server: Server) -> OnServer:
+def on(key: SSHKey, server: Server) -> KeyOnServer:
     key = SSHKey.objects.select_related("user").get(pk=key.pk)
     (status,) = key_status.status_of([key])
     return next(one for one in status.servers if one.server.pk == server.pk)
@@ -220,7 +220,7 @@ def test_a_key_that_waited_for_a_port_is_live_only_with_it(server: Server, staff
     push(server)
     with transaction.atomic():
         numbers.assign(staff)
-        number = revision.rise([staff])
+        number = revision.increment([staff])
         audit.record(actor="test", verb="numbers.issued", object=staff.username, detail={"revision": number})
     assert on(key, server).state == "waiting", "the server still holds the revision without it"
     push(server, {staff.username: GOOD})
@@ -231,7 +231,7 @@ def test_a_server_that_has_lost_its_keys_is_no_longer_believed(server: Server, a
     key = give_key(alice)
     push(server, {"alice": GOOD})
     status = results.Answer(ok=True, revision=0, digest="")
-    results.note_status(server, status)
+    results.record_status(server, status)
     server.refresh_from_db()
     assert on(key, server).state == "waiting" and server.next_attempt and not Confirmation.objects.exists()
 
@@ -325,7 +325,7 @@ def _walk(steps: list[str], server: Server, alice: User) -> None:
             results.record(begun, answer)
             begun = answer = None
         elif step == "lose" and begun is not None:
-            results.record(begun, results.Outcome(results.Sync.State.FAILED, begun.sync.revision, error="gpu17: cut."))
+            results.record(begun, results.Outcome(results.Push.State.FAILED, begun.push.revision, error="gpu17: cut."))
             begun = answer = None
         elif step in ("break", "mend"):
             host.is_broken = step == "break"

@@ -27,7 +27,7 @@ def has(farm: Farm, number: int, key: SSHKey) -> bool:
 
 def converge() -> None:
     Server.objects.update(next_attempt=timezone.now())
-    runner.converge(actor="test")
+    runner.push_due(actor="test")
 
 
 def away(number: int) -> None:

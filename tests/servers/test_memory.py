@@ -18,7 +18,7 @@ def change_and_push(user: User) -> None:
     user.ssh_keys.all().delete()
     new_key(user)
     Server.objects.filter(name="dead").update(next_attempt=timezone.now())
-    runner.converge(actor="test")
+    runner.push_due(actor="test")
 
 
 def test_the_workers_memory_is_flat_over_many_passes_with_a_dead_server_among_them(farm: Farm, alice: User) -> None:

@@ -14,7 +14,7 @@ from accounts.models import AuditEvent, Revision, SSHKey, User
 from accounts.services import keys
 from accounts.services.keys import add_keys
 from servers import checks
-from servers.models import Confirmation, KeySet, Placement, Server, Sync
+from servers.models import Confirmation, KeySnapshot, Placement, Push, Server
 from servers.services.push import revisions, runner
 from tests.accounts.keys import line
 from tests.servers.conftest import make_server, signed_in
@@ -34,7 +34,7 @@ def restored(farm: Farm, alice: User) -> Server:
     server = make_server(farm)
     add_keys(actor="alice", user=alice, pasted=line(1))
     converge()
-    models = [SSHKey, Revision, Server, Confirmation, Placement, KeySet]
+    models = [SSHKey, Revision, Server, Confirmation, Placement, KeySnapshot]
     backup = serializers.serialize("json", [row for model in models for row in model._default_manager.all()])
     for number in (2, 3):
         add_keys(actor="alice", user=alice, pasted=line(number))
@@ -49,8 +49,8 @@ def restored(farm: Farm, alice: User) -> Server:
     return server
 
 
-def converge() -> list[Sync]:
-    return runner.converge(actor="test")
+def converge() -> list[Push]:
+    return runner.push_due(actor="test")
 
 
 def run(*words: str) -> str:
@@ -73,9 +73,9 @@ def test_y4_a_restored_older_database_takes_nothing_away_and_says_what_to_do(
     farm: Farm, restored: Server, alice: User, staff: User
 ) -> None:
     add_keys(actor="alice", user=alice, pasted=line(4))
-    (sync,) = converge()
+    (push,) = converge()
     restored.refresh_from_db()
-    assert sync.state == "failed" and farm.register_file().count("\n") == 3
+    assert push.state == "failed" and farm.register_file().count("\n") == 3
     assert "holds a newer revision" in restored.last_error and "raise_revision" in restored.last_error
     assert restored.ahead_since and list(revisions.ahead()) == [restored]
     assert ids(databases=["default"]) == ["servers.W004"] and ids() == []
@@ -88,7 +88,7 @@ def test_y4_the_same_revision_as_here_is_noticed_before_anything_is_pushed(farm:
     assert ids(databases=["default"]) == []
     revisions.ask([restored])
     restored.refresh_from_db()
-    assert restored.held_revision == 3 and ids(databases=["default"]) == ["servers.W004"]
+    assert restored.reported_revision == 3 and ids(databases=["default"]) == ["servers.W004"]
     assert farm.commands()[-1] == "status"
 
 
@@ -99,9 +99,9 @@ def test_raising_needs_a_yes_and_then_the_servers_take_this_databases_keys(farm:
     assert "gpu17: holds revision 3" in out and "was 1 and is 4 now" in out
     event = AuditEvent.objects.get(verb="revision.raised")
     assert event.detail == {"before": 1, "now": 4, "held": {"gpu17": 3}}
-    (sync,) = converge()
+    (push,) = converge()
     restored.refresh_from_db()
-    assert sync.state == "succeeded" and farm.register_file().count("\n") == 1
+    assert push.state == "succeeded" and farm.register_file().count("\n") == 1
     assert restored.applied_revision == 4 and restored.ahead_since is None and not revisions.ahead().exists()
 
 

@@ -27,13 +27,13 @@ def test_what_waiting_does_not_mend_is_tried_rarely() -> None:
 def test_containers_of_people_who_were_not_named_are_left_alone(server: Server, alice: User, bob: User) -> None:
     now = timezone.now()
     running, stopped = ContainerFact("running", "10.0.3.160"), ContainerFact("stopped", "10.0.3.161")
-    placements.note_containers(server, {"alice": running, "bob": running}, now=now)
-    placements.note_containers(server, {"alice": stopped}, now=now, among=["alice"])
+    placements.record_containers(server, {"alice": running, "bob": running}, now=now)
+    placements.record_containers(server, {"alice": stopped}, now=now, among=["alice"])
     states = dict(Container.objects.values_list("user__username", "state"))
     assert states == {"alice": "stopped", "bob": "running"}
-    placements.note_containers(server, {}, now=now, among=["alice"])
+    placements.record_containers(server, {}, now=now, among=["alice"])
     assert [row.user for row in Container.objects.all()] == [bob], "she was asked about, and has none"
-    placements.note_containers(server, {}, now=now)
+    placements.record_containers(server, {}, now=now)
     assert not Container.objects.exists()
 
 
@@ -45,12 +45,12 @@ def test_y4_a_stale_push_is_no_sign_of_a_newer_database_if_the_portal_itself_was
     late = claim(server)
     add_keys(actor="alice", user=alice, pasted=line(2))
     refusal = Answer(ok=False, code="stale_revision", message="revision 1 is older than 2")
-    outcome = results.judge(server, 1, "d" * 64, refusal)
+    outcome = results.evaluate(server, 1, "d" * 64, refusal)
     Server.objects.update(applied_revision=2)  # by another worker meanwhile
     results.record(late, outcome)
     server.refresh_from_db()
     assert outcome.stale and outcome.permanent and server.ahead_since is None
     again = claim(server)
-    results.record(again, results.judge(server, 2, "d" * 64, refusal))
+    results.record(again, results.evaluate(server, 2, "d" * 64, refusal))
     now_ahead = Server.objects.get()
     assert now_ahead.ahead_since and "raise_revision" in now_ahead.last_error

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from accounts.models import User
-from servers.models import Server, Sync
+from servers.models import Push, Server
 from servers.services.worker import heartbeat
 from tests.servers.conftest import give_key, make_server
 from tests.servers.farm import ADDRESSES, Farm, free_port
@@ -73,13 +73,13 @@ def test_y3_a_task_that_dies_with_its_worker_is_lost_by_redis_and_delivered_all_
     farm.behave(ADDRESSES[0], "mute")
     key = give_key(alice)
     within(30, farm.commands, "the push")
-    assert Sync.objects.get().state == "running"
+    assert Push.objects.get().state == "running"
     farm.behave(ADDRESSES[0], "labhost")
     for pid in running.pool():  # in the middle of the task, which no broker has any more
         running.kill(pid)
     within(45, lambda: key.blob in farm.register_file(), "the key")
     within(20, lambda: Server.objects.get().applied_revision == 1)
-    assert [sync.state for sync in Sync.objects.order_by("pk")] == ["failed", "succeeded"]
+    assert [push.state for push in Push.objects.order_by("pk")] == ["failed", "succeeded"]
 
 
 def test_a_redis_that_dies_with_all_that_it_holds_delays_and_loses_nothing(

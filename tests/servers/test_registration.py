@@ -6,9 +6,9 @@ import pytest
 from django.utils import timezone
 
 from accounts.models import AuditEvent, User
-from servers.models import Container, Registration, Server
+from servers.models import Container, ContainerJob, Server
 from servers.services.containers import jobs
-from servers.services.containers.jobs import RegistrationRefused
+from servers.services.containers.jobs import JobRefused
 from tests.servers.conftest import make_server
 from tests.servers.farm import ADDRESSES, Farm
 
@@ -24,7 +24,7 @@ def gpu17(farm: Farm, transactional_db: None) -> Server:
 def test_the_container_is_made_and_its_progress_is_on_the_row(farm: Farm, gpu17: Server, alice: User) -> None:
     order = jobs.request(actor="warden", server=gpu17, user=alice)
     told: list[str] = []
-    assert jobs.run(tell=told.append) == 1
+    assert jobs.run_waiting(tell=told.append) == 1
     order.refresh_from_db()
     assert (order.state, order.error, order.attempts, order.requested_by) == ("succeeded", "", 1, "warden")
     assert order.log == "[1/3] fetch?[31m\n[2/3] account?[31m\n[3/3] clone?[31m\n"
@@ -42,17 +42,17 @@ def test_the_container_is_made_and_its_progress_is_on_the_row(farm: Farm, gpu17:
 def test_r7_a_refusal_of_the_server_is_the_error_of_the_order(farm: Farm, gpu17: Server, alice: User) -> None:
     (farm.folder / ADDRESSES[0] / "may_register").unlink()
     order = jobs.request(actor="warden", server=gpu17, user=alice)
-    jobs.run()
+    jobs.run_waiting()
     order.refresh_from_db()
     assert (order.state, order.error) == ("failed", "gpu17: the template is missing")
     assert order.finished_at and Container.objects.count() == 0
-    assert jobs.run() == 0, "an expected failure is not repeated by itself"
+    assert jobs.run_waiting() == 0, "an expected failure is not repeated by itself"
 
 
 def test_r6_ordering_twice_gives_one_order(farm: Farm, gpu17: Server, alice: User) -> None:
     first = jobs.request(actor="warden", server=gpu17, user=alice)
     assert jobs.request(actor="boss", server=gpu17, user=alice) == first
-    jobs.run()
+    jobs.run_waiting()
     assert jobs.request(actor="boss", server=gpu17, user=alice) != first
 
 
@@ -60,18 +60,18 @@ def test_y1_a_dead_server_fails_its_own_orders_only(farm: Farm, gpu17: Server, a
     dead = make_server(farm, 1, address="127.0.0.99")
     jobs.request(actor="warden", server=dead, user=alice)
     jobs.request(actor="warden", server=gpu17, user=alice)
-    assert jobs.run() == 2
-    states = dict(Registration.objects.values_list("server__name", "state"))
+    assert jobs.run_waiting() == 2
+    states = dict(ContainerJob.objects.values_list("server__name", "state"))
     assert states == {"gpu17": "succeeded", dead.name: "failed"}
 
 
 def test_an_order_whose_worker_died_is_carried_out_again(farm: Farm, gpu17: Server, alice: User) -> None:
     order = jobs.request(actor="warden", server=gpu17, user=alice)
     assert jobs._claim(None) is not None
-    assert jobs.run() == 0 and jobs.recover() == 0, "it may still be alive"
-    Registration.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
-    assert jobs.recover() == 1
-    jobs.run()
+    assert jobs.run_waiting() == 0 and jobs.recover_interrupted() == 0, "it may still be alive"
+    ContainerJob.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+    assert jobs.recover_interrupted() == 1
+    jobs.run_waiting()
     order.refresh_from_db()
     assert (order.state, order.attempts) == ("succeeded", 2)
 
@@ -80,23 +80,23 @@ def test_an_order_that_kills_its_worker_three_times_is_given_up(farm: Farm, gpu1
     order = jobs.request(actor="warden", server=gpu17, user=alice)
     for _ in range(3):
         assert jobs._claim(None) is not None
-        Registration.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
-        jobs.recover()
+        ContainerJob.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+        jobs.recover_interrupted()
     order.refresh_from_db()
     assert order.state == "failed" and "3 times" in order.error
-    assert jobs.run() == 0 and farm.commands() == []
+    assert jobs.run_waiting() == 0 and farm.commands() == []
 
 
 def test_a_person_without_a_port_or_locked_out_is_refused(gpu17: Server, alice: User, staff: User) -> None:
-    with pytest.raises(RegistrationRefused, match="sign in once"):
+    with pytest.raises(JobRefused, match="sign in once"):
         jobs.request(actor="warden", server=gpu17, user=staff)
     alice.is_active = False
-    with pytest.raises(RegistrationRefused, match="locked out"):
+    with pytest.raises(JobRefused, match="locked out"):
         jobs.request(actor="warden", server=gpu17, user=alice)
 
 
 def test_a_disabled_server_is_refused(gpu17: Server, alice: User) -> None:
     gpu17.enabled = False
-    with pytest.raises(RegistrationRefused, match="disabled"):
+    with pytest.raises(JobRefused, match="disabled"):
         jobs.request(actor="warden", server=gpu17, user=alice)
-    assert Registration.objects.count() == 0
+    assert ContainerJob.objects.count() == 0

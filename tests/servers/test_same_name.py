@@ -46,9 +46,9 @@ def test_o3_a_server_that_was_added_again_refuses_her_keys_until_the_former_is_r
 ) -> None:
     key = give_key(newcomer, 1)
     server = make_server(farm)
-    (sync,) = converge()
-    assert sync.state == "partial" and sync.results["alice"]["host"] == sync.results["alice"]["container"] == "failed"
-    assert "somebody else of that name; remove it first" in sync.results["alice"]["error"]
+    (push,) = converge()
+    assert push.state == "partial" and push.results["alice"]["host"] == push.results["alice"]["container"] == "failed"
+    assert "somebody else of that name; remove it first" in push.results["alice"]["error"]
     (status,) = key_status.status_of([key])
     assert status.words == "live on 0 of 1 server" and "somebody else" in status.open[0].reason
     register(farm, newcomer)  # the former one is removed, and she has a container of her own
@@ -62,5 +62,5 @@ def test_o3_also_when_she_gets_her_first_key_afterwards(farm: Farm, newcomer: Us
     make_server(farm)
     assert converge()[0].state == "succeeded"
     give_key(newcomer, 1)
-    (sync,) = converge()
-    assert sync.state == "partial" and "somebody else" in sync.results["alice"]["error"]
+    (push,) = converge()
+    assert push.state == "partial" and "somebody else" in push.results["alice"]["error"]

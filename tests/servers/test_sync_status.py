@@ -21,7 +21,7 @@ def run(*words: str) -> tuple[int, str]:
     """Exit status, and what was printed with the last word on standard error."""
     out = io.StringIO()
     try:
-        call_command("sync_status", *words, stdout=out)
+        call_command("push_status", *words, stdout=out)
     except CommandError as error:
         return error.returncode, out.getvalue() + str(error)
     return 0, out.getvalue()

@@ -11,7 +11,7 @@ from accounts.models import User
 from accounts.services import people
 from accounts.services.keys import add_keys
 from servers import apps, tasks
-from servers.models import Registration, Server, Sync, Worker
+from servers.models import ContainerJob, Push, Server, Worker
 from servers.processes import lease_holder
 from servers.services.push import runner
 from servers.services.worker import full_names, queue
@@ -28,14 +28,14 @@ def test_a_change_of_keys_wakes_the_worker_after_its_commit(alice: User) -> None
     with TestCase.captureOnCommitCallbacks(execute=True):
         add_keys(actor="alice", user=alice, pasted=line())
         assert waiting() == []
-    assert waiting() == [queue.CONVERGE]
+    assert waiting() == [queue.PUSH]
 
 
 @pytest.mark.django_db
 def test_o1_locking_somebody_out_wakes_the_worker(alice: User) -> None:
     with TestCase.captureOnCommitCallbacks(execute=True):
         people.set_active(actor="warden", user=alice, active=False)
-    assert waiting() == [queue.CONVERGE]
+    assert waiting() == [queue.PUSH]
 
 
 @pytest.mark.django_db
@@ -51,10 +51,10 @@ def test_a_broker_that_is_down_does_not_undo_the_change(alice: User) -> None:
 @pytest.mark.django_db
 def test_reconcile_finds_what_the_broker_lost(server: Server, alice: User) -> None:
     add_keys(actor="alice", user=alice, pasted=line())
-    Registration.objects.create(server=server, user=alice, requested_by="warden")
+    ContainerJob.objects.create(server=server, user=alice, requested_by="warden")
     with TestCase.captureOnCommitCallbacks(execute=True):
         tasks.reconcile()
-    assert sorted(waiting()) == [queue.CONVERGE, queue.REGISTER]
+    assert sorted(waiting()) == [queue.PUSH, queue.CONTAINER_JOBS]
     assert Worker.objects.get().seen_at
 
 
@@ -69,41 +69,41 @@ def test_reconcile_with_nothing_to_do_wakes_nobody(server: Server) -> None:
 def test_y3_reconcile_recovers_what_a_dead_worker_held(server: Server, alice: User) -> None:
     past = timezone.now() - timedelta(minutes=5)
     Server.objects.update(lease_until=past, next_attempt=past, attempts=1)
-    sync = Sync.objects.create(server=server, state="running", started_at=past)
-    order = Registration.objects.create(server=server, user=alice, state="running", attempts=1, lease_until=past)
+    push = Push.objects.create(server=server, state="running", started_at=past)
+    order = ContainerJob.objects.create(server=server, user=alice, state="running", attempts=1, lease_until=past)
     with TestCase.captureOnCommitCallbacks(execute=True):
         tasks.reconcile()
-    sync.refresh_from_db()
+    push.refresh_from_db()
     order.refresh_from_db()
-    assert (sync.state, order.state) == ("failed", "queued")
-    assert sorted(waiting()) == [queue.CONVERGE, queue.REGISTER]
+    assert (push.state, order.state) == ("failed", "queued")
+    assert sorted(waiting()) == [queue.PUSH, queue.CONTAINER_JOBS]
 
 
 @pytest.mark.django_db
 def test_y3_what_a_dead_process_holds_is_free_before_its_lease_ends(server: Server, alice: User) -> None:
-    later, dead = timezone.now() + timedelta(minutes=2), f"{lease_holder.me()}1"
+    later, dead = timezone.now() + timedelta(minutes=2), f"{lease_holder.current()}1"
     Server.objects.update(lease_until=later, lease_holder=dead, next_attempt=later, attempts=1)
-    sync = Sync.objects.create(server=server, state="running", started_at=timezone.now())
-    order = Registration.objects.create(
+    push = Push.objects.create(server=server, state="running", started_at=timezone.now())
+    order = ContainerJob.objects.create(
         server=server, user=alice, state="running", attempts=1, lease_until=later, lease_holder=dead
     )
     with TestCase.captureOnCommitCallbacks(execute=True):
-        tasks.beat()
-    for row in (server, sync, order):
+        tasks.send_heartbeat()
+    for row in (server, push, order):
         row.refresh_from_db()
-    assert (sync.state, order.state, server.lease_until) == ("failed", "queued", None)
+    assert (push.state, order.state, server.lease_until) == ("failed", "queued", None)
     assert server.next_attempt and server.next_attempt < timezone.now() + timedelta(seconds=3), "soon, after a pause"
-    assert waiting() == [queue.REGISTER]
+    assert waiting() == [queue.CONTAINER_JOBS]
 
 
 @pytest.mark.django_db
 def test_y3_what_a_living_process_holds_is_left_to_it(server: Server) -> None:
     later = timezone.now() + timedelta(minutes=2)
-    Server.objects.update(lease_until=later, lease_holder=lease_holder.me(), attempts=1)
-    sync = Sync.objects.create(server=server, state="running", started_at=timezone.now())
-    tasks.beat()
-    sync.refresh_from_db()
-    assert sync.state == "running" and Server.objects.get().lease_until == later
+    Server.objects.update(lease_until=later, lease_holder=lease_holder.current(), attempts=1)
+    push = Push.objects.create(server=server, state="running", started_at=timezone.now())
+    tasks.send_heartbeat()
+    push.refresh_from_db()
+    assert push.state == "running" and Server.objects.get().lease_until == later
 
 
 @pytest.mark.django_db
@@ -115,7 +115,7 @@ def test_the_schedule_is_made_once() -> None:
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("name", [queue.CONVERGE, queue.REGISTER, queue.BEAT, "servers.tasks.reconcile"])
+@pytest.mark.parametrize("name", [queue.PUSH, queue.CONTAINER_JOBS, queue.HEARTBEAT, "servers.tasks.reconcile"])
 def test_the_names_of_tasks_are_those_of_functions(name: str) -> None:
     assert callable(getattr(tasks, name.rpartition(".")[2]))
 
@@ -126,11 +126,11 @@ def test_y9_the_orders_of_a_burst_that_were_served_with_the_first_cost_nothing(s
     Server.objects.update(next_attempt=None, attempted_revision=1)  # served
     with patch.object(people, "sync_names", return_value=people.SyncNames()):
         full_names.refresh(actor="worker")
-    with patch.object(runner, "converge") as served, patch.object(full_names, "start_refresh") as read:
-        tasks.converge()
+    with patch.object(runner, "push_due") as served, patch.object(full_names, "start_refresh") as read:
+        tasks.push_keys()
         assert [served.call_count, read.call_count] == [0, 0]
         add_keys(actor="alice", user=alice, pasted=line(1))
-        tasks.converge()
+        tasks.push_keys()
         assert [served.call_count, read.call_count] == [1, 1]
 
 

@@ -16,7 +16,7 @@ _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def run_inside(subuid: int, folder: Path, words: Sequence[str], *, timeout: float) -> bool:
+def run_in_map(subuid: int, folder: Path, words: Sequence[str], *, timeout: float) -> bool:
     """Runs words in `folder` as root of the map 0 -> subuid, see user_namespaces(7); True if they succeeded."""
     told, tell = os.pipe()
     going, go = os.pipe()

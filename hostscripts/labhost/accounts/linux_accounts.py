@@ -17,12 +17,14 @@ from labhost.system.processes import Account, Result, run
 
 GECOS = "Lab IAM"
 NOLOGIN = "/usr/sbin/nologin"
-PEOPLE = "lab-iam"  # the group whose members may call `labhost user`
+GROUP = "lab-iam"  # the group whose members may call `labhost user`
 WAIT = 60.0
 FEW = 16  # people whose accounts are looked up one by one
 
 
-def entry_of(host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | None = None) -> pwd.struct_passwd | None:
+def passwd_entry(
+    host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | None = None
+) -> pwd.struct_passwd | None:
     """The account that labhost made for this person; None if it is gone, or is somebody else's now.
 
     `known` is what entries_of gave: each look-up by name reads through the whole of /etc/passwd.
@@ -35,7 +37,7 @@ def entry_of(host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | No
     return entry if mine else None
 
 
-def entries_of(names: Collection[str]) -> dict[str, pwd.struct_passwd]:
+def passwd_entries(names: Collection[str]) -> dict[str, pwd.struct_passwd]:
     """The entries of those who have an account, whoever made it."""
     if len(names) > FEW:
         return {entry.pw_name: entry for entry in reversed(pwd.getpwall())}  # the first of a name counts
@@ -47,13 +49,13 @@ def entries_of(names: Collection[str]) -> dict[str, pwd.struct_passwd]:
 
 
 def identity(host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | None = None) -> Account:
-    entry = entry_of(host, user, known)
+    entry = passwd_entry(host, user, known)
     if entry is None:
         raise Refused(f"{user.name} has no account here that labhost made")
     return Account(user.name, entry.pw_uid, entry.pw_gid, entry.pw_dir)
 
 
-def refuse_foreign(host: Host, name: str, user: User | None) -> None:
+def refuse_unmanaged(host: Host, name: str, user: User | None) -> None:
     """Refused if `name` is a local account or group that labhost did not make."""
     try:
         entry = pwd.getpwnam(name)
@@ -75,7 +77,7 @@ def refuse_foreign(host: Host, name: str, user: User | None) -> None:
         raise Refused(f"{user_state.home_of(host, name)} exists already; ask the lab's staff to move it away")
 
 
-def settle_numbers(host: Host, user: User) -> None:
+def claim_numbers(host: Host, user: User) -> None:
     """Refused if port or ids are somebody else's here; else gives a container address. Accounts lock held."""
     others = [other for other in user_state.all_users(host) if other.name != user.name]
     for other in others:
@@ -83,7 +85,7 @@ def settle_numbers(host: Host, user: User) -> None:
             raise Refused(f"port {user.port} belongs to {other.name} here; ask the lab's staff")
         if other.subuid and abs(other.subuid - user.subuid) < SUBUID_COUNT:
             raise Refused(f"the subordinate ids from {user.subuid} belong to {other.name} here; ask the lab's staff")
-    for gone in tombstones.all_removed(host):
+    for gone in tombstones.load_all(host):
         if gone.name != user.name and (gone.port == user.port or abs(gone.subuid - user.subuid) < SUBUID_COUNT):
             raise Refused(f"port or subordinate ids were those of {gone.name}, who is gone; ask the lab's staff")
     for path in (host.paths.subuid, host.paths.subgid):
@@ -99,7 +101,7 @@ def settle_numbers(host: Host, user: User) -> None:
 
 def create(host: Host, user: User) -> None:
     """The account with a locked password and no shell. Accounts lock held."""
-    refuse_foreign(host, user.name, user)
+    refuse_unmanaged(host, user.name, user)
     try:
         entry = pwd.getpwnam(user.name)
     except KeyError:
@@ -107,7 +109,7 @@ def create(host: Host, user: User) -> None:
         user_state.save_user(host, user)
         words = ["/usr/sbin/useradd", "--home-dir", str(user_state.home_of(host, user.name)), "--no-create-home"]
         words += ["--user-group", "--shell", NOLOGIN, "--comment", GECOS, "--password", "*"]
-        words += ["--groups", ",".join(dict.fromkeys((*_groups(host), PEOPLE)))]
+        words += ["--groups", ",".join(dict.fromkeys((*_groups(host), GROUP)))]
         words += _uid_words(host, user)
         _tool(
             [*words, "-K", "SUB_UID_COUNT=0", "-K", "SUB_GID_COUNT=0", "--", user.name],
@@ -129,7 +131,7 @@ def _uid_words(host: Host, user: User) -> list[str]:
     last session: with her name on another uid, linger holds that record for ever and logind asks systemd about it
     without end, until the system bus stands still.
     """
-    gone = tombstones.all_removed(host)
+    gone = tombstones.load_all(host)
     taken = {entry.pw_uid for entry in pwd.getpwall()} | {entry.gr_gid for entry in grp.getgrall()}
     for removed in gone:
         if (removed.name, removed.subuid) == (user.name, user.subuid) and removed.uid and removed.uid not in taken:
@@ -139,14 +141,14 @@ def _uid_words(host: Host, user: User) -> list[str]:
 
 def join_groups(host: Host, user: User) -> None:
     """Those that the account did not get when it was made: host.conf may have changed since."""
-    missing = [group for group in (*_groups(host), PEOPLE) if user.name not in grp.getgrnam(group).gr_mem]
+    missing = [group for group in (*_groups(host), GROUP) if user.name not in grp.getgrnam(group).gr_mem]
     if missing:
         words = ["/usr/sbin/usermod", "--append", "--groups", ",".join(missing), "--", user.name]
         _tool(words, f"cannot join {', '.join(missing)}")
 
 
 def _groups(host: Host) -> tuple[str, ...]:
-    for group in (*host.config.groups, PEOPLE):
+    for group in (*host.config.groups, GROUP):
         if not _group_exists(group):
             raise LabhostError(f"the group {group} does not exist here; correct [container] groups in host.conf")
     return host.config.groups
@@ -166,14 +168,14 @@ def add_subids(host: Host, user: User) -> None:
         _tool(["/usr/sbin/usermod", *words, "--", user.name], "the subordinate ids cannot be added")
 
 
-def allow_network(host: Host, user: User) -> None:
+def grant_bridge(host: Host, user: User) -> None:
     path = host.paths.usernet
     path.parent.mkdir(mode=0o755, exist_ok=True)
     files.write_atomic(path, lxc_usernet.grant(files.read_text(path) or "", user.name, host.config.bridge), mode=0o644)
 
 
-def give_shell(host: Host, user: User) -> None:
-    entry = entry_of(host, user)
+def set_login_shell(host: Host, user: User) -> None:
+    entry = passwd_entry(host, user)
     if entry is not None and entry.pw_shell != str(host.paths.login_shell):
         _tool(
             ["/usr/sbin/usermod", "--shell", str(host.paths.login_shell), "--", user.name],
@@ -181,28 +183,28 @@ def give_shell(host: Host, user: User) -> None:
         )
 
 
-def take_shell(host: Host, user: User) -> None:
-    entry = entry_of(host, user)
+def revoke_login_shell(host: Host, user: User) -> None:
+    entry = passwd_entry(host, user)
     if entry is not None and entry.pw_shell != NOLOGIN:
         _tool(["/usr/sbin/usermod", "--shell", NOLOGIN, "--", user.name], "the login shell cannot be taken")
 
 
 def lock_password(host: Host, user: User) -> None:
-    if entry_of(host, user) is not None:
+    if passwd_entry(host, user) is not None:
         _tool(["/usr/sbin/usermod", "--password", "*", "--", user.name], "the password cannot be locked")
 
 
-def take_subids(host: Host, user: User) -> None:
+def remove_subids(host: Host, user: User) -> None:
     """Her own block; other lines, hers as well, are left to whoever wrote them."""
     words = []
     for path, option in ((host.paths.subuid, "--del-subuids"), (host.paths.subgid, "--del-subgids")):
         if subids.Block(user.name, user.subuid, SUBUID_COUNT) in subids.parse(files.read_text(path) or ""):
             words += [option, f"{user.subuid}-{user.subuid + SUBUID_COUNT - 1}"]
-    if words and entry_of(host, user) is not None:
+    if words and passwd_entry(host, user) is not None:
         _tool(["/usr/sbin/usermod", *words, "--", user.name], "the subordinate ids cannot be taken")
 
 
-def deny_network(host: Host, name: str) -> None:
+def revoke_bridge(host: Host, name: str) -> None:
     text = files.read_text(host.paths.usernet)
     if text is not None:
         files.write_atomic(host.paths.usernet, lxc_usernet.revoke(text, name, host.config.bridge), mode=0o644)
@@ -210,20 +212,20 @@ def deny_network(host: Host, name: str) -> None:
 
 def delete(host: Host, user: User) -> None:
     """The account alone; nothing may run under it any more."""
-    if entry_of(host, user) is not None:
+    if passwd_entry(host, user) is not None:
         _tool(["/usr/sbin/userdel", "--", user.name], "the account cannot be removed")
 
 
 def remove(host: Host, user: User) -> None:
     """Takes back an account whose container never started: only root's own folders, nobody's data."""
-    with locks.held(host, locks.ACCOUNTS, seconds=WAIT, doing="accounts are being changed"):
+    with locks.hold(host, locks.ACCOUNTS, seconds=WAIT, doing="accounts are being changed"):
         text = files.read_text(host.paths.usernet)
         if text is not None:
             files.write_atomic(host.paths.usernet, lxc_usernet.revoke(text, user.name, host.config.bridge), mode=0o644)
-        if entry_of(host, user) is not None:
+        if passwd_entry(host, user) is not None:
             _tool(["/usr/sbin/userdel", "--", user.name], "the account cannot be removed")
             files.remove_tree(user_state.home_of(host, user.name))
-        user_state.forget_user(host, user.name)
+        user_state.delete_user(host, user.name)
 
 
 def _group_exists(name: str) -> bool:
@@ -242,7 +244,7 @@ def _tool(words: Sequence[str], doing: str) -> Result:
         if result.ok:
             return result
         if b"lock" not in result.err:
-            raise LabhostError(f"{doing}: {result.complaint}")
+            raise LabhostError(f"{doing}: {result.error_line}")
         if time.monotonic() >= deadline:
-            raise Busy(f"{doing}: {result.complaint}")
+            raise Busy(f"{doing}: {result.error_line}")
         time.sleep(0.1)

@@ -21,7 +21,7 @@ DELETE_SECONDS = 900
 
 
 @dataclass(frozen=True)
-class Removed:
+class Tombstone:
     """A removed person: numbers, when (seconds since the epoch), and the folders with her files."""
 
     name: str
@@ -32,13 +32,13 @@ class Removed:
     kept: list[str] = field(default_factory=list)
 
 
-def place(host: Host, name: str) -> Path:
+def new_folder(host: Host, name: str) -> Path:
     """A new folder's name; made nowhere yet."""
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime())
     return host.paths.home / FOLDER / f"{check_name(name)}-{stamp}"
 
 
-def put_aside(home: Path, target: Path) -> None:
+def move_aside(home: Path, target: Path) -> None:
     """Moves a home with all that is below it. Nothing is read or followed there."""
     if not home.exists():
         return
@@ -65,7 +65,7 @@ def delete(folder: Path, subuid: int) -> None:
         raise LabhostError(f"{below[0]} is mounted; unmount it")
     if subuid:
         words = ["/usr/bin/find", ".", "-xdev", "-mindepth", "1", "-depth", "-delete"]
-        id_map.run_inside(subuid, folder, words, timeout=DELETE_SECONDS)
+        id_map.run_in_map(subuid, folder, words, timeout=DELETE_SECONDS)
     files.remove_tree(folder)
     if folder.exists():
         raise LabhostError(f"{folder} cannot be deleted; look at it by hand")
@@ -78,35 +78,35 @@ def mounts_below(folder: Path) -> list[str]:
     return [point for point in points if point == text or point.startswith(text + "/")]
 
 
-def note(host: Host, user: User) -> Removed:
+def record(host: Host, user: User) -> Tombstone:
     """Her tombstone, with the folders of earlier removals."""
     before = load(host, user.name)
     folders = list(before.kept) if before is not None else []
     if user.kept and user.kept not in folders and Path(user.kept).exists():
         folders.append(user.kept)
     uid = user.uid or (before.uid if before is not None else 0)
-    removed = Removed(user.name, uid, user.port, user.subuid, time.time(), folders)
+    removed = Tombstone(user.name, uid, user.port, user.subuid, time.time(), folders)
     _save(host, removed)
     return removed
 
 
-def load(host: Host, name: str) -> Removed | None:
+def load(host: Host, name: str) -> Tombstone | None:
     text = files.read_text(_file(host, name))
     if text is None:
         return None
     try:
-        return Removed(**json.loads(text))
+        return Tombstone(**json.loads(text))
     except (ValueError, TypeError) as error:
         raise LabhostError(f"{_file(host, name)} is damaged; look at it by hand") from error
 
 
-def all_removed(host: Host) -> list[Removed]:
+def load_all(host: Host) -> list[Tombstone]:
     folder = host.paths.state / "removed"
     names = sorted(path.stem for path in folder.glob("*.json")) if folder.is_dir() else []
     return [removed for name in names if is_name(name) and (removed := load(host, name)) is not None]
 
 
-def purge(host: Host, removed: Removed) -> Removed:
+def purge(host: Host, removed: Tombstone) -> Tombstone:
     """Deletes the kept files; the numbers stay noted."""
     for folder in removed.kept:
         delete(Path(folder), removed.subuid)
@@ -115,7 +115,7 @@ def purge(host: Host, removed: Removed) -> Removed:
     return emptied
 
 
-def _save(host: Host, removed: Removed) -> None:
+def _save(host: Host, removed: Tombstone) -> None:
     folder = host.paths.state / "removed"
     folder.mkdir(mode=0o700, exist_ok=True)
     files.write_atomic(_file(host, removed.name), json.dumps(asdict(removed)) + "\n", mode=0o600)

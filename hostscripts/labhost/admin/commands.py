@@ -15,7 +15,7 @@ from labhost.system.progress import Progress
 WRONG = 2
 
 
-def remove(words: list[str], say: Progress) -> int:
+def remove(words: list[str], progress: Progress) -> int:
     options, names = {word for word in words if word.startswith("--")}, [w for w in words if not w.startswith("--")]
     if len(names) != 1 or not options <= {"--purge", "--yes"}:
         return WRONG
@@ -23,8 +23,8 @@ def remove(words: list[str], say: Progress) -> int:
     what = "and delete all files" if purge else "and keep the files"
     if "--yes" not in options:
         _confirm(f"remove {name}'s container and account {what}?")
-    removed = removal.remove(config.load(), name, say, purge=purge)
-    say.line(f"{name} is removed; files: {', '.join(removed.kept) or 'none are kept'}")
+    removed = removal.remove(config.load(), name, progress, purge=purge)
+    progress.line(f"{name} is removed; files: {', '.join(removed.kept) or 'none are kept'}")
     return 0
 
 
@@ -46,36 +46,36 @@ def suspend_request(request: dict[str, Any]) -> dict[str, Any]:
     return {"version": 1, "ok": True, "user": name}
 
 
-def come_back(words: list[str], say: Progress) -> int:
+def autostart_containers(words: list[str], progress: Progress) -> int:
     """Without a name all containers that are wanted running."""
     if len(words) > 1:
         return WRONG
     host = config.load()
     if words:
-        autostart.start_again(host, check_name(words[0]), say)
+        autostart.start_one(host, check_name(words[0]), progress)
     else:
-        autostart.come_back(host, say)
+        autostart.start_all(host, progress)
     return 0
 
 
-def examine(words: list[str], say: Progress) -> int:
+def run_doctor(words: list[str], progress: Progress) -> int:
     """Exit status 0 if nothing is wrong (any more), 1 if differences remain."""
     if not set(words) <= {"--fix", "--json"} or len(set(words)) != len(words):
         return WRONG
     report = doctor.examine(config.load(), fix="--fix" in words)
-    doctor.show(report, say, fix="--fix" in words, as_json="--json" in words)
+    doctor.show(report, progress, fix="--fix" in words, as_json="--json" in words)
     return 0 if report.ok else 1
 
 
-def start(words: list[str], say: Progress) -> int:
+def start(words: list[str], progress: Progress) -> int:
     host, user = _person(words)
-    lifecycle.start(host, user, say)
+    lifecycle.start(host, user, progress)
     return 0
 
 
-def stop(words: list[str], say: Progress) -> int:
+def stop(words: list[str], progress: Progress) -> int:
     host, user = _person(words)
-    lifecycle.stop(host, user, say)
+    lifecycle.stop(host, user, progress)
     return 0
 
 

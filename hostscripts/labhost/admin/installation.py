@@ -31,7 +31,7 @@ TRUSTED = (
 )
 
 
-def configure(words: Sequence[str], say: Progress) -> None:
+def configure(words: Sequence[str], progress: Progress) -> None:
     """`section.key=value ...`, `token-file=FILE`, `iam-key=LINE`: what is not given stays as it was."""
     paths = Paths()
     values = config.values_of(files.read_text(paths.config) or "")
@@ -45,13 +45,13 @@ def configure(words: Sequence[str], say: Progress) -> None:
             values[name] = value
         else:
             raise LabhostError(f"configure: {word} is not KEY=VALUE")
-    _choose_storage(paths, values, say)
+    _choose_storage(paths, values, progress)
     text = config.render(values)
     config.parse(config.values_of(text))
-    say.line(f"{paths.config} {'written' if files.write_atomic(paths.config, text, mode=0o600) else 'unchanged'}")
+    progress.line(f"{paths.config} {'written' if files.write_atomic(paths.config, text, mode=0o600) else 'unchanged'}")
 
 
-def _choose_storage(paths: Paths, values: dict[str, str], say: Progress) -> None:
+def _choose_storage(paths: Paths, values: dict[str, str], progress: Progress) -> None:
     """`auto`, or nothing yet: overlay where it works. Containers keep the driver with which they were made."""
     wanted = values.get("container.storage", "auto")
     if wanted not in ("auto", "overlay"):
@@ -61,7 +61,7 @@ def _choose_storage(paths: Paths, values: dict[str, str], say: Progress) -> None
     if wanted == "overlay" and fault:
         raise Refused(f"--storage overlay: {fault}; use --storage dir, or Linux 5.19 and ext4, XFS or btrfs")
     if fault:
-        say.line(f"storage: dir, for overlay does not work here ({fault})")
+        progress.line(f"storage: dir, for overlay does not work here ({fault})")
     values["container.storage"] = "dir" if fault else "overlay"
 
 
@@ -74,13 +74,13 @@ def _write_iam_key(paths: Paths, line: str) -> None:
     files.write_atomic(paths.home / "iam/.ssh/authorized_keys", public_keys.render_iam(key), mode=0o644)
 
 
-def check(host: Host, say: Progress) -> None:
+def check(host: Host, progress: Progress) -> None:
     """Refused with the first reason why people must not be let onto this server."""
     check_policy(host)
     for path in untrusted():
         raise Refused(f"{path} must belong to root, and nobody else may write it")
     snapshot_store.prepare(host)
-    say.line(f"driver: {nvidia.host_version(host.config) or 'none'}, storage: {host.config.storage}")
+    progress.line(f"driver: {nvidia.host_version(host.config) or 'none'}, storage: {host.config.storage}")
 
 
 def check_policy(host: Host) -> None:

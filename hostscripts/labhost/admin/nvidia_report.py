@@ -22,21 +22,21 @@ class Inside:
     running: bool
 
 
-def show(host: Host, words: list[str], say: Progress) -> None:
+def show(host: Host, words: list[str], progress: Progress) -> None:
     """Staff's view. With VERSION: what the upgrade to it would mean, before anything is done."""
     if len(words) > 1 or (words and not VERSION.fullmatch(words[0])):
         raise BadRequest("say labhost nvidia, or labhost nvidia VERSION such as 550.54.14")
     version, bind = nvidia.host_version(host.config), host.config.driver == "bind"
     found = [_inside(host, user) for user in user_state.all_users(host) if user.registered]
-    say.line(f"{host.config.name}: driver {version or 'none'}, mode {host.config.driver}")
+    progress.line(f"{host.config.name}: driver {version or 'none'}, mode {host.config.driver}")
     rows = [(item.name, "running" if item.running else "stopped", _words(item, version, bind)) for item in found]
     for line in formatting.table(("person", "container", "driver inside"), rows) if rows else ["no containers"]:
-        say.line(line)
-    _upgrade(host, words[0] if words else version, found, say)
+        progress.line(line)
+    _upgrade(host, words[0] if words else version, found, progress)
 
 
 def _inside(host: Host, user: user_state.User) -> Inside:
-    return Inside(user.name, nvidia.inside(host, user), lifecycle.runs(host, user))
+    return Inside(user.name, nvidia.container_version(host, user), lifecycle.is_running(host, user))
 
 
 def _words(item: Inside, version: str, bind: bool) -> str:
@@ -45,22 +45,22 @@ def _words(item: Inside, version: str, bind: bool) -> str:
     return item.version + (" (the server's)" if item.version == version else "") if item.version else "none"
 
 
-def _upgrade(host: Host, version: str, found: list[Inside], say: Progress) -> None:
+def _upgrade(host: Host, version: str, found: list[Inside], progress: Progress) -> None:
     if not version:
-        say.line("now: install the server's driver; containers follow at their next start")
+        progress.line("now: install the server's driver; containers follow at their next start")
         return
     running = [item.name for item in found if item.running]
     if host.config.driver == "bind":
-        say.line(f"{version}: {_count(running)} must restart to see it: {_names(running)}")
+        progress.line(f"{version}: {_count(running)} must restart to see it: {_names(running)}")
         return
     differing = [item.name for item in found if item.version != version]
-    say.line(f"{version}: {_count(differing)} get it at their next start: {_names(differing)}")
-    say.line(
+    progress.line(f"{version}: {_count(differing)} get it at their next start: {_names(differing)}")
+    progress.line(
         f"of these {_count([name for name in differing if name in running])} run now, and work only after a restart"
     )
     installer = host.config.installers / f"NVIDIA-Linux-{platform.machine()}-{version}.run"
     if not installer.is_file():
-        say.line(f"warning: {installer} is missing; without it nothing is installed inside")
+        progress.line(f"warning: {installer} is missing; without it nothing is installed inside")
 
 
 def _count(names: list[str]) -> str:

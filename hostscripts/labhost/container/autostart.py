@@ -19,43 +19,43 @@ AT_ONCE = 4
 SECONDS = 150.0
 
 
-def missing(host: Host) -> list[User]:
+def to_start(host: Host) -> list[User]:
     """Those whose container is wanted running, and does not run."""
     return [
         user
         for user in user_state.all_users(host)
         if user.registered
-        and user.wanted == "running"
-        and linux_accounts.entry_of(host, user) is not None
+        and user.desired_state == "running"
+        and linux_accounts.passwd_entry(host, user) is not None
         and not lxc.is_running(host, linux_accounts.identity(host, user))
     ]
 
 
-def come_back(host: Host, say: Progress) -> None:
+def start_all(host: Host, progress: Progress) -> None:
     """Starts them all; LabhostError names those that did not come."""
     lifecycle.apply_rules(host)
-    users = missing(host)
+    users = to_start(host)
     with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
         reasons = dict(zip((user.name for user in users), pool.map(_start, users), strict=True))
     for name, reason in reasons.items():
-        say.line(f"{name}: {reason or 'runs again'}")
+        progress.line(f"{name}: {reason or 'runs again'}")
     failed = [name for name, reason in reasons.items() if reason]
     if failed:
         raise LabhostError(f"{', '.join(failed)} did not come back; see labhost doctor")
 
 
-def start_again(host: Host, name: str, say: Progress) -> None:
+def start_one(host: Host, name: str, progress: Progress) -> None:
     """One person's container, if it is still wanted running."""
     user = user_state.load_user(host, name)
     if user is None or not user.registered:
         raise NotRegistered(f"{name} has no container here")
-    lifecycle.start(host, user, say, again=True)
+    lifecycle.start(host, user, progress, again=True)
 
 
 def _start(user: User) -> str:
     """Why it did not come; empty if it did."""
-    result = run([LABHOST, "come-back", user.name], timeout=SECONDS)
+    result = run([LABHOST, "autostart", user.name], timeout=SECONDS)
     lines = result.out.decode("utf-8", "replace").split("\n")
-    reason = "" if result.ok else (lines[-2] if len(lines) > 1 and not result.timed_out else result.complaint)
-    log.note(f"{user.name}: {reason or 'container came back'}", warning=bool(reason))
+    reason = "" if result.ok else (lines[-2] if len(lines) > 1 and not result.timed_out else result.error_line)
+    log.write(f"{user.name}: {reason or 'container came back'}", warning=bool(reason))
     return reason

@@ -27,10 +27,10 @@ STOP_GRACE = 20
 WAIT = 90.0
 
 
-def by_uid(host: Host, uid: int) -> User:
+def find_by_uid(host: Host, uid: int) -> User:
     """The registered person with this host uid; NotRegistered."""
     for user in user_state.all_users(host):
-        if user.managed and user.uid == uid and linux_accounts.entry_of(host, user) is not None:
+        if user.managed and user.uid == uid and linux_accounts.passwd_entry(host, user) is not None:
             if user.registered:
                 return user
             break
@@ -38,9 +38,9 @@ def by_uid(host: Host, uid: int) -> User:
 
 
 @contextmanager
-def held(host: Host, user: User, doing: str) -> Iterator[tuple[User, Account]]:
+def locked(host: Host, user: User, doing: str) -> Iterator[tuple[User, Account]]:
     """The person's file as it is once her lock is held, and her account; Busy or NotRegistered."""
-    with locks.held(host, locks.of_user(user.name), seconds=WAIT, doing=f"{user.name}'s container is {doing}"):
+    with locks.hold(host, locks.user_lock(user.name), seconds=WAIT, doing=f"{user.name}'s container is {doing}"):
         now = user_state.load_user(host, user.name)
         if now is None or not now.registered:
             raise NotRegistered(
@@ -49,98 +49,98 @@ def held(host: Host, user: User, doing: str) -> Iterator[tuple[User, Account]]:
         yield now, linux_accounts.identity(host, now)
 
 
-def start(host: Host, user: User, say: Progress, *, again: bool = False) -> None:
+def start(host: Host, user: User, progress: Progress, *, again: bool = False) -> None:
     """The seed's "Start the Container". Safe to repeat: a running container stays, its rule is healed.
 
     With `again` only a container that is wanted running: nobody's stop is undone.
     """
-    with held(host, user, "starting or stopping") as (user, account):
-        if again and user.wanted != "running":
+    with locked(host, user, "starting or stopping") as (user, account):
+        if again and user.desired_state != "running":
             return
-        _refresh(host, user, say)
-        say.line(f"port: {user.port}")
+        _refresh(host, user, progress)
+        progress.line(f"port: {user.port}")
         lxc.prepare(host, account)  # first, for its cgroup tells which limits this server can enforce
         write_config(host, user)
-        system_swap.ready(host, user, account, say)
-        failpoints.point("start:configured")
-        _bring_up(host, user, account, say)
-        failpoints.point("start:up")
-        user.wanted = "running"
+        system_swap.prepare(host, user, account, progress)
+        failpoints.hit("start:configured")
+        _bring_up(host, user, account, progress)
+        failpoints.hit("start:up")
+        user.desired_state = "running"
         user_state.save_user(host, user)
-        failpoints.point("start:noted")
+        failpoints.hit("start:noted")
         # While it boots: LXC itself gave the address, before its init ran.
         _check_address(host, user, account)
         apply_rules(host)
-        failpoints.point("start:ruled")
-        with say.during("waiting for its sshd"):
+        failpoints.hit("start:ruled")
+        with progress.during("waiting for its sshd"):
             answered = _wait_for_sshd(host, user, account)
         if answered:
-            nvidia.match_inside(host, user, account, say)
+            nvidia.install_matching_driver(host, user, account, progress)
         elif not lxc.is_running(host, account):
             raise _gave_up(host, user, account, LabhostError(_end_of(host, account)))
-        say.line(f"address: {user.address}")
-        failpoints.point("start:answered")
-        say.line(f"forward: {host.config.address}:{user.port} leads to {user.address}:22")
+        progress.line(f"address: {user.address}")
+        failpoints.hit("start:answered")
+        progress.line(f"forward: {host.config.address}:{user.port} leads to {user.address}:22")
         if not answered:
             raise LabhostError(
                 f"the container runs, but no sshd answered within {BANNER_SECONDS} s; "
                 f"look inside with: ssh -t {host.config.name}-manage console"
             )
-        say.line(f"now: ssh {host.config.name}")
-        system_swap.settle(host, user, account)
-    log.note(f"{user.name}: container started")
+        progress.line(f"now: ssh {host.config.name}")
+        system_swap.commit(host, user, account)
+    log.write(f"{user.name}: container started")
 
 
-def stop(host: Host, user: User, say: Progress) -> None:
-    with held(host, user, "starting or stopping") as (user, account):
-        if not halt(host, user, account, say):
-            say.line("the container is stopped already")
-    say.line(f"to start it again: ssh {host.config.name}-manage")
+def stop(host: Host, user: User, progress: Progress) -> None:
+    with locked(host, user, "starting or stopping") as (user, account):
+        if not halt(host, user, account, progress):
+            progress.line("the container is stopped already")
+    progress.line(f"to start it again: ssh {host.config.name}-manage")
 
 
-def halt(host: Host, user: User, account: Account, say: Progress) -> bool:
+def halt(host: Host, user: User, account: Account, progress: Progress) -> bool:
     """Takes the rules away, then stops the container; False if it did not run. The person's lock is held."""
-    user.wanted = "stopped"
+    user.desired_state = "stopped"
     user_state.save_user(host, user)
-    failpoints.point("stop:noted")
+    failpoints.hit("stop:noted")
     apply_rules(host)
-    failpoints.point("stop:ruled")
+    failpoints.hit("stop:ruled")
     if not lxc.is_running(host, account):
         return False
-    say.line("stopping the container")
-    with say.during("stopping the container"):
-        lxc.stop(host, account, grace=0 if user.unfinished else STOP_GRACE)
-    failpoints.point("stop:down")
-    log.note(f"{user.name}: container stopped")
-    say.line("the container is stopped")
+    progress.line("stopping the container")
+    with progress.during("stopping the container"):
+        lxc.stop(host, account, grace=0 if user.needs_provisioning else STOP_GRACE)
+    failpoints.hit("stop:down")
+    log.write(f"{user.name}: container stopped")
+    progress.line("the container is stopped")
     return True
 
 
-def rebuild(host: Host, user: User, say: Progress) -> None:
+def rebuild(host: Host, user: User, progress: Progress) -> None:
     """A fresh system from the current template. Nothing of the old one survives but what was snapshotted."""
-    with held(host, user, "being rebuilt") as (user, account):
-        driver = drivers.of(host, user)
+    with locked(host, user, "being rebuilt") as (user, account):
+        driver = drivers.driver_of(host, user)
         driver.attach(user, account)
         driver.remove_leftovers(user, account)
         driver.check()
         system = driver.fresh(user, account)
-        halt(host, user, account, say)
-        system_swap.exchange(host, user, account, system)
-    log.note(f"{user.name}: container rebuilt")
-    say.line("a fresh system is in place; the one before is kept until the first good start")
-    say.line(f"it has SSH host keys of its own: ssh-keygen -R '[{host.config.address}]:{user.port}'")
-    say.line(f"to start it: ssh {host.config.name}-manage")
+        halt(host, user, account, progress)
+        system_swap.swap(host, user, account, system)
+    log.write(f"{user.name}: container rebuilt")
+    progress.line("a fresh system is in place; the one before is kept until the first good start")
+    progress.line(f"it has SSH host keys of its own: ssh-keygen -R '[{host.config.address}]:{user.port}'")
+    progress.line(f"to start it: ssh {host.config.name}-manage")
 
 
-def restart(host: Host, user: User, say: Progress) -> None:
-    stop(host, user, say)
-    start(host, user, say)
+def restart(host: Host, user: User, progress: Progress) -> None:
+    stop(host, user, progress)
+    start(host, user, progress)
 
 
 def write_config(host: Host, user: User) -> None:
     """The LXC configuration as it must be now; devices may have come since the last start."""
     if not addresses.belongs(host.config, user.address):
-        with locks.held(host, locks.ACCOUNTS, seconds=linux_accounts.WAIT, doing="accounts are being changed"):
+        with locks.hold(host, locks.ACCOUNTS, seconds=linux_accounts.WAIT, doing="accounts are being changed"):
             others = [other for other in user_state.all_users(host) if other.name != user.name]
             user.address = addresses.address_for(host, user, others)
             user_state.save_user(host, user)
@@ -159,7 +159,7 @@ def config_text(host: Host, user: User) -> str:
 
 def apply_rules(host: Host) -> None:
     """Rules for the containers that are wanted and run, and for no others."""
-    with locks.held(host, locks.RULES, seconds=30, doing="port rules are being set"):
+    with locks.hold(host, locks.RULES, seconds=30, doing="port rules are being set"):
         firewall.apply_rules(host, wanted_rules(host))
 
 
@@ -167,7 +167,7 @@ def wanted_rules(host: Host) -> list[firewall.Forward]:
     """What the port rules must be now."""
     found = []
     for user in user_state.all_users(host):
-        if user.registered and user.wanted == "running" and runs(host, user):
+        if user.registered and user.desired_state == "running" and is_running(host, user):
             found.append(firewall.Forward(user.port, user.address))
             found += [firewall.Forward(pair.outside, user.address, pair.inside) for pair in forwards.of(host, user)]
     return found
@@ -180,43 +180,43 @@ def reconcile(host: Host) -> None:
     dhcp.keep_only(host, (user.name for user in user_state.all_users(host)))
 
 
-def _refresh(host: Host, user: User, say: Progress) -> None:
+def _refresh(host: Host, user: User, progress: Progress) -> None:
     """Asks the portal for port and limits; if it does not answer sensibly, what was last known holds."""
     try:
         port, allowed = client.fetch_values(host.config, user.name)
     except PortalUnavailable as error:
-        say.line(f"warning: {error}; going on with what was known on {formatting.moment(user.values_at)}")
+        progress.line(f"warning: {error}; going on with what was known on {formatting.moment(user.values_at)}")
         return
     holder = next(
         (other.name for other in user_state.all_users(host) if other.port == port and other.name != user.name), ""
     )
     if holder:
-        say.line(f"warning: the portal gave port {port}, which belongs to somebody else here; keeping {user.port}")
-        log.note(f"{user.name}: the portal gave port {port} of {holder}", warning=True)
+        progress.line(f"warning: the portal gave port {port}, which belongs to somebody else here; keeping {user.port}")
+        log.write(f"{user.name}: the portal gave port {port} of {holder}", warning=True)
         return
-    if port != user.port and ownership.is_another(user, applied_keys.load(host)):
-        say.line(f"warning: the portal knows somebody else as {user.name} now; keeping port {user.port}")
+    if port != user.port and ownership.belongs_to_other_person(user, applied_keys.load(host)):
+        progress.line(f"warning: the portal knows somebody else as {user.name} now; keeping port {user.port}")
         return
     user.port, user.limits, user.values_at = port, allowed, time.time()
 
 
-def _bring_up(host: Host, user: User, account: Account, say: Progress) -> None:
+def _bring_up(host: Host, user: User, account: Account, progress: Progress) -> None:
     if lxc.is_running(host, account):
-        say.line("the container runs already")
+        progress.line("the container runs already")
         return
-    say.line("starting the container")
+    progress.line("starting the container")
     began = time.monotonic()
-    nvidia.make_way(host, user)
+    nvidia.remove_stale_links(host, user)
     try:
-        with say.during("starting the container"):
+        with progress.during("starting the container"):
             lxc.start(host, account)
     except LabhostError as error:
         raise _gave_up(host, user, account, error) from error
-    say.line(f"the container runs ({time.monotonic() - began:.1f} s)")
+    progress.line(f"the container runs ({time.monotonic() - began:.1f} s)")
 
 
 def _gave_up(host: Host, user: User, account: Account, error: LabhostError) -> LabhostError:
-    told = system_swap.gave_up(host, user, account, error)
+    told = system_swap.roll_back_failed_start(host, user, account, error)
     apply_rules(host)  # somebody else's start may have set them while this one still seemed to run
     return told
 
@@ -257,5 +257,7 @@ def _check_address(host: Host, user: User, account: Account) -> None:
     firewall.allow_hairpin(host, info.link)
 
 
-def runs(host: Host, user: User) -> bool:
-    return linux_accounts.entry_of(host, user) is not None and lxc.is_running(host, linux_accounts.identity(host, user))
+def is_running(host: Host, user: User) -> bool:
+    return linux_accounts.passwd_entry(host, user) is not None and lxc.is_running(
+        host, linux_accounts.identity(host, user)
+    )

@@ -27,7 +27,7 @@ def render(host: Host, user: User, extra: Iterable[str]) -> str:
     return "\n".join([*lines, *extra]) + "\n"
 
 
-def render_inside(host: Host, user: User) -> str:
+def render_provisioning(host: Host, user: User) -> str:
     """For a run without boot: no network, no mounts of the lab's, and not the half second of lxcfs's reboot hook."""
     return "\n".join([*_base(host, user), "lxc.net.0.type = empty", "lxc.hook.post-stop ="]) + "\n"
 

@@ -46,24 +46,24 @@ id -g "$name"
 
 
 def start(host: Host, user: User, account: Account) -> None:
-    drivers.of(host, user).attach(user, account)
+    drivers.driver_of(host, user).attach(user, account)
     if not lxc.is_running(host, account):
         path = lxc.own_folder(host, user.name) / "config.inside"
-        files.write_atomic(path, lxc_config.render_inside(host, user), mode=0o644)
+        files.write_atomic(path, lxc_config.render_provisioning(host, user), mode=0o644)
         lxc.prepare(host, account)
         lxc.start(host, account, config=path, init=_WAITING)
 
 
-def make(host: Host, user: User, account: Account) -> None:
+def create_account(host: Host, user: User, account: Account) -> None:
     """The account, its groups and keys; safe to repeat. The container runs, whatever its init is."""
     words = ["/bin/sh", "-c", _ACCOUNT, "sh", user.name, host.config.name, host.config.gateway, str(UID)]
     result = lxc.attach(host, account, words, timeout=SECONDS)
     result.check("the account inside the container cannot be made")
-    user.inside_uid, user.inside_gid = _ids(result.out)
-    with locks.held(host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written"):
-        key_files.write_inside(host, user, "config", user.ssh_config)
-        key_files.write_inside(host, user, "authorized_keys", render_container(set_keys.current_keys(host, user)))
-        user.unfinished = False
+    user.container_uid, user.container_gid = _ids(result.out)
+    with locks.hold(host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written"):
+        key_files.write_in_container(host, user, "config", user.ssh_config)
+        key_files.write_in_container(host, user, "authorized_keys", render_container(set_keys.current_keys(host, user)))
+        user.needs_provisioning = False
         user_state.save_user(host, user)
 
 
@@ -73,12 +73,12 @@ def stop(host: Host, account: Account) -> None:
         lxc.stop(host, account, grace=0)
 
 
-def finish(host: Host, user: User, account: Account) -> None:
+def provision_system(host: Host, user: User, account: Account) -> None:
     """All three, for a system that took another's place. The container is stopped before and after."""
     stop(host, account)
     start(host, user, account)
     try:
-        make(host, user, account)
+        create_account(host, user, account)
     finally:
         stop(host, account)
 

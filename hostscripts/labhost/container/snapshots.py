@@ -20,44 +20,44 @@ from labhost.system.progress import Progress
 LEVEL = "-3"
 
 
-def make(host: Host, user: User, say: Progress, name: str = "") -> None:
+def create(host: Host, user: User, progress: Progress, name: str = "") -> None:
     """A snapshot of that name, or of a name by the date. The container may run meanwhile."""
     name = snapshot_store.check(name or time.strftime("%Y-%m-%d-%H%M%S"))
-    with lifecycle.held(host, user, "being snapshotted") as (user, account):
-        driver = drivers.of(host, user)
+    with lifecycle.locked(host, user, "being snapshotted") as (user, account):
+        driver = drivers.driver_of(host, user)
         driver.attach(user, account)
-        snapshot_store.remove_debris(host, user.name)
-        if any(one.name == name for one in snapshot_store.listed(host, user.name)):
+        snapshot_store.remove_leftovers(host, user.name)
+        if any(one.name == name for one in snapshot_store.list_snapshots(host, user.name)):
             raise Refused(f"there is a snapshot {name} already; choose another name")
         unpacked = driver.size(user, account)
-        say.line(f"snapshot {name}: {_megabytes(unpacked)} to pack")
+        progress.line(f"snapshot {name}: {_megabytes(unpacked)} to pack")
         tree.check_room(snapshot_store.folder(host, user.name), unpacked)
         size, sha256 = _pack(host, user, account, name)
-        failpoints.point("packed")
+        failpoints.hit("packed")
         what = (driver.name, driver.version(user), unpacked, size, sha256)
         snapshot_store.publish(host, Manifest(name, user.name, host.config.name, time.time(), *what))
-        failpoints.point("published")
-        say.line(f"snapshot {name} is complete: {_megabytes(size)}, to get it back: recover {name}")
-        for old in snapshot_store.listed(host, user.name)[: -host.config.snapshots_keep]:
+        failpoints.hit("published")
+        progress.line(f"snapshot {name} is complete: {_megabytes(size)}, to get it back: recover {name}")
+        for old in snapshot_store.list_snapshots(host, user.name)[: -host.config.snapshots_keep]:
             snapshot_store.remove(host, old)
-            say.line(f"snapshot {old.name} removed: {host.config.snapshots_keep} are kept")
-    log.note(f"{user.name}: snapshot {name}")
+            progress.line(f"snapshot {old.name} removed: {host.config.snapshots_keep} are kept")
+    log.write(f"{user.name}: snapshot {name}")
 
 
-def show(host: Host, user: User, say: Progress) -> None:
-    found = snapshot_store.listed(host, user.name)
+def show(host: Host, user: User, progress: Progress) -> None:
+    found = snapshot_store.list_snapshots(host, user.name)
     for one in found:
         made = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.made))
-        say.line(f"{one.name}  {made}  {_megabytes(one.size)}, {_megabytes(one.unpacked)} unpacked")
+        progress.line(f"{one.name}  {made}  {_megabytes(one.size)}, {_megabytes(one.unpacked)} unpacked")
     if not found:
-        say.line(f"you have no snapshots here; to make one: ssh {host.config.name}-manage snapshot")
+        progress.line(f"you have no snapshots here; to make one: ssh {host.config.name}-manage snapshot")
 
 
-def recover(host: Host, user: User, say: Progress, name: str) -> None:
+def recover(host: Host, user: User, progress: Progress, name: str) -> None:
     """The system of a snapshot in the place of the current one, which is kept until the first good start."""
     snapshot_store.check(name)
-    with lifecycle.held(host, user, "being recovered") as (user, account):
-        driver = drivers.of(host, user)
+    with lifecycle.locked(host, user, "being recovered") as (user, account):
+        driver = drivers.driver_of(host, user)
         driver.attach(user, account)
         driver.remove_leftovers(user, account)
         wanted = snapshot_store.find(host, user.name, name)
@@ -66,24 +66,24 @@ def recover(host: Host, user: User, say: Progress, name: str) -> None:
                 f"the snapshot {name} was made with storage {wanted.storage}, and your container has {driver.name};"
                 " ask the lab's staff"
             )
-        say.line(f"checking the snapshot {name}: {_megabytes(wanted.size)}")
+        progress.line(f"checking the snapshot {name}: {_megabytes(wanted.size)}")
         tree.check_room(host.paths.home, wanted.unpacked)
-        with snapshot_store.reading(host, wanted) as archive:
+        with snapshot_store.open_verified(host, wanted) as archive:
             _check_members(account, archive, name)
-            say.line("unpacking it")
+            progress.line("unpacking it")
             system = _unpack(host, user, account, archive, wanted.template)
-        lifecycle.halt(host, user, account, say)
-        system_swap.exchange(host, user, account, system)
-    log.note(f"{user.name}: snapshot {name} recovered")
-    say.line("it is in place; the system before is kept until the first good start")
-    say.line(f"to start it: ssh {host.config.name}-manage")
+        lifecycle.halt(host, user, account, progress)
+        system_swap.swap(host, user, account, system)
+    log.write(f"{user.name}: snapshot {name} recovered")
+    progress.line("it is in place; the system before is kept until the first good start")
+    progress.line(f"to start it: ssh {host.config.name}-manage")
 
 
 def _pack(host: Host, user: User, account: Account, name: str) -> tuple[int, str]:
     """Bytes and SHA-256 of the archive that was written."""
     digest, size = hashlib.sha256(), 0
-    with snapshot_store.writing(host, user.name, name) as target:
-        source = drivers.of(host, user).archive(user, account)
+    with snapshot_store.open_new(host, user.name, name) as target:
+        source = drivers.driver_of(host, user).archive(user, account)
         packer = spawn(["/usr/bin/zstd", "-q", "-T0", LEVEL, "-c"], account=account, stdin=source.stdout)
         errors = [_LastWords(source), _LastWords(packer)]
         try:
@@ -93,7 +93,7 @@ def _pack(host: Host, user: User, account: Account, name: str) -> tuple[int, str
                 target.write(piece)
                 digest.update(piece)
                 size += len(piece)
-                failpoints.point("packing")
+                failpoints.hit("packing")
         finally:
             packed, read = _end(packer), _end(source)  # in this order: tar waits for a packer that nobody reads
         # tar's 1: a file changed while it was read, as files of a running container do.
@@ -113,7 +113,7 @@ def _check_members(account: Account, archive: IO[bytes], name: str) -> None:
         assert reader.stdout is not None and lister.stdout is not None
         reader.stdout.close()
         while not reason and (line := lister.stdout.readline(65536)):
-            reason = tar_listing.fault(line)
+            reason = tar_listing.refusal_reason(line)
     finally:
         codes = [_end(process) for process in (lister, reader)]
     if not reason and any(codes):
@@ -128,7 +128,7 @@ def _unpack(host: Host, user: User, account: Account, archive: IO[bytes], versio
     _LastWords(reader)
     assert reader.stdout is not None
     try:
-        return drivers.of(host, user).unpack(user, account, reader.stdout, version)
+        return drivers.driver_of(host, user).unpack(user, account, reader.stdout, version)
     finally:
         _end(reader)
 

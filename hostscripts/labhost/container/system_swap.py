@@ -19,18 +19,18 @@ from labhost.system.processes import Account
 from labhost.system.progress import Progress
 
 
-def exchange(host: Host, user: User, account: Account, system: Path) -> None:
+def swap(host: Host, user: User, account: Account, system: Path) -> None:
     """Puts it in place, makes account and keys inside. The container is stopped; a start completes what a kill left."""
-    with locks.held(host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written"):
-        user.unfinished = True
+    with locks.hold(host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written"):
+        user.needs_provisioning = True
         user_state.save_user(host, user)
-    failpoints.point("unfinished")
-    drivers.of(host, user).put(user, account, system)
-    failpoints.point("exchanged")
+    failpoints.hit("unfinished")
+    drivers.driver_of(host, user).put(user, account, system)
+    failpoints.hit("exchanged")
     try:
-        provision.finish(host, user, account)
+        provision.provision_system(host, user, account)
     except (LabhostError, OSError):
-        drivers.of(host, user).revert(user, account)
+        drivers.driver_of(host, user).revert(user, account)
         raise
 
 
@@ -38,63 +38,65 @@ def attach_all(host: Host) -> None:
     """Everybody's files, after a boot before anybody starts. One person's trouble stays hers."""
     for user in user_state.all_users(host):
         try:
-            with locks.held(host, locks.of_user(user.name), seconds=0, doing="somebody is at work there"):
+            with locks.hold(host, locks.user_lock(user.name), seconds=0, doing="somebody is at work there"):
                 _attach(host, user.name)
         except Busy:
             continue  # who is at work there attaches what is needed, and a removal must not be disturbed
         except (LabhostError, OSError) as error:
-            log.note(f"{user.name}: the files cannot be attached: {error}", warning=True)
+            log.write(f"{user.name}: the files cannot be attached: {error}", warning=True)
 
 
 def _attach(host: Host, name: str) -> None:
     user = user_state.load_user(host, name)
-    if user is None or user.removal or linux_accounts.entry_of(host, user) is None:
+    if user is None or user.removal or linux_accounts.passwd_entry(host, user) is None:
         return
-    if drivers.of(host, user).exists(user):
-        drivers.of(host, user).attach(user, linux_accounts.identity(host, user))
+    if drivers.driver_of(host, user).exists(user):
+        drivers.driver_of(host, user).attach(user, linux_accounts.identity(host, user))
 
 
-def refresh_templates(host: Host, say: Progress) -> None:
+def refresh_templates(host: Host, progress: Progress) -> None:
     """The current template is unpacked beside the old ones; those that no system and no snapshot needs are removed."""
     if not host.config.template.is_file():
-        say.line(f"warning: the template {host.config.template} is missing; build it with create-lxc-template.bash")
+        progress.line(
+            f"warning: the template {host.config.template} is missing; build it with create-lxc-template.bash"
+        )
         return
-    with locks.held(host, locks.TEMPLATES, seconds=900, doing="the template is being unpacked"):
+    with locks.hold(host, locks.TEMPLATES, seconds=900, doing="the template is being unpacked"):
         if host.config.storage == "overlay":
             current = templates.unpack(host)
-            say.line(f"template: {current}, unpacked once for all containers")
+            progress.line(f"template: {current}, unpacked once for all containers")
         else:
-            current = template_archive.facts(host).version
-            say.line(f"template: {current}")
-        asked_for = snapshot_store.templates(host)
+            current = template_archive.inspect(host).version
+            progress.line(f"template: {current}")
+        asked_for = snapshot_store.templates_in_use(host)
         if asked_for is not None:
             for version in templates.prune(host, {current} | overlay.needed_versions(host) | asked_for):
-                say.line(f"template: {version} removed, nothing needs it any more")
+                progress.line(f"template: {version} removed, nothing needs it any more")
 
 
-def ready(host: Host, user: User, account: Account, say: Progress) -> None:
+def prepare(host: Host, user: User, account: Account, progress: Progress) -> None:
     """What a start needs: the files attached, account and keys inside."""
-    drivers.of(host, user).attach(user, account)
-    if user.unfinished:
-        say.line("completing the new system")
-        provision.finish(host, user, account)
+    drivers.driver_of(host, user).attach(user, account)
+    if user.needs_provisioning:
+        progress.line("completing the new system")
+        provision.provision_system(host, user, account)
 
 
-def settle(host: Host, user: User, account: Account) -> None:
+def commit(host: Host, user: User, account: Account) -> None:
     """After a good start: the system before is no longer needed."""
     try:
-        drivers.of(host, user).settle(user, account)
+        drivers.driver_of(host, user).settle(user, account)
     except (LabhostError, OSError) as error:
-        log.note(f"{user.name}: the old system is not removed yet: {error}", warning=True)
+        log.write(f"{user.name}: the old system is not removed yet: {error}", warning=True)
 
 
-def gave_up(host: Host, user: User, account: Account, error: LabhostError) -> LabhostError:
+def roll_back_failed_start(host: Host, user: User, account: Account, error: LabhostError) -> LabhostError:
     """The error of a start that failed; if the system never started before, the one before it is back."""
     if lxc.is_running(host, account):
         lxc.stop(host, account, grace=0)
-    if not drivers.of(host, user).revert(user, account):
+    if not drivers.driver_of(host, user).revert(user, account):
         return error
-    user.unfinished = True  # its keys may be older than the last push
+    user.needs_provisioning = True  # its keys may be older than the last push
     user_state.save_user(host, user)
-    log.note(f"{user.name}: the new system did not start, the one before is back: {error}", warning=True)
+    log.write(f"{user.name}: the new system did not start, the one before is back: {error}", warning=True)
     return LabhostError(f"{error}. The new system did not start; the one before is back: ssh {host.config.name}-manage")

@@ -54,13 +54,13 @@ def host_version(config: Config) -> str:
     return ""
 
 
-def inside(host: Host, user: User) -> str:
+def container_version(host: Host, user: User) -> str:
     """The version in a person's container; empty if there is none, or no container."""
-    rootfs = drivers.of(host, user).rootfs(user)
-    return inside_version(rootfs) if rootfs.is_dir() else ""
+    rootfs = drivers.driver_of(host, user).rootfs(user)
+    return version_in_rootfs(rootfs) if rootfs.is_dir() else ""
 
 
-def inside_version(rootfs: Path) -> str:
+def version_in_rootfs(rootfs: Path) -> str:
     """The same of a container's root file system; empty if it has no driver or hides it."""
     with openat2.directory(rootfs) as root:
         for folder in LIBRARIES:
@@ -118,53 +118,55 @@ def _devices(config: Config) -> list[Path]:
 def _bound_files(config: Config) -> dict[str, Path]:
     """With `mode = bind`: paths inside -> files of the host. Each name a program may ask for is a file of its own."""
     folder = next(path for path in config.libraries or LIBRARIES if (path / "libcuda.so.1").is_symlink())
-    inside = f"usr/lib/{os.uname().machine}-linux-gnu"
-    found = {f"{inside}/{path.name}": path for path in sorted(folder.iterdir()) if _LIBRARY.fullmatch(path.name)}
+    container_version = f"usr/lib/{os.uname().machine}-linux-gnu"
+    found = {
+        f"{container_version}/{path.name}": path for path in sorted(folder.iterdir()) if _LIBRARY.fullmatch(path.name)
+    }
     found["usr/bin/nvidia-smi"] = NVIDIA_SMI
     return {target: Path(os.path.realpath(path)) for target, path in found.items() if path.is_file()}
 
 
-def make_way(host: Host, user: User) -> None:
+def remove_stale_links(host: Host, user: User) -> None:
     """Removes the symbolic links that an installed driver left where the host's files are to be mounted.
 
     LXC mounts onto no symbolic link. The container is stopped; nothing but links of these names is touched.
     """
     if not host_version(host.config) or host.config.driver != "bind":
         return
-    with openat2.directory(drivers.of(host, user).rootfs(user)) as root:
+    with openat2.directory(drivers.driver_of(host, user).rootfs(user)) as root:
         for target in _bound_files(host.config):
             folder, _, name = target.rpartition("/")
-            with suppress(LabhostError, OSError), openat2.inner(root, folder) as parent:
+            with suppress(LabhostError, OSError), openat2.subdirectory(root, folder) as parent:
                 if stat.S_ISLNK(os.lstat(name, dir_fd=parent).st_mode):
                     os.unlink(name, dir_fd=parent)
 
 
-def match_inside(host: Host, user: User, account: Account, say: Progress) -> None:
+def install_matching_driver(host: Host, user: User, account: Account, progress: Progress) -> None:
     """Installs the host's version in a running container that has another or none.
 
     Never stops the start, and holds it up for at most `[driver] seconds`.
     """
     wanted = host_version(host.config)
     if not wanted:
-        say.line("driver: this server has none, skipped")
+        progress.line("driver: this server has none, skipped")
         return
     if host.config.driver == "bind":
-        say.line(f"driver: {wanted}, shared by the server")
+        progress.line(f"driver: {wanted}, shared by the server")
         return
-    found = inside(host, user)
+    found = container_version(host, user)
     if found == wanted:
-        say.line(f"driver: {wanted}, the same inside")
+        progress.line(f"driver: {wanted}, the same inside")
         return
     installer = host.config.installers / f"NVIDIA-Linux-{os.uname().machine}-{wanted}.run"
     if not installer.is_file():
-        say.line(f"warning: driver {wanted} is not inside, and {installer} is missing; tell the lab's staff")
+        progress.line(f"warning: driver {wanted} is not inside, and {installer} is missing; tell the lab's staff")
         return
-    say.line(f"driver: {found or 'none'} inside, {wanted} on the server; installing, this takes a while")
-    with say.during("installing the driver"):
+    progress.line(f"driver: {found or 'none'} inside, {wanted} on the server; installing, this takes a while")
+    with progress.during("installing the driver"):
         reason = _install(host, account, installer)
-    if not reason and inside(host, user) != wanted:
+    if not reason and container_version(host, user) != wanted:
         reason = "the installer ended well but left another version"
-    say.line(f"warning: driver not installed: {reason}" if reason else f"driver: {wanted} installed inside")
+    progress.line(f"warning: driver not installed: {reason}" if reason else f"driver: {wanted} installed inside")
 
 
 def _install(host: Host, account: Account, installer: Path) -> str:
@@ -175,4 +177,4 @@ def _install(host: Host, account: Account, installer: Path) -> str:
     words = ["/bin/sh", "-c", _INSTALL]
     result = lxc.attach(host, account, words, timeout=host.config.driver_seconds, stdin=feeder.stdout)
     finish(feeder, ["cat"], timeout=5)
-    return "" if result.ok else f"the installer: {result.complaint}"
+    return "" if result.ok else f"the installer: {result.error_line}"

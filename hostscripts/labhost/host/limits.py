@@ -86,7 +86,7 @@ def not_enforced(limits: Mapping[str, str], available: Collection[str]) -> list[
     return missing + (["disk"] if "disk" in limits else [])
 
 
-def words(limits: Mapping[str, str], available: Collection[str]) -> str:
+def summary(limits: Mapping[str, str], available: Collection[str]) -> str:
     """One line for people."""
     if not limits:
         return "none"

@@ -16,17 +16,17 @@ RULES = "rules"
 TEMPLATES = "templates"
 
 
-def of_user(name: str) -> str:
+def user_lock(name: str) -> str:
     return f"user-{name}"
 
 
-def of_mounts(name: str) -> str:
+def mount_lock(name: str) -> str:
     """Short: taken also while the person's own lock is held by another process, e.g. by a push of keys."""
     return f"mounts-{name}"
 
 
 @contextmanager
-def held(host: Host, name: str, *, seconds: float, doing: str) -> Iterator[None]:
+def hold(host: Host, name: str, *, seconds: float, doing: str) -> Iterator[None]:
     """Holds the lock `name`; Busy when another process keeps it for longer than `seconds`."""
     folder = host.paths.state / "locks"
     folder.mkdir(mode=0o700, exist_ok=True)

@@ -31,13 +31,13 @@ class User:
     keys_revision: int = 0  # the applied revision at that moment
     ssh_config: str = ""
     address: str = ""
-    inside_uid: int = 0
-    inside_gid: int = 0
+    container_uid: int = 0
+    container_gid: int = 0
     steps: list[str] = field(default_factory=list)
     registered: bool = False
-    wanted: str = "stopped"  # or "running"
+    desired_state: str = "stopped"  # or "running"
     storage: str = ""  # the driver with which the system was made; "" until then
-    unfinished: bool = False  # the current system has not got its account and keys yet
+    needs_provisioning: bool = False  # the current system has not got its account and keys yet
     forwards: list[list[int]] = field(default_factory=list)  # pairs: port inside, port of the server
     limits: dict[str, str] = field(default_factory=dict)  # as the portal last gave them, see limits.py
     removal: str = ""  # "keep" or "purge" (her files) once a removal has begun
@@ -74,15 +74,15 @@ def load_user(host: Host, name: str) -> User | None:
     return user
 
 
-def save_user(host: Host, user: User, *, lasting: bool = True) -> None:
+def save_user(host: Host, user: User, *, durable: bool = True) -> None:
     folder = host.paths.state / "users"
     folder.mkdir(mode=0o700, exist_ok=True)
     files.write_atomic(
-        _user_file(host, user.name), json.dumps(asdict(user), indent=1) + "\n", mode=0o600, lasting=lasting
+        _user_file(host, user.name), json.dumps(asdict(user), indent=1) + "\n", mode=0o600, durable=durable
     )
 
 
-def forget_user(host: Host, name: str) -> None:
+def delete_user(host: Host, name: str) -> None:
     _user_file(host, name).unlink(missing_ok=True)
 
 

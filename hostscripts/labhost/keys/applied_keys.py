@@ -68,7 +68,7 @@ class Memory:
         before = self.load(host)
         if not self._log_is_good:
             self._start_log(host, before)
-        self._append(host, {"begun": revision, "digest": digest}, lasting=False)
+        self._append(host, {"begun": revision, "digest": digest}, durable=False)
         self._applied = replace(before, revision=max(before.revision, revision), digest=digest, complete=False)
 
     def save(self, host: Host, applied: Applied, among: Collection[str] | None = None) -> None:
@@ -80,7 +80,7 @@ class Memory:
         if not (self._mark and self._log_is_good) or is_long or 2 * len(changed) > len(applied.users):
             self._write_everybody(host, applied)
         else:
-            self._append(host, _record(applied, changed), lasting=True)
+            self._append(host, _record(applied, changed), durable=True)
         self._applied = applied
 
     def _is_other_log(self, log: "_Signature") -> bool:
@@ -120,14 +120,14 @@ class Memory:
         files.write_atomic(_log(host), _head(self._mark), mode=0o600)
         self._read_to, self._log_is_good = len(_head(self._mark)), True
 
-    def _append(self, host: Host, record: Mapping[str, Any], *, lasting: bool) -> None:
+    def _append(self, host: Host, record: Mapping[str, Any], *, durable: bool) -> None:
         fd = os.open(_log(host), os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             size = os.fstat(fd).st_size
             line = (json.dumps(record, separators=(",", ":")) + "\n").encode()
             try:
                 files.write_all(fd, line)
-                if lasting:
+                if durable:
                     os.fsync(fd)
             except OSError:
                 os.ftruncate(fd, size)

@@ -29,7 +29,7 @@ class Batch:
 
     def __init__(self, host: Host, failed: Failed, people: Collection[str]) -> None:
         self._host, self._failed = host, failed
-        self._known = linux_accounts.entries_of(people)
+        self._known = linux_accounts.passwd_entries(people)
         self._few = 2 * len(people) <= FEW
         self._staged: list[tuple[User, str]] = []
         self._disks: dict[int, int] = {}  # device number -> a descriptor on it
@@ -54,7 +54,7 @@ class Batch:
     def commit(self) -> None:
         try:
             self._sync()
-            failpoints.point("keys-staged")
+            failpoints.hit("keys-staged")
             for user, place in self._staged:
                 try:
                     self._put(user, place)
@@ -70,7 +70,7 @@ class Batch:
         with _folder(self._host, user, place, self._known) as folder:
             if folder is None:
                 raise LabhostError("it has just been removed")
-            openat2.put_in_place(folder, NAME)
+            openat2.commit_staged(folder, NAME)
             if self._few:
                 os.fsync(folder)
 
@@ -94,7 +94,7 @@ def write(host: Host, user: User, place: str, keys: Sequence[PublicKey]) -> str:
     return "written" if new else "unchanged"
 
 
-def write_inside(host: Host, user: User, name: str, text: str) -> str:
+def write_in_container(host: Host, user: User, name: str, text: str) -> str:
     """~/.ssh/NAME inside the container: written, unchanged, or absent if there is no root file system."""
     with _inside(host, user, None) as folder:
         if folder is None:
@@ -113,20 +113,20 @@ def _file(user: User, place: str, keys: Sequence[PublicKey]) -> tuple[tuple[int,
 @contextmanager
 def _folder(host: Host, user: User, place: str, known: Mapping[str, pwd.struct_passwd] | None) -> Iterator[int | None]:
     if place == CONTAINER:
-        if not user.registered or user.unfinished:  # an unfinished system gets the keys with its account
+        if not user.registered or user.needs_provisioning:  # an unfinished system gets the keys with its account
             yield None
             return
         with _inside(host, user, known) as folder:
             yield folder
         return
-    if linux_accounts.entry_of(host, user, known) is None:
+    if linux_accounts.passwd_entry(host, user, known) is None:
         yield None
         return
     # Root's own tree; the home may be a file system of its own, so other mounts are allowed here.
     allowed = openat2.BENEATH | openat2.NO_SYMLINKS | openat2.NO_MAGICLINKS
     with (
         openat2.directory(host.paths.home) as home,
-        openat2.inner(home, f"{user.name}/.ssh", allowed) as folder,
+        openat2.subdirectory(home, f"{user.name}/.ssh", allowed) as folder,
     ):
         if os.fstat(folder).st_uid != os.geteuid():
             raise LabhostError(f"{user.name}/.ssh is not root's; run register again")
@@ -136,20 +136,20 @@ def _folder(host: Host, user: User, place: str, known: Mapping[str, pwd.struct_p
 @contextmanager
 def _inside(host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | None) -> Iterator[int | None]:
     """~/.ssh inside the container, made if it is missing; None if there is no root file system."""
-    driver = drivers.of(host, user)
+    driver = drivers.driver_of(host, user)
     if not driver.exists(user):
         yield None
         return
     driver.attach(user, linux_accounts.identity(host, user, known))
     root = openat2.open_directory(driver.rootfs(user))
     try:
-        with openat2.inner(root, f"home/{user.name}") as home:
+        with openat2.subdirectory(root, f"home/{user.name}") as home:
             openat2.make_directory(home, ".ssh", owner=_owner_inside(user), mode=0o700)
-            with openat2.inner(home, ".ssh") as folder:
+            with openat2.subdirectory(home, ".ssh") as folder:
                 yield folder
     finally:
         os.close(root)
 
 
 def _owner_inside(user: User) -> tuple[int, int]:
-    return (user.subuid + user.inside_uid, user.subuid + user.inside_gid)
+    return (user.subuid + user.container_uid, user.subuid + user.container_gid)

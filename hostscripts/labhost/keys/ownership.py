@@ -21,7 +21,7 @@ def parse(raw: object, most: int) -> dict[str, int]:
     return raw
 
 
-def after(told: Mapping[str, int], before: Applied, names: Set[str]) -> dict[str, int]:
+def merge(told: Mapping[str, int], before: Applied, names: Set[str]) -> dict[str, int]:
     """As a push tells, or as was told before of those about whom it says nothing."""
     known = {**before.ids, **told}
     for name in known.keys() - names:
@@ -29,6 +29,6 @@ def after(told: Mapping[str, int], before: Applied, names: Set[str]) -> dict[str
     return known
 
 
-def is_another(user: User, applied: Applied) -> bool:
+def belongs_to_other_person(user: User, applied: Applied) -> bool:
     """The keys of her name are not hers, but another person's."""
     return bool(user.subuid) and applied.ids.get(user.name, user.subuid) != user.subuid

@@ -75,22 +75,22 @@ class Written:
 def set_keys(host: Host, request: Mapping[str, Any], memory: Memory | None = None) -> dict[str, Any]:
     """The answer of the protocol to a set-keys request; LabhostError if nothing could be applied."""
     push, memory = parse(request), memory or Memory()
-    with locks.held(host, locks.KEYS, seconds=WAIT, doing="keys are being written"):
+    with locks.hold(host, locks.KEYS, seconds=WAIT, doing="keys are being written"):
         before = memory.load(host)
         _refuse_stale(push, before)
         users = effective(push, before) if push.base is None else changed(push, before)
         after = Applied(
-            push.revision, push.digest, True, users, before.failed, ownership.after(push.ids, before, users.keys())
+            push.revision, push.digest, True, users, before.failed, ownership.merge(push.ids, before, users.keys())
         )
         same = before == after
         if not same:
             memory.begin(host, push.revision, push.digest)
-            failpoints.point("keys-noted")
+            failpoints.hit("keys-noted")
         written = _write(host, push, after)
         failed = [name for name in written.failed() if name not in push.errors]
         complete = written.register != "failed"
         if not same or failed != before.failed or not complete:
-            failpoints.point("keys-written")
+            failpoints.hit("keys-written")
             memory.save(
                 host, replace(after, complete=complete, failed=failed), None if push.base is None else push.names
             )
@@ -192,7 +192,7 @@ def _write(host: Host, push: Push, after: Applied) -> Written:
     )
     for name in served:
         outcome, user = written.users[name], here.get(name)
-        if isinstance(user, User) and user.managed and ownership.is_another(user, after):
+        if isinstance(user, User) and user.managed and ownership.belongs_to_other_person(user, after):
             _stage(batch, user, (), outcome)
             outcome.fail("host", ownership.SOMEBODY_ELSE)
             outcome.container = "failed"
@@ -234,7 +234,7 @@ def _people(host: Host, names: Iterable[str] | None) -> dict[str, User | Labhost
 def current_keys(host: Host, user: User) -> Keys:
     """What was pushed last; the portal's page only if no push came since it was read. Keys lock held."""
     now = applied_keys.load(host)
-    if ownership.is_another(user, now):
+    if ownership.belongs_to_other_person(user, now):
         return ()
     if user.name in now.users:
         return now.users[user.name]

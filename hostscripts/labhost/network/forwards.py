@@ -31,7 +31,7 @@ def is_for_forwards(host: Host, port: int) -> bool:
 
 def add(host: Host, user: User, inside: int, outside: int | None) -> Forwarded:
     """Leads `outside`, or the first free port, to `inside`; Refused says why not. The user's lock must be held."""
-    with locks.held(host, locks.PORTS, seconds=30, doing="ports are being given out"):
+    with locks.hold(host, locks.PORTS, seconds=30, doing="ports are being given out"):
         mine = [Forwarded(*pair) for pair in user.forwards]
         for pair in mine:
             if pair.inside == inside and outside in (None, pair.outside):

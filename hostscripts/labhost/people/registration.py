@@ -39,39 +39,39 @@ class Run:
 
     host: Host
     user: User
-    say: Progress
+    progress: Progress
 
     @property
     def account(self) -> Account:
         return linux_accounts.identity(self.host, self.user)
 
 
-def register(host: Host, name: str, say: Progress) -> Registered:
+def register(host: Host, name: str, progress: Progress) -> Registered:
     """The seed's "Register a Container", steps 5 to 11; LabhostError says what to do."""
     check_name(name)
-    with locks.held(host, locks.of_user(name), seconds=WAIT, doing=f"{name} is being registered"):
+    with locks.hold(host, locks.user_lock(name), seconds=WAIT, doing=f"{name} is being registered"):
         user = user_state.load_user(host, name)
-        linux_accounts.refuse_foreign(host, name, user)
+        linux_accounts.refuse_unmanaged(host, name, user)
         if user is not None and user.removal:
-            say.line("an earlier removal is finished first")
-            removal.finish(host, user, say)
+            progress.line("an earlier removal is finished first")
+            removal.finish(host, user, progress)
             user = None
         _refuse_somebody_else(host, user)
         if user is not None and _complete(host, user):
             return Registered(user, created=False)
-        run = Run(host, _continued(host, user or User(name)), say)
+        run = Run(host, _continued(host, user or User(name)), progress)
         if "clone" not in run.user.steps:
-            drivers.of(host, run.user).check()
+            drivers.driver_of(host, run.user).check()
         try:
             _steps(run)
         except (LabhostError, OSError) as error:
             _take_back(run)
-            log.note(f"{name}: registration failed: {error}", warning=True)
+            log.write(f"{name}: registration failed: {error}", warning=True)
             raise
-    log.note(f"{name}: registered")
+    log.write(f"{name}: registered")
     gone = tombstones.load(host, name)
     if gone is not None and gone.kept and gone.subuid == run.user.subuid:  # not a former person of that name
-        say.line(f"files of an earlier container are kept in {', '.join(gone.kept)}; ask the lab's staff for them")
+        progress.line(f"files of an earlier container are kept in {', '.join(gone.kept)}; ask the lab's staff for them")
     return Registered(run.user, created=True)
 
 
@@ -79,24 +79,28 @@ def _refuse_somebody_else(host: Host, user: User | None) -> None:
     """The portal has deleted this person and given her name to another: who comes now inherits nothing."""
     if user is None:
         return
-    with locks.held(host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written"):
-        if ownership.is_another(user, applied_keys.load(host)):
+    with locks.hold(host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written"):
+        if ownership.belongs_to_other_person(user, applied_keys.load(host)):
             raise Refused(f"{user.name} is {ownership.SOMEBODY_ELSE}: ask the lab's staff")
 
 
 def _complete(host: Host, user: User) -> bool:
-    return user.registered and linux_accounts.entry_of(host, user) is not None and drivers.of(host, user).exists(user)
+    return (
+        user.registered
+        and linux_accounts.passwd_entry(host, user) is not None
+        and drivers.driver_of(host, user).exists(user)
+    )
 
 
 def _continued(host: Host, user: User) -> User:
     """What is left of an earlier run; steps whose result is gone are forgotten, and so done again."""
     user.registered = False
-    if linux_accounts.entry_of(host, user) is None:
+    if linux_accounts.passwd_entry(host, user) is None:
         # Somebody's userdel leaves the home: it is still ours, and her files in it are never taken back.
-        user.steps = ["clone"] if drivers.of(host, user).exists(user) else []
+        user.steps = ["clone"] if drivers.driver_of(host, user).exists(user) else []
         user.uid = user.gid = 0
         user.account = "creating" if user.account else ""
-    elif not drivers.of(host, user).exists(user):
+    elif not drivers.driver_of(host, user).exists(user):
         user.steps = user.steps[: user.steps.index("clone")] if "clone" in user.steps else user.steps
     return user
 
@@ -105,15 +109,15 @@ def _steps(run: Run) -> None:
     for number, (name, text, action) in enumerate(STEPS, 1):
         if _is_done(run.user, name):
             continue
-        run.say.line(f"[{number}/{len(STEPS)}] {text}")
-        failpoints.point(f"before:{name}")
+        run.progress.line(f"[{number}/{len(STEPS)}] {text}")
+        failpoints.hit(f"before:{name}")
         action(run)
-        failpoints.point(f"unnoted:{name}")
+        failpoints.hit(f"unnoted:{name}")
         if name not in run.user.steps:
             run.user.steps.append(name)
         # What is forgotten is done again; each step that must not be has noted that itself.
-        user_state.save_user(run.host, run.user, lasting=False)
-        failpoints.point(name)
+        user_state.save_user(run.host, run.user, durable=False)
+        failpoints.hit(name)
 
 
 def _is_done(user: User, name: str) -> bool:
@@ -128,24 +132,24 @@ def _take_back(run: Run) -> None:
     if "clone" in run.user.steps:
         return
     if run.user.account == "":
-        user_state.forget_user(run.host, run.user.name)
+        user_state.delete_user(run.host, run.user.name)
         return
     if run.user.managed:
-        drivers.of(run.host, run.user).remove(run.user, run.account)
+        drivers.driver_of(run.host, run.user).remove(run.user, run.account)
         lxc.dismiss(run.account)
     linux_accounts.remove(run.host, run.user)
 
 
 def _fetch(run: Run) -> None:
     user = run.user
-    with locks.held(run.host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written"):
+    with locks.hold(run.host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written"):
         revision = applied_keys.load(run.host).revision
     try:
         person = client.fetch_person(run.host.config, user.name)
     except PortalUnavailable as error:
         if not user.subuid:
             raise
-        run.say.line(f"warning: {error}; going on with what was known")
+        run.progress.line(f"warning: {error}; going on with what was known")
         return
     if user.subuid not in (0, person.subuid):
         raise Refused(f"the portal now gives {user.name} other subordinate ids than before; ask the lab's staff")
@@ -155,27 +159,27 @@ def _fetch(run: Run) -> None:
 
 
 def _account(run: Run) -> None:
-    with locks.held(run.host, locks.ACCOUNTS, seconds=linux_accounts.WAIT, doing="accounts are being changed"):
-        linux_accounts.settle_numbers(run.host, run.user)
+    with locks.hold(run.host, locks.ACCOUNTS, seconds=linux_accounts.WAIT, doing="accounts are being changed"):
+        linux_accounts.claim_numbers(run.host, run.user)
         linux_accounts.create(run.host, run.user)
     lxc.linger(run.account)  # it comes up while the next steps are done
 
 
 def _under_accounts_lock(action: Callable[[Host, User], None]) -> Callable[[Run], None]:
     def step(run: Run) -> None:
-        with locks.held(run.host, locks.ACCOUNTS, seconds=linux_accounts.WAIT, doing="accounts are being changed"):
+        with locks.hold(run.host, locks.ACCOUNTS, seconds=linux_accounts.WAIT, doing="accounts are being changed"):
             action(run.host, run.user)
 
     return step
 
 
 def _keys(run: Run) -> None:
-    with locks.held(run.host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written"):
+    with locks.hold(run.host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written"):
         key_files.write(run.host, run.user, key_files.HOST, set_keys.current_keys(run.host, run.user))
 
 
 def _clone(run: Run) -> None:
-    driver = drivers.of(run.host, run.user)
+    driver = drivers.driver_of(run.host, run.user)
     run.user.storage = driver.name
     user_state.save_user(run.host, run.user)
     driver.create(run.user, run.account)
@@ -190,7 +194,7 @@ def _start(run: Run) -> None:
 
 
 def _inside(run: Run) -> None:
-    provision.make(run.host, run.user, run.account)
+    provision.create_account(run.host, run.user, run.account)
 
 
 def _stop(run: Run) -> None:
@@ -198,9 +202,9 @@ def _stop(run: Run) -> None:
 
 
 def _shell(run: Run) -> None:
-    with locks.held(run.host, locks.ACCOUNTS, seconds=linux_accounts.WAIT, doing="accounts are being changed"):
-        linux_accounts.give_shell(run.host, run.user)
-    with locks.held(run.host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written"):
+    with locks.hold(run.host, locks.ACCOUNTS, seconds=linux_accounts.WAIT, doing="accounts are being changed"):
+        linux_accounts.set_login_shell(run.host, run.user)
+    with locks.hold(run.host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written"):
         run.user.registered = True
         key_files.write(run.host, run.user, key_files.CONTAINER, set_keys.current_keys(run.host, run.user))
         user_state.save_user(run.host, run.user)
@@ -212,7 +216,7 @@ STEPS: tuple[tuple[str, str, Callable[[Run], None]], ...] = (
     ("groups", "joining its groups", _under_accounts_lock(linux_accounts.join_groups)),
     ("subuid", "giving the subordinate ids", _under_accounts_lock(linux_accounts.add_subids)),
     ("keys", "writing the public keys", _keys),
-    ("usernet", "allowing the container network", _under_accounts_lock(linux_accounts.allow_network)),
+    ("usernet", "allowing the container network", _under_accounts_lock(linux_accounts.grant_bridge)),
     ("clone", "unpacking the template", _clone),
     ("config", "writing the container's configuration", _config),
     ("start", "starting the container", _start),

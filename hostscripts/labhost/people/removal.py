@@ -39,65 +39,65 @@ class Run:
 
     host: Host
     user: User
-    say: Progress
+    progress: Progress
 
     @property
     def account(self) -> Account | None:
-        entry = linux_accounts.entry_of(self.host, self.user)
+        entry = linux_accounts.passwd_entry(self.host, self.user)
         return Account(self.user.name, entry.pw_uid, entry.pw_gid, entry.pw_dir) if entry is not None else None
 
 
-def remove(host: Host, name: str, say: Progress, *, purge: bool = False) -> tombstones.Removed:
+def remove(host: Host, name: str, progress: Progress, *, purge: bool = False) -> tombstones.Tombstone:
     """Everything of the person on this server, but her files unless `purge`. The error of a run that could not
     finish says what is done and what is not; NotRegistered if there is nothing of hers."""
     check_name(name)
-    with locks.held(host, locks.of_user(name), seconds=WAIT, doing=f"{name}'s container is at work"):
+    with locks.hold(host, locks.user_lock(name), seconds=WAIT, doing=f"{name}'s container is at work"):
         user = user_state.load_user(host, name)
         if user is None:
-            return _purge_kept(host, name, say, purge=purge)
+            return _purge_kept(host, name, progress, purge=purge)
         if purge:
             user.removal = PURGE
-        return finish(host, user, say)
+        return finish(host, user, progress)
 
 
-def finish(host: Host, user: User, say: Progress) -> tombstones.Removed:
+def finish(host: Host, user: User, progress: Progress) -> tombstones.Tombstone:
     """Begins or goes on with a removal. The person's lock must be held."""
-    run = Run(host, user, say)
+    run = Run(host, user, progress)
     _adopt(run)
     done: list[str] = []
     for number, (name, text, action) in enumerate(STEPS, 1):
-        say.line(f"[{number}/{len(STEPS)}] {text}")
-        failpoints.point(f"before:remove:{name}")
+        progress.line(f"[{number}/{len(STEPS)}] {text}")
+        failpoints.hit(f"before:remove:{name}")
         try:
             action(run)
         except (LabhostError, OSError) as error:
             left = [words for step, words, _ in STEPS if step not in done]
-            log.note(f"{user.name}: the removal stopped: {error}", warning=True)
+            log.write(f"{user.name}: the removal stopped: {error}", warning=True)
             raise LabhostError(f"{error}; not done yet: {', '.join(left)}; say it again") from error
         done.append(name)
-        failpoints.point(f"remove:{name}")
-    removed = tombstones.load(host, user.name) or tombstones.Removed(user.name)
+        failpoints.hit(f"remove:{name}")
+    removed = tombstones.load(host, user.name) or tombstones.Tombstone(user.name)
     if user.removal == PURGE:
         removed = tombstones.purge(host, removed)
-    log.note(f"{user.name}: removed; files: {', '.join(removed.kept) or 'none kept'}")
+    log.write(f"{user.name}: removed; files: {', '.join(removed.kept) or 'none kept'}")
     return removed
 
 
-def _purge_kept(host: Host, name: str, say: Progress, *, purge: bool) -> tombstones.Removed:
+def _purge_kept(host: Host, name: str, progress: Progress, *, purge: bool) -> tombstones.Tombstone:
     removed = tombstones.load(host, name)
     if removed is None:
         raise NotRegistered(f"{name} has nothing on {host.config.name}")
     if purge and removed.kept:
-        say.line("deleting the kept files")
+        progress.line("deleting the kept files")
         removed = tombstones.purge(host, removed)
-        log.note(f"{name}: kept files deleted")
+        log.write(f"{name}: kept files deleted")
     return removed
 
 
 def _adopt(run: Run) -> None:
     """A registration that was killed around useradd has perhaps made the account, without its ids in the journal."""
     user = run.user
-    linux_accounts.refuse_foreign(run.host, user.name, user)
+    linux_accounts.refuse_unmanaged(run.host, user.name, user)
     if user.account == "creating":
         try:
             entry = pwd.getpwnam(user.name)
@@ -110,26 +110,26 @@ def _adopt(run: Run) -> None:
 def _note(run: Run) -> None:
     """From here on pushes, starts and rules pass her by."""
     user = run.user
-    with locks.held(run.host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written"):
+    with locks.hold(run.host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written"):
         user.removal = user.removal or KEEP
-        user.registered, user.wanted = False, "stopped"
+        user.registered, user.desired_state = False, "stopped"
         user_state.save_user(run.host, user)
 
 
 def _under_accounts_lock(action: Callable[[Host, User], None]) -> Callable[[Run], None]:
     def step(run: Run) -> None:
-        with locks.held(run.host, locks.ACCOUNTS, seconds=linux_accounts.WAIT, doing="accounts are being changed"):
+        with locks.hold(run.host, locks.ACCOUNTS, seconds=linux_accounts.WAIT, doing="accounts are being changed"):
             action(run.host, run.user)
 
     return step
 
 
 def _deny_network(host: Host, user: User) -> None:
-    linux_accounts.deny_network(host, user.name)
+    linux_accounts.revoke_bridge(host, user.name)
 
 
 def _keys(run: Run) -> None:
-    with locks.held(run.host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written"):
+    with locks.hold(run.host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written"):
         if (user_state.home_of(run.host, run.user.name) / ".ssh").is_dir():
             key_files.write(run.host, run.user, key_files.HOST, ())
 
@@ -150,7 +150,7 @@ def end_sessions(account: Account) -> None:
 
 def _loginctl(*words: str) -> str:
     """loginctl's answer; empty when it knows nothing of the person, which is no error here."""
-    return logind.ask(*words).out.decode("ascii", "replace")
+    return logind.loginctl(*words).out.decode("ascii", "replace")
 
 
 def _rules(run: Run) -> None:
@@ -164,7 +164,7 @@ def _container(run: Run) -> None:
     try:
         lxc.stop(run.host, account, grace=STOP_GRACE)
     except LabhostError as error:
-        run.say.line(f"warning: {error}; ending its processes instead")
+        run.progress.line(f"warning: {error}; ending its processes instead")
 
 
 def _manager(run: Run) -> None:
@@ -206,33 +206,33 @@ def _processes() -> list[tuple[int, int]]:
 def _data(run: Run) -> None:
     host, user = run.host, run.user
     home = user_state.home_of(host, user.name)
-    drivers.of(host, user).detach(user, Account(user.name, user.uid, user.gid, str(home)))
+    drivers.driver_of(host, user).detach(user, Account(user.name, user.uid, user.gid, str(home)))
     if user.removal == PURGE:
         tombstones.delete(home, user.subuid)
         return
     if not user.kept:
-        user.kept = str(tombstones.place(host, user.name))
+        user.kept = str(tombstones.new_folder(host, user.name))
         user_state.save_user(host, user)
-        failpoints.point("remove:place")
-    tombstones.put_aside(home, Path(user.kept))
+        failpoints.hit("remove:place")
+    tombstones.move_aside(home, Path(user.kept))
 
 
 def _forget(run: Run) -> None:
-    tombstones.note(run.host, run.user)
-    failpoints.point("remove:tombstone")
-    user_state.forget_user(run.host, run.user.name)
+    tombstones.record(run.host, run.user)
+    failpoints.hit("remove:tombstone")
+    user_state.delete_user(run.host, run.user.name)
 
 
 STEPS: tuple[tuple[str, str, Callable[[Run], None]], ...] = (
     ("note", "noting the removal", _note),
-    ("shell", "taking the login shell", _under_accounts_lock(linux_accounts.take_shell)),
+    ("shell", "taking the login shell", _under_accounts_lock(linux_accounts.revoke_login_shell)),
     ("keys", "taking the public keys", _keys),
     ("sessions", "ending open sessions", _sessions),
     ("rules", "taking the port rules", _rules),
     ("container", "stopping the container", _container),
     ("manager", "ending the user manager", _manager),
     ("data", "putting the files aside, or deleting them", _data),
-    ("subuid", "taking the subordinate ids", _under_accounts_lock(linux_accounts.take_subids)),
+    ("subuid", "taking the subordinate ids", _under_accounts_lock(linux_accounts.remove_subids)),
     ("usernet", "taking the container network", _under_accounts_lock(_deny_network)),
     ("account", "removing the account", _under_accounts_lock(linux_accounts.delete)),
     ("forget", "closing the journal", _forget),

@@ -19,22 +19,22 @@ KEYS_SECONDS = 20.0
 ENDS = ("sessions", "rules", "container", "manager")  # those steps of a removal
 
 
-def suspend(host: Host, name: str, say: Progress) -> None:
+def suspend(host: Host, name: str, progress: Progress) -> None:
     """Safe to repeat. Busy while her keys are live here; NotRegistered if there is nothing to suspend."""
     check_name(name)
     _wait_for_keys(host, name)
-    with locks.held(host, locks.of_user(name), seconds=WAIT, doing=f"{name}'s container is at work"):
+    with locks.hold(host, locks.user_lock(name), seconds=WAIT, doing=f"{name}'s container is at work"):
         user = user_state.load_user(host, name)
         if user is None or not user.managed:
             raise NotRegistered(f"{name} has nothing on {host.config.name}")
-        user.wanted = "stopped"
+        user.desired_state = "stopped"
         user_state.save_user(host, user)
-        run = removal.Run(host, user, say)
+        run = removal.Run(host, user, progress)
         for step, text, action in removal.STEPS:
             if step in ENDS:
-                say.line(text)
+                progress.line(text)
                 action(run)
-    log.note(f"{name}: suspended")
+    log.write(f"{name}: suspended")
 
 
 def _wait_for_keys(host: Host, name: str) -> None:

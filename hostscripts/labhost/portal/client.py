@@ -74,10 +74,10 @@ def _number(text: str, what: str) -> int:
     return int(match[1])
 
 
-def tell_seen(config: Config) -> None:
+def announce_online(config: Config) -> None:
     """This server is back: the portal need not wait until its next try. PortalUnavailable."""
-    page = f"/servers/{config.name}/seen"
-    split(*_ask(config, page, options=("--request", "POST")), [page], wanted=b"204")
+    page = f"/servers/{config.name}/online"
+    split(*_ask(config, page, options=("--request", "POST")), [page], expected=b"204")
 
 
 def _get(config: Config, *pages: str) -> list[str]:
@@ -95,20 +95,20 @@ def _ask(config: Config, *pages: str, options: Sequence[str] = ()) -> tuple[byte
     most = len(pages) * (PAGE_MOST + 64)
     result = run(words, timeout=len(pages) * SECONDS + 2, account=_reader(), stdin=header, most=most)
     if not result.ok or result.cut:
-        raise PortalUnavailable(f"the portal does not answer ({result.complaint})")
+        raise PortalUnavailable(f"the portal does not answer ({result.error_line})")
     return result.out, mark
 
 
-def split(out: bytes, mark: str, pages: Sequence[str], *, wanted: bytes = b"200") -> list[str]:
-    """The texts of pages that are each followed by a line with the mark and the HTTP status, which must be `wanted`."""
+def split(out: bytes, mark: str, pages: Sequence[str], *, expected: bytes = b"200") -> list[str]:
+    """The texts of pages that are each followed by a line with the mark and the HTTP status `expected`."""
     parts = re.split(rb"\n%s ([0-9]{3})\n" % mark.encode(), out)
     if len(parts) != 2 * len(pages) + 1:
         raise PortalUnavailable("the portal does not answer (its pages are cut)")
-    return [_text(*found, wanted) for found in zip(pages, parts[0::2], parts[1::2], strict=False)]
+    return [_text(*found, expected) for found in zip(pages, parts[0::2], parts[1::2], strict=False)]
 
 
-def _text(page: str, body: bytes, status: bytes, wanted: bytes) -> str:
-    if status != wanted:
+def _text(page: str, body: bytes, status: bytes, expected: bytes) -> str:
+    if status != expected:
         raise PortalUnavailable(f"the portal answered {status.decode()} to {page}")
     try:
         return body.decode("utf-8")

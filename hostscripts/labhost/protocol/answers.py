@@ -12,7 +12,7 @@ from labhost.system.names import printable
 
 
 def refusal(error: Exception) -> dict[str, Any]:
-    told = expected(error)
+    told = to_refusal(error)
     return {
         "version": 1,
         "ok": False,
@@ -20,7 +20,7 @@ def refusal(error: Exception) -> dict[str, Any]:
     }
 
 
-def give(answer: dict[str, Any]) -> bool:
+def write_answer(answer: dict[str, Any]) -> bool:
     """One line on standard output; False if nobody reads it."""
     try:
         sys.stdout.write(json.dumps(answer, separators=(",", ":")) + "\n")
@@ -30,20 +30,20 @@ def give(answer: dict[str, Any]) -> bool:
     return True
 
 
-def expected(error: Exception) -> LabhostError:
+def to_refusal(error: Exception) -> LabhostError:
     """The refusal to show, logged once. What nobody foresaw is logged with its place, and shown without."""
     if isinstance(error, LabhostError):
-        log.note(f"{_who()}: {error.code}: {error}", warning=True)
+        log.write(f"{_who()}: {error.code}: {error}", warning=True)
         return error
     if isinstance(error, OSError):
-        log.note(f"{_who()}: {error}", warning=True)
+        log.write(f"{_who()}: {error}", warning=True)
         return LabhostError(
             f"{error.strerror or 'input or output error'}; ask the lab's staff to look at the server's log"
         )
     import traceback  # only now: each start of set-keys would pay for it
 
     place = traceback.extract_tb(error.__traceback__)[-1]
-    log.note(f"{_who()}: {type(error).__name__} at {place.filename}:{place.lineno}", warning=True)
+    log.write(f"{_who()}: {type(error).__name__} at {place.filename}:{place.lineno}", warning=True)
     return LabhostError("something unforeseen happened; ask the lab's staff to look at the server's log")
 
 

@@ -51,6 +51,6 @@ def serve(fd: int, work: Work) -> int:
         except Exception as error:
             answer = answers.refusal(error)
             goes_on = isinstance(error, (LabhostError, OSError)) and not isinstance(error, BadFrame)
-        if not answers.give(answer) or not goes_on:
+        if not answers.write_answer(answer) or not goes_on:
             return 1
         code = 0 if answer["ok"] else 1

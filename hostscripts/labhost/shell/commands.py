@@ -35,7 +35,7 @@ class Call:
 
     host: Host
     user: User
-    say: Progress
+    progress: Progress
     arguments: tuple[str, ...]
 
     @property
@@ -43,7 +43,7 @@ class Call:
         return self.arguments == (JSON,)
 
 
-def understand(verb: str, line: str) -> tuple[str, ...]:
+def parse(verb: str, line: str) -> tuple[str, ...]:
     """The arguments, or BadRequest."""
     pattern = GRAMMAR.get(verb)
     match = re.fullmatch(pattern, line, re.ASCII) if pattern is not None else None
@@ -69,42 +69,42 @@ def exit_status(error: LabhostError) -> int:
 
 
 def _start(call: Call) -> None:
-    lifecycle.start(call.host, call.user, call.say)
+    lifecycle.start(call.host, call.user, call.progress)
 
 
 def _stop(call: Call) -> None:
-    lifecycle.stop(call.host, call.user, call.say)
+    lifecycle.stop(call.host, call.user, call.progress)
 
 
 def _restart(call: Call) -> None:
-    lifecycle.restart(call.host, call.user, call.say)
+    lifecycle.restart(call.host, call.user, call.progress)
 
 
 def _status(call: Call) -> None:
     from labhost.shell import status
 
     if call.json:
-        answer(formatting.document(**status.facts(call.host, call.user)))
+        answer(formatting.json_line(**status.collect(call.host, call.user)))
     else:
-        status.show(call.host, call.user, call.say)
+        status.show(call.host, call.user, call.progress)
 
 
 def _top(call: Call) -> None:
     from labhost.shell import top
 
-    found = top.look(call.host)
+    found = top.measure(call.host)
     if call.json:
-        answer(formatting.document(server=call.host.config.name, **top.facts(found)))
+        answer(formatting.json_line(server=call.host.config.name, **top.as_json(found)))
         return
     for line in top.lines(found):
-        call.say.line(line)
+        call.progress.line(line)
 
 
 def _port(call: Call) -> None:
     if not call.arguments or call.json:
         _list_ports(call)
         return
-    with lifecycle.held(call.host, call.user, "starting or stopping") as (user, _):
+    with lifecycle.locked(call.host, call.user, "starting or stopping") as (user, _):
         if call.arguments[0] == "-d":
             gone = forwards.remove(call.host, user, int(call.arguments[1]))
             text = f"port {gone.outside} of {call.host.config.name} leads nowhere now"
@@ -113,48 +113,50 @@ def _port(call: Call) -> None:
             pair = forwards.add(call.host, user, inside, more[0] if more else None)
             text = f"{call.host.config.address}:{pair.outside} leads to port {pair.inside} of your container"
         lifecycle.apply_rules(call.host)
-        running = lifecycle.runs(call.host, user)
-    log.note(f"{user.name}: {text}")
-    call.say.line(text)
+        running = lifecycle.is_running(call.host, user)
+    log.write(f"{user.name}: {text}")
+    call.progress.line(text)
     if not running:
-        call.say.line(f"it takes effect when the container runs: ssh {call.host.config.name}-manage")
+        call.progress.line(f"it takes effect when the container runs: ssh {call.host.config.name}-manage")
 
 
 def _list_ports(call: Call) -> None:
     config, pairs = call.host.config, forwards.of(call.host, call.user)
     if call.json:
         shown = [{"inside": pair.inside, "outside": pair.outside} for pair in pairs]
-        answer(formatting.document(address=config.address, port=call.user.port, most=config.forwards_each, ports=shown))
+        answer(
+            formatting.json_line(address=config.address, port=call.user.port, most=config.forwards_each, ports=shown)
+        )
         return
     rows: list[tuple[int, int, str]] = [(call.user.port, 22, f"ssh {config.name}")]
     rows += [(pair.outside, pair.inside, f"{config.address}:{pair.outside}") for pair in pairs]
     for line in formatting.table((f"port of {config.name}", "leads to", "reach it by"), rows):
-        call.say.line(line)
-    call.say.line(f"{len(pairs)} of {config.forwards_each} used; one more: port N, give back: port -d N")
+        call.progress.line(line)
+    call.progress.line(f"{len(pairs)} of {config.forwards_each} used; one more: port N, give back: port -d N")
 
 
 def _snapshot(call: Call) -> None:
     from labhost.container import snapshots
 
-    with call.say.during("snapshot"):
-        snapshots.make(call.host, call.user, call.say, *call.arguments)
+    with call.progress.during("snapshot"):
+        snapshots.create(call.host, call.user, call.progress, *call.arguments)
 
 
 def _snapshots(call: Call) -> None:
     from labhost.storage import snapshot_store
 
-    found = snapshot_store.listed(call.host, call.user.name)
+    found = snapshot_store.list_snapshots(call.host, call.user.name)
     if call.json:
         shown = [{"name": one.name, "made": int(one.made), "size": one.size} for one in found]
-        answer(formatting.document(snapshots=shown))
+        answer(formatting.json_line(snapshots=shown))
         return
     rows = [
         (one.name, formatting.moment(one.made), formatting.size(one.size), formatting.size(one.unpacked))
         for one in found
     ]
     for line in formatting.table(("name", "made", "size", "unpacked"), rows) if rows else ["no snapshots yet"]:
-        call.say.line(line)
-    call.say.line(f"one more: ssh {call.host.config.name}-manage snapshot")
+        call.progress.line(line)
+    call.progress.line(f"one more: ssh {call.host.config.name}-manage snapshot")
 
 
 def _recover(call: Call) -> None:
@@ -165,25 +167,25 @@ def _recover(call: Call) -> None:
     name, word = (*call.arguments, "")[:2]
     snapshot_store.find(call.host, call.user.name, name)  # before anything is asked: is there one?
     what = f"The snapshot {name} takes the place of your container; what was written since is lost."
-    confirm.ask(call.host, call.user.name, f"recover {name}", word, what, call.say)
-    with call.say.during("recovering"):
-        snapshots.recover(call.host, call.user, call.say, name)
+    confirm.ask(call.host, call.user.name, f"recover {name}", word, what, call.progress)
+    with call.progress.during("recovering"):
+        snapshots.recover(call.host, call.user, call.progress, name)
 
 
 def _rebuild(call: Call) -> None:
     from labhost.shell import confirm
 
     what = "A fresh system takes the place of your container; everything in it is lost, your home inside included."
-    confirm.ask(call.host, call.user.name, "rebuild", (*call.arguments, "")[0], what, call.say)
-    with call.say.during("rebuilding"):
-        lifecycle.rebuild(call.host, call.user, call.say)
+    confirm.ask(call.host, call.user.name, "rebuild", (*call.arguments, "")[0], what, call.progress)
+    with call.progress.during("rebuilding"):
+        lifecycle.rebuild(call.host, call.user, call.progress)
 
 
 def _console(call: Call) -> None:
     from labhost.shell import console
 
     console.check(call.host, call.user)
-    log.note(f"{call.user.name}: console opened")
+    log.write(f"{call.user.name}: console opened")
     console.open_shell(call.host, call.user)
 
 
@@ -196,10 +198,10 @@ def answer(document: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def speak(host: Host, uid: int, verb: str, line: str, say: Progress) -> None:
+def run_command(host: Host, uid: int, verb: str, line: str, progress: Progress) -> None:
     """Carries out one word for the person with this uid; LabhostError."""
-    arguments = understand(verb, line)
-    WORDS[verb](Call(host, lifecycle.by_uid(host, uid), say, arguments))
+    arguments = parse(verb, line)
+    WORDS[verb](Call(host, lifecycle.find_by_uid(host, uid), progress, arguments))
 
 
 WORDS: Mapping[str, Callable[[Call], None]] = {

@@ -26,7 +26,7 @@ LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 LENGTH = 8
 
 
-def ask(host: Host, name: str, action: str, word: str, what: str, say: Progress) -> None:
+def ask(host: Host, name: str, action: str, word: str, what: str, progress: Progress) -> None:
     """Returns if the person confirmed `action` (a whole command line), else Refused.
 
     `what` is the sentence that tells what will be lost, `word` what she said, empty if nothing. A new word is told
@@ -38,8 +38,10 @@ def ask(host: Host, name: str, action: str, word: str, what: str, say: Progress)
         return
     answer = _question(f"{what}\nType {host.config.name} to go on: ")
     if answer is None:
-        say.line(what)
-        say.line(f"to go on, within 10 minutes: ssh {host.config.name}-manage {action} {_give(host, name, action)}")
+        progress.line(what)
+        progress.line(
+            f"to go on, within 10 minutes: ssh {host.config.name}-manage {action} {_give(host, name, action)}"
+        )
     if answer is None or answer.strip() != host.config.name:
         raise Refused("not confirmed; nothing was changed")
 

@@ -12,14 +12,14 @@ from labhost.system import formatting
 from labhost.system.progress import Progress
 
 
-def facts(host: Host, user: User) -> dict[str, Any]:
+def collect(host: Host, user: User) -> dict[str, Any]:
     """What programs get (--json). `limits_not_enforced`: what this server has no means to enforce."""
     available = limits.controllers(host, user)
     return {
         "user": user.name,
         "server": host.config.name,
-        "state": "running" if lifecycle.runs(host, user) else "stopped",
-        "wanted": user.wanted,
+        "state": "running" if lifecycle.is_running(host, user) else "stopped",
+        "desired_state": user.desired_state,
         "server_address": host.config.address,
         "port": user.port,
         "address": user.address,
@@ -28,31 +28,31 @@ def facts(host: Host, user: User) -> dict[str, Any]:
         "limits_not_enforced": limits.not_enforced(user.limits, available),
         "driver": {
             "server": nvidia.host_version(host.config),
-            "inside": nvidia.inside(host, user),
+            "inside": nvidia.container_version(host, user),
             "mode": host.config.driver,
         },
         "portal_values_at": int(user.values_at),
     }
 
 
-def show(host: Host, user: User, say: Progress) -> None:
+def show(host: Host, user: User, progress: Progress) -> None:
     """The same for people; the next step last."""
-    found = facts(host, user)
+    found = collect(host, user)
     name, running = host.config.name, found["state"] == "running"
-    say.line(f"{user.name} on {name}: {found['state']}")
-    if not running and user.wanted == "running":
-        say.line(
+    progress.line(f"{user.name} on {name}: {found['state']}")
+    if not running and user.desired_state == "running":
+        progress.line(
             "warning: it was started, but does not run (any more): it ended by itself, or the server was restarted"
         )
-    say.line(f"port: {user.port}, address: {user.address}")
-    say.line(f"ports: {words_of_ports(host, user)}")
-    say.line(f"limits: {limits.words(user.limits, limits.controllers(host, user))}")
-    say.line(f"driver: {_driver(found['driver'])}")
-    say.line(f"portal: values of {formatting.moment(user.values_at)}")
-    say.line(f"now: ssh {name}" if running else f"to start it: ssh {name}-manage")
+    progress.line(f"port: {user.port}, address: {user.address}")
+    progress.line(f"ports: {ports_summary(host, user)}")
+    progress.line(f"limits: {limits.summary(user.limits, limits.controllers(host, user))}")
+    progress.line(f"driver: {_driver(found['driver'])}")
+    progress.line(f"portal: values of {formatting.moment(user.values_at)}")
+    progress.line(f"now: ssh {name}" if running else f"to start it: ssh {name}-manage")
 
 
-def words_of_ports(host: Host, user: User) -> str:
+def ports_summary(host: Host, user: User) -> str:
     pairs = [f"{pair.outside} leads to {pair.inside}" for pair in forwards.of(host, user)]
     return ", ".join(pairs) or "none besides your own"
 

@@ -60,7 +60,7 @@ class Look:
     remark: str = ""  # why there is nothing about GPUs
 
 
-def look(host: Host) -> Look:
+def measure(host: Host) -> Look:
     owner = owners(user_state.all_users(host))
     before = {process.pid: process for process in processes()}
     began = time.monotonic()
@@ -187,7 +187,7 @@ def _words(memory: Mapping[int, int]) -> str:
     return ", ".join(f"{number}: {formatting.size(amount)}" for number, amount in sorted(memory.items())) or "-"
 
 
-def facts(found: Look) -> dict[str, Any]:
+def as_json(found: Look) -> dict[str, Any]:
     """The same for programs; memory in bytes."""
     return {
         "shares": [

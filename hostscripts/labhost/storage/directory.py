@@ -41,7 +41,7 @@ class DirectoryStorage:
         return self._slots(user).exists()
 
     def check(self) -> None:
-        tree.check_room(self._host.paths.home, template_archive.facts(self._host).size)
+        tree.check_room(self._host.paths.home, template_archive.inspect(self._host).size)
 
     def create(self, user: User, account: Account) -> None:
         if self.exists(user):
@@ -51,7 +51,7 @@ class DirectoryStorage:
         return self.put(user, account, self.fresh(user, account))
 
     def attach(self, user: User, account: Account) -> None:
-        with locks.held(self._host, locks.of_mounts(user.name), seconds=30, doing="files are being attached"):
+        with locks.hold(self._host, locks.mount_lock(user.name), seconds=30, doing="files are being attached"):
             self._slots(user).heal()
 
     def detach(self, user: User, account: Account) -> None:

@@ -75,7 +75,7 @@ class Storage(Protocol):
 DRIVERS: Mapping[str, Callable[[Host], Storage]] = {"dir": DirectoryStorage, "overlay": OverlayStorage}
 
 
-def of(host: Host, user: User) -> Storage:
+def driver_of(host: Host, user: User) -> Storage:
     """The driver with which the person's container was made, or would be made now.
 
     A journal that was made anew does not say it: then what lies there does.

@@ -26,8 +26,8 @@ def inventory(
 def _state(host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | None) -> str:
     if not user.registered:
         return "registering"
-    entry = linux_accounts.entry_of(host, user, known)
-    if entry is None or not drivers.of(host, user).exists(user):
+    entry = linux_accounts.passwd_entry(host, user, known)
+    if entry is None or not drivers.driver_of(host, user).exists(user):
         return "broken"
     account = Account(user.name, entry.pw_uid, entry.pw_gid, entry.pw_dir)
     return "running" if lxc.is_running(host, account) else "stopped"

@@ -34,7 +34,7 @@ class OverlayStorage:
         return self._slots(user).exists()
 
     def check(self) -> None:
-        facts = template_archive.facts(self._host)
+        facts = template_archive.inspect(self._host)
         there = templates.rootfs(self._host, facts.version).is_dir()
         tree.check_room(self._host.paths.state, 0 if there else facts.size)
         tree.check_room(self._host.paths.home, 0)
@@ -47,7 +47,7 @@ class OverlayStorage:
         self.attach(user, account)
 
     def attach(self, user: User, account: Account) -> None:
-        with locks.held(self._host, locks.of_mounts(user.name), seconds=30, doing="files are being attached"):
+        with locks.hold(self._host, locks.mount_lock(user.name), seconds=30, doing="files are being attached"):
             slots = self._slots(user)
             if mounts.is_mounted(self.rootfs(user)):
                 return
@@ -56,7 +56,7 @@ class OverlayStorage:
             self._mount(user, slots.current, self.rootfs(user))
 
     def detach(self, user: User, account: Account) -> None:
-        with locks.held(self._host, locks.of_mounts(user.name), seconds=30, doing="files are being attached"):
+        with locks.hold(self._host, locks.mount_lock(user.name), seconds=30, doing="files are being attached"):
             try:
                 mounts.unmount(self.rootfs(user))
             except OSError as error:
@@ -80,9 +80,9 @@ class OverlayStorage:
 
     def put(self, user: User, account: Account, system: Path) -> None:
         self.detach(user, account)
-        failpoints.point("detached")
+        failpoints.hit("detached")
         self._slots(user).put(system)
-        failpoints.point("swapped")
+        failpoints.hit("swapped")
         self.attach(user, account)
 
     def settle(self, user: User, account: Account) -> None:
@@ -124,7 +124,7 @@ class OverlayStorage:
 
     def _layer(self, user: User, version: str = "") -> Path:
         """An empty layer over the template of that version, or over the current one."""
-        with locks.held(self._host, locks.TEMPLATES, seconds=900, doing="the template is being unpacked"):
+        with locks.hold(self._host, locks.TEMPLATES, seconds=900, doing="the template is being unpacked"):
             version = version or templates.unpack(self._host)
             fresh = self._slots(user).fresh()
             fresh.mkdir(mode=0o755)

@@ -33,7 +33,7 @@ class Slots:
         """`fresh` is the current system. The one before is kept, unless it never started: then its own one before."""
         if self.current.is_dir():
             self._rename(self.current, self._dead() if self.old.is_dir() else self.old)
-            failpoints.point("slot-empty")
+            failpoints.hit("slot-empty")
         self._rename(fresh, self.current)
 
     def revert(self) -> bool:

@@ -64,7 +64,7 @@ def prepare(host: Host) -> None:
         raise Refused(f"{path} must belong to root alone: chown root, chmod 0700")
 
 
-def listed(host: Host, user: str) -> list[Manifest]:
+def list_snapshots(host: Host, user: str) -> list[Manifest]:
     """The person's snapshots, the oldest first."""
     found = (_load(path, user) for path in folder(host, user).glob("*.json"))
     return sorted((one for one in found if one is not None), key=lambda one: (one.made, one.name))
@@ -77,20 +77,20 @@ def find(host: Host, user: str, name: str) -> Manifest:
     return found
 
 
-def templates(host: Host) -> set[str] | None:
+def templates_in_use(host: Host) -> set[str] | None:
     """Versions that this server's snapshots need; None if that cannot be known now."""
     if host.config.snapshots is None:
         return set()
     try:
         server = _server(host)
         people = [path.name for path in server.iterdir() if is_name(path.name)]
-        return {one.template for name in people for one in listed(host, name) if one.storage == "overlay"}
+        return {one.template for name in people for one in list_snapshots(host, name) if one.storage == "overlay"}
     except (LabhostError, OSError):
         return None
 
 
 @contextmanager
-def writing(host: Host, user: str, name: str) -> Iterator[IO[bytes]]:
+def open_new(host: Host, user: str, name: str) -> Iterator[IO[bytes]]:
     """A file that becomes the archive of this name at the end, whole or not at all; the manifest is still missing."""
     target = folder(host, user) / f"{name}.tar.zst"
     temporary = target.with_name(f".{name}.tar.zst.new")
@@ -118,7 +118,7 @@ def remove(host: Host, manifest: Manifest) -> None:
     path.with_suffix(".tar.zst").unlink(missing_ok=True)
 
 
-def remove_debris(host: Host, user: str) -> None:
+def remove_leftovers(host: Host, user: str) -> None:
     """What killed or failed snapshots left. The person's lock is held."""
     for path in folder(host, user).iterdir():
         whole = path.name.removesuffix(".tar.zst") + ".json"
@@ -127,7 +127,7 @@ def remove_debris(host: Host, user: str) -> None:
 
 
 @contextmanager
-def reading(host: Host, manifest: Manifest) -> Iterator[IO[bytes]]:
+def open_verified(host: Host, manifest: Manifest) -> Iterator[IO[bytes]]:
     """The archive, after its checksum was found right; LabhostError."""
     path = folder(host, manifest.user) / f"{manifest.name}.tar.zst"
     damaged = f"the snapshot {manifest.name} is damaged; nothing was changed. Choose another one"

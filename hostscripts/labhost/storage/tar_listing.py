@@ -16,7 +16,7 @@ _LINE = re.compile(rb"(.)\S+ +[0-9]+/[0-9]+ +([0-9]+(?:,[0-9]+)?) [0-9-]{10,} [0
 _WHITEOUT = b"0,0"  # overlay(7): a file of the template that was deleted
 
 
-def fault(line: bytes) -> str:
+def refusal_reason(line: bytes) -> str:
     """Why the member of this line must not be unpacked, or nothing."""
     match = _LINE.fullmatch(line.rstrip(b"\n"))
     if match is None:

@@ -21,7 +21,7 @@ _PACKERS = {
 
 
 @dataclass(frozen=True)
-class Facts:
+class TemplateInfo:
     """`version` is the beginning of the archive's SHA-256, `size` the bytes of its unpacked files."""
 
     version: str
@@ -39,7 +39,7 @@ def decompressor(archive: IO[bytes]) -> list[str]:
     raise LabhostError("the template is not a tar archive; build it again with create-lxc-template.bash")
 
 
-def facts(host: Host) -> Facts:
+def inspect(host: Host) -> TemplateInfo:
     """What a full reading of the archive found; kept until the file changes. LabhostError if it is damaged."""
     path = host.config.template
     if not path.is_file():
@@ -50,8 +50,8 @@ def facts(host: Host) -> Facts:
         note = host.paths.state / "template.json"
         known = json.loads(files.read_text(note) or "{}")
         if known.get("file") == seen and "version" in known:
-            return Facts(known["version"], known["size"])
-        found = Facts(_version(archive), _read_through(archive))
+            return TemplateInfo(known["version"], known["size"])
+        found = TemplateInfo(_version(archive), _read_through(archive))
     text = json.dumps({"file": seen, "version": found.version, "size": found.size})
     files.write_atomic(note, text + "\n", mode=0o600)
     return found

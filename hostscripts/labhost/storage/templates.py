@@ -34,7 +34,7 @@ def versions(host: Host) -> list[str]:
 
 def unpack(host: Host) -> str:
     """The version of the current template, unpacked now if it was not. The lock of templates must be held."""
-    facts = template_archive.facts(host)
+    facts = template_archive.inspect(host)
     if rootfs(host, facts.version).is_dir():
         return facts.version
     folder(host).mkdir(mode=0o700, exist_ok=True)

@@ -18,10 +18,10 @@ def read_text(path: Path, limit: int = 1 << 20) -> str | None:
     return data.decode("utf-8", "surrogateescape")
 
 
-def write_atomic(path: Path, text: str, *, mode: int, lasting: bool = True) -> bool:
+def write_atomic(path: Path, text: str, *, mode: int, durable: bool = True) -> bool:
     """Replaces `path` by a file of root's with this text. False if it was so already (nothing is written).
 
-    Unless it is `lasting`, a power cut in the next seconds may bring the old file back, whole.
+    Unless it is `durable`, a power cut in the next seconds may bring the old file back, whole.
     """
     data = text.encode("utf-8", "surrogateescape")
     if _is_already(path, data, mode):
@@ -40,7 +40,7 @@ def write_atomic(path: Path, text: str, *, mode: int, lasting: bool = True) -> b
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    if lasting:
+    if durable:
         sync_directory(path.parent)
     return True
 

@@ -46,6 +46,6 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
     ]
 
 
-def document(**values: Any) -> str:
+def json_line(**values: Any) -> str:
     """One JSON object on one line; its `version` rises when a name in it changes its meaning."""
     return json.dumps({"version": 1, **values}, separators=(",", ":"))

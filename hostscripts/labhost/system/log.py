@@ -7,7 +7,7 @@ from labhost.system.names import printable
 _opened = False
 
 
-def note(text: str, *, warning: bool = False) -> None:
+def write(text: str, *, warning: bool = False) -> None:
     global _opened
     if not _opened:
         syslog.openlog("labhost", syslog.LOG_PID, syslog.LOG_AUTH)

@@ -60,7 +60,7 @@ def directory(path: Path) -> Iterator[int]:
 
 
 @contextmanager
-def inner(parent: int, path: str, resolve: int = STRICT) -> Iterator[int]:
+def subdirectory(parent: int, path: str, resolve: int = STRICT) -> Iterator[int]:
     """A descriptor of a directory below `parent`; LabhostError when a part of the path is anything else."""
     try:
         fd = open_at(parent, path, os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK, resolve)
@@ -78,7 +78,7 @@ def make_directory(parent: int, name: str, *, owner: tuple[int, int], mode: int)
         os.mkdir(name, 0o700, dir_fd=parent)
     except FileExistsError:
         return False
-    with inner(parent, name) as fd:
+    with subdirectory(parent, name) as fd:
         status = os.fstat(fd)
         if status.st_uid == os.geteuid():
             os.fchmod(fd, mode)
@@ -90,7 +90,7 @@ def replace_file(parent: int, name: str, text: str, *, owner: tuple[int, int], m
     """Makes `name` a new file with this text, owner and mode; False if it was so already. OSError."""
     if not stage_file(parent, name, text, owner=owner, mode=mode, durable=True):
         return False
-    put_in_place(parent, name)
+    commit_staged(parent, name)
     os.fsync(parent)
     return True
 
@@ -120,21 +120,21 @@ def stage_file(parent: int, name: str, text: str, *, owner: tuple[int, int], mod
         finally:
             os.close(fd)
     except OSError:
-        drop_staged(parent, name)
+        discard_staged(parent, name)
         raise
     return True
 
 
-def put_in_place(parent: int, name: str) -> None:
+def commit_staged(parent: int, name: str) -> None:
     """The staged file becomes `name`. OSError, and then nothing is left of it."""
     try:
         os.rename(_TEMPORARY.format(name.lstrip(".")), name, src_dir_fd=parent, dst_dir_fd=parent)
     except OSError:
-        drop_staged(parent, name)
+        discard_staged(parent, name)
         raise
 
 
-def drop_staged(parent: int, name: str) -> None:
+def discard_staged(parent: int, name: str) -> None:
     with suppress(OSError):
         os.unlink(_TEMPORARY.format(name.lstrip(".")), dir_fd=parent)
 
@@ -146,7 +146,7 @@ def sync_file_system(fd: int) -> None:
         raise OSError(code, os.strerror(code))
 
 
-def holds(parent: int, name: str, text: str, *, owner: tuple[int, int], mode: int) -> bool:
+def matches(parent: int, name: str, text: str, *, owner: tuple[int, int], mode: int) -> bool:
     """True if `replace_file` would have nothing to do."""
     return _is_already(parent, name, text.encode(), owner, mode)
 

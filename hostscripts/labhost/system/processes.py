@@ -51,7 +51,7 @@ class Result:
         return self.code == 0 and not self.timed_out
 
     @property
-    def complaint(self) -> str:
+    def error_line(self) -> str:
         """The last line that the command wrote to stderr, or its exit status, in one line."""
         if self.timed_out:
             return f"{os.path.basename(self.words[0])} took too long"
@@ -64,7 +64,7 @@ class Result:
 
     def check(self, doing: str) -> "Result":
         if not self.ok:
-            raise LabhostError(f"{doing}: {self.complaint}")
+            raise LabhostError(f"{doing}: {self.error_line}")
         return self
 
 

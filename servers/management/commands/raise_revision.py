@@ -44,7 +44,7 @@ Exit status: 0 raised, or not needed; 1 a server could not be asked, or you said
             names = ", ".join(one.server.name for one in newer)
             if not yes:
                 self.confirm(f"Raise revision {current}, so that {names} take this database's keys?", "--yes")
-            number = revisions.raise_above(actor=ACTOR, told=[one for one in told if one.answer is not None])
+            number = revisions.raise_revision(actor=ACTOR, told=[one for one in told if one.answer is not None])
             self.say(f"The revision was {current} and is {number} now: the worker pushes this database's keys.")
         else:
             self.say(f"Nothing was changed: no server that answered holds anything newer than revision {current}.")

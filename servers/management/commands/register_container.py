@@ -31,7 +31,7 @@ usage."""
         machine, person = self.server(server), self.person(user)
         try:
             order = jobs.request(actor=ACTOR, server=machine, user=person)
-        except jobs.RegistrationRefused as refused:
+        except jobs.JobRefused as refused:
             raise CommandError(str(refused)) from None
         self.carry_out(order)
         self.say(f"{person.username} has a container on {machine.name}")

@@ -35,7 +35,7 @@ Exit status: 0 it is removed, 1 it is not yet (the last line says why), 2 wrong 
             self.confirm(f"Remove {person.username} from {machine.name} {files}?", "--yes")
         try:
             order = suspension.request(actor=ACTOR, server=machine, user=person, purge=purge)
-        except jobs.RegistrationRefused as refused:
+        except jobs.JobRefused as refused:
             raise CommandError(str(refused)) from None
         self.carry_out(order)
         self.say(f"{person.username} is removed from {machine.name}")

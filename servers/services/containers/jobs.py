@@ -15,7 +15,7 @@ from django.utils import timezone
 from accounts.models import User
 from accounts.services import audit
 from servers import protocol
-from servers.models import Registration, Server
+from servers.models import ContainerJob, Server
 from servers.processes import lease_holder
 from servers.services import remote
 from servers.services.push import results
@@ -33,7 +33,7 @@ MAX_ATTEMPTS = 3
 MAX_LOG = 64 * 1024
 WRITE_EVERY = 0.5  # seconds between updates of the log, which a page reads meanwhile
 POSTPONE_LEAST, POSTPONE_MOST = 10.0, 300.0
-State, Kind = Registration.State, Registration.Kind
+State, Kind = ContainerJob.State, ContainerJob.Kind
 
 
 _REQUESTED = {
@@ -51,20 +51,20 @@ _VERBS: dict[tuple[str, bool], str] = {
 }
 
 
-class RegistrationRefused(Exception):
+class JobRefused(Exception):
     """This order cannot be given; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class _Claim:
-    registration: Registration
+    registration: ContainerJob
     lease: datetime
 
 
 class _Log:
     """Progress lines of the server, written to the row while they come."""
 
-    def __init__(self, row: Registration, tell: Callable[[str], None] | None) -> None:
+    def __init__(self, row: ContainerJob, tell: Callable[[str], None] | None) -> None:
         self._row, self._tell, self._text, self._written = row, tell, "", 0.0
 
     def __call__(self, line: str) -> None:
@@ -77,37 +77,37 @@ class _Log:
 
     def flush(self) -> None:
         self._written = time.monotonic()
-        Registration.objects.filter(pk=self._row.pk).update(log=self._text)
+        ContainerJob.objects.filter(pk=self._row.pk).update(log=self._text)
 
 
-def request(*, actor: str, server: Server, user: User) -> Registration:
+def request(*, actor: str, server: Server, user: User) -> ContainerJob:
     """Order a container of `user` on `server`, or give the open order. Raises RegistrationRefused."""
     if not server.enabled:
-        raise RegistrationRefused(f"{server.name} is disabled: enable it first.")
+        raise JobRefused(f"{server.name} is disabled: enable it first.")
     if not user.is_active or not hasattr(user, "port"):
-        raise RegistrationRefused(f"{user.username} has no port or is locked out: let this person sign in once.")
-    return place(actor=actor, server=server, user=user, kind=Kind.REGISTER)
+        raise JobRefused(f"{user.username} has no port or is locked out: let this person sign in once.")
+    return enqueue_job(actor=actor, server=server, user=user, kind=Kind.REGISTER)
 
 
 @transaction.atomic
-def place(*, actor: str, server: Server, user: User, kind: str, purge: bool = False) -> Registration:
+def enqueue_job(*, actor: str, server: Server, user: User, kind: str, purge: bool = False) -> ContainerJob:
     """The open order of this kind, made if there is none. Raises RegistrationRefused if there is another's."""
-    order, is_new = Registration.objects.get_or_create(
+    order, is_new = ContainerJob.objects.get_or_create(
         server=server,
         user=user,
         state__in=[State.QUEUED, State.RUNNING],
         defaults={"requested_by": actor[:64], "state": State.QUEUED, "kind": kind, "purge": purge},
     )
     if (order.kind, order.purge) != (kind, purge):
-        raise RegistrationRefused(f"Another order for {user.username} on {server.name} is open: wait for its end.")
+        raise JobRefused(f"Another order for {user.username} on {server.name} is open: wait for its end.")
     if is_new:
         detail = {"server": server.name, "purge": purge}
         audit.record(actor=actor, verb=_REQUESTED[Kind(kind)], object=user.username, detail=detail)
-    queue.soon(queue.REGISTER)
+    queue.enqueue(queue.CONTAINER_JOBS)
     return order
 
 
-def run(*, only: Registration | None = None, tell: Callable[[str], None] | None = None) -> int:
+def run_waiting(*, only: ContainerJob | None = None, tell: Callable[[str], None] | None = None) -> int:
     """Carry out the orders that wait (or `only` this one); gives how many were begun."""
     begun = 0
 
@@ -128,9 +128,9 @@ def run(*, only: Registration | None = None, tell: Callable[[str], None] | None 
     return begun
 
 
-def recover() -> int:
+def recover_interrupted() -> int:
     """Orders whose worker is gone wait again, or fail after MAX_ATTEMPTS. Gives how many wait now."""
-    running = Registration.objects.filter(state=State.RUNNING)
+    running = ContainerJob.objects.filter(state=State.RUNNING)
     held = running.values_list("lease_holder", flat=True)
     gone = [holder for holder in set(held) if lease_holder.is_gone(holder)]
     lost = running.filter(Q(lease_until__lt=timezone.now()) | Q(lease_holder__in=gone))
@@ -142,22 +142,22 @@ def recover() -> int:
     return _waiting(None).count()
 
 
-def _waiting(only: Registration | None) -> QuerySet[Registration]:
+def _waiting(only: ContainerJob | None) -> QuerySet[ContainerJob]:
     """Orders that are due; `only` this one, due or not."""
-    waiting = Registration.objects.filter(state=State.QUEUED)
+    waiting = ContainerJob.objects.filter(state=State.QUEUED)
     if only is not None:
         return waiting.filter(pk=only.pk)
     return waiting.filter(Q(next_attempt__isnull=True) | Q(next_attempt__lte=timezone.now()))
 
 
-def _claim(only: Registration | None) -> _Claim | None:
+def _claim(only: ContainerJob | None) -> _Claim | None:
     for row in _waiting(only).select_related("server", "user").order_by("pk")[:THREADS]:
         lease = timezone.now() + LEASE
         taken = _waiting(row).update(
             state=State.RUNNING,
             attempts=F("attempts") + 1,
             lease_until=lease,
-            lease_holder=lease_holder.me(),
+            lease_holder=lease_holder.current(),
             started_at=timezone.now(),
             log="",
         )
@@ -183,7 +183,7 @@ def _carry_out(claim: _Claim, tell: Callable[[str], None] | None) -> None:
     _finish(claim, error)
 
 
-def _order(row: Registration, lines: _Log) -> str:
+def _order(row: ContainerJob, lines: _Log) -> str:
     """ "" if the container is there (or gone), else the reason. The server's containers are noted in either case."""
     server, name = row.server, row.user.username
     if row.kind == Kind.REMOVE:
@@ -197,7 +197,7 @@ def _order(row: Registration, lines: _Log) -> str:
         with contextlib.suppress(RemoteError):  # the order itself is answered; a push tells the same later
             status = ask(host, protocol.STATUS, protocol.frame(protocol.build_status()))
             if status.ok:
-                results.note_status(server, status)
+                results.record_status(server, status)
     if row.kind != Kind.REGISTER and answer.code == "busy":
         raise RemoteError("busy", f"{server.name}: {answer.message}")
     is_gone = row.kind != Kind.REGISTER and answer.code == "not_registered"
@@ -208,7 +208,7 @@ def _postpone(claim: _Claim, error: str) -> None:
     """A server that is away or busy does not end a removal or suspension: it waits half as long as it has waited."""
     row, now = claim.registration, timezone.now()
     seconds = min(POSTPONE_MOST, max(POSTPONE_LEAST, (now - row.created_at).total_seconds() / 2))
-    Registration.objects.filter(pk=row.pk, state=State.RUNNING, lease_until=claim.lease).update(
+    ContainerJob.objects.filter(pk=row.pk, state=State.RUNNING, lease_until=claim.lease).update(
         state=State.QUEUED,
         attempts=0,  # counts what ended without an answer of ours: a worker that died
         lease_until=None,
@@ -220,7 +220,7 @@ def _postpone(claim: _Claim, error: str) -> None:
 @transaction.atomic
 def _finish(claim: _Claim, error: str) -> None:
     row = claim.registration
-    mine = Registration.objects.filter(Q(lease_until=claim.lease), pk=row.pk, state=State.RUNNING)
+    mine = ContainerJob.objects.filter(Q(lease_until=claim.lease), pk=row.pk, state=State.RUNNING)
     done = mine.update(
         state=State.FAILED if error else State.SUCCEEDED,
         error=error[:500],

@@ -84,7 +84,7 @@ def _record(actor: str, server: Server, token: str) -> None:
 
 def _public_key() -> str:
     try:
-        return portal_key.public_line(settings.IAM_KEY_FILE)
+        return portal_key.public_line(settings.PORTAL_KEY_FILE)
     except portal_key.NoKey as error:
         raise DeploymentFailed(str(error)) from None
 

@@ -22,7 +22,7 @@ def inspect(*, actor: str) -> None:
     mine = [server for server in _due().order_by("inspected_at", "pk")[:AT_ONCE] if _claim(server)]
     for told in revisions.ask(mine):
         if told.fault is not None:
-            servers.note_offered_key(actor=actor, server=told.server, offered=told.fault.offered)
+            servers.record_offered_key(actor=actor, server=told.server, offered=told.fault.offered)
 
 
 def _due() -> QuerySet[Server]:

@@ -18,16 +18,16 @@ def test(*, actor: str, server: Server) -> str:
     """
     if not server.host_key:
         offered = scan_host_key(server.address, server.ssh_port)
-        servers.note_offered_key(actor=actor, server=server, offered=offered)
+        servers.record_offered_key(actor=actor, server=server, offered=offered)
         shown = host_keys.fingerprint(offered)
         words = f"{server.name}: no host key is pinned; it shows {shown}. Compare it, then accept it."
         raise RemoteError("host_key_unknown", words, permanent=True, offered=offered)
     try:
         answer = remote.status(server, seconds=SECONDS)
     except RemoteError as error:
-        servers.note_offered_key(actor=actor, server=server, offered=error.offered)
+        servers.record_offered_key(actor=actor, server=server, offered=error.offered)
         raise
-    results.note_status(server, answer)
+    results.record_status(server, answer)
     return (
         f"{server.name}: answers as {answer.name or 'nobody'}, host programs {answer.labhost or '?'}, "
         f"revision {answer.revision}, {len(answer.containers)} containers."

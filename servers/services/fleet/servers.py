@@ -27,7 +27,7 @@ def add(*, actor: str, name: str, address: str, ssh_port: int = 22, host_key: st
     return server
 
 
-def move(*, actor: str, server: Server, address: str, ssh_port: int) -> None:
+def change_address(*, actor: str, server: Server, address: str, ssh_port: int) -> None:
     """The same server, host key included, at another address. Raises ServerRefused."""
     before = f"{server.address} port {server.ssh_port}"
     server.address, server.ssh_port = canonical(address), ssh_port
@@ -53,7 +53,7 @@ def pin_host_key(*, actor: str, server: Server, host_key: str) -> None:
             host_key=server.host_key, offered_host_key="", next_attempt=timezone.now(), attempts=0
         )
         _audit(actor, "server.host_key_pinned", server, before=old, now=server.fingerprint)
-        queue.soon(queue.CONVERGE)
+        queue.enqueue(queue.PUSH)
 
 
 def accept_offered_key(*, actor: str, server: Server, fingerprint: str) -> None:
@@ -73,12 +73,12 @@ def set_enabled(*, actor: str, server: Server, enabled: bool) -> bool:
         _audit(actor, "server.enabled" if enabled else "server.disabled", server)
         if enabled:
             Server.objects.filter(pk=server.pk).update(next_attempt=timezone.now(), attempts=0)
-            queue.soon(queue.CONVERGE)
+            queue.enqueue(queue.PUSH)
     server.enabled = enabled
     return True
 
 
-def note_offered_key(*, actor: str, server: Server, offered: str) -> None:
+def record_offered_key(*, actor: str, server: Server, offered: str) -> None:
     """Keep a key that was shown instead of the pinned one, for the staff to judge."""
     if offered and offered != server.offered_host_key:
         server.offered_host_key = offered

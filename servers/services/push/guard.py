@@ -13,12 +13,12 @@ from django.utils import timezone
 
 from accounts.models import SSHKey
 from accounts.services import audit
-from servers.models import KeySet, Removal, Server
+from servers.models import HeldBackPush, KeySnapshot, Server
 from servers.protocol import Plain
 from servers.services.worker import queue
 from servers.ssh.dial import RemoteError
 
-State = Removal.State
+State = HeldBackPush.State
 People = Mapping[str, Sequence[str]]  # name to short digests of her keys
 KEPT_SETS = 5
 SHORT = 16  # hexadecimal digits: enough to tell the keys of one person apart
@@ -27,7 +27,7 @@ SHORT = 16  # hexadecimal digits: enough to tell the keys of one person apart
 class HeldBack(RemoteError):
     """The push waits for a person's confirmation; nothing was sent."""
 
-    def __init__(self, server: Server, row: Removal) -> None:
+    def __init__(self, server: Server, row: HeldBackPush) -> None:
         words = (
             f"{server.name}: waits for a person's confirmation: {row.keys} of the {row.of_keys} keys there "
             f"({row.people} people) would go; staff decide in the admin, Held-back pushes."
@@ -35,53 +35,53 @@ class HeldBack(RemoteError):
         super().__init__("held_back", words, permanent=True)
 
 
-def concern(names: Collection[str] | None) -> bool:
+def may_remove_many(names: Collection[str] | None) -> bool:
     """Whether a push that changes the keys of these people (None: of everybody) could remove many."""
     return names is None or len(names) >= settings.PUSH_MIN_PEOPLE
 
 
-def remember(revision: int, digest: str, users: Plain) -> None:
+def save_snapshot(revision: int, digest: str, users: Plain) -> None:
     """Keep what this digest stands for. To be told before a push that is of concern."""
-    if not KeySet.objects.filter(digest=digest).exists():
+    if not KeySnapshot.objects.filter(digest=digest).exists():
         people = {name: [short(key["type"], key["blob"]) for key in own] for name, own in users.items() if own}
         packed = zlib.compress(json.dumps(people, separators=(",", ":")).encode(), 1)
-        KeySet.objects.get_or_create(digest=digest, defaults={"revision": revision, "people": packed})
+        KeySnapshot.objects.get_or_create(digest=digest, defaults={"revision": revision, "people": packed})
 
 
-def permit(server: Server, revision: int, digest: str, names: Collection[str] | None = None) -> None:
+def check(server: Server, revision: int, digest: str, names: Collection[str] | None = None) -> None:
     """Whether the keys of `digest`, which change those of `names`, may replace what the server holds.
 
     Raises HeldBack, before anything is sent.
     """
-    held, gone = _loss(server, digest) if concern(names) else ({}, {})
+    held, gone = _loss(server, digest) if may_remove_many(names) else ({}, {})
     if not _is_many(held, gone):
-        overtake([server])
+        supersede([server])
     elif not _is_confirmed(server, gone):
         raise HeldBack(server, _hold(server, revision, held, gone))
 
 
-def overtake(servers: Collection[Server]) -> None:
+def supersede(servers: Collection[Server]) -> None:
     """What goes to these servers now removes little: nothing is held back there any more."""
-    _settle(servers, State.OVERTAKEN)
+    _settle(servers, State.SUPERSEDED)
 
 
-def note_applied(servers: Collection[Server]) -> None:
+def mark_applied(servers: Collection[Server]) -> None:
     """Pushes have been applied: what was confirmed is done."""
     _settle(servers, State.APPLIED)
 
 
-def forget() -> None:
+def prune() -> None:
     """Drop the sets that no server holds, but for the newest, which may be on their way."""
     used = Server.objects.exclude(applied_digest="").values("applied_digest")
-    newest = KeySet.objects.order_by("-revision").values_list("digest", flat=True)[:KEPT_SETS]
-    KeySet.objects.exclude(digest__in=used).exclude(digest__in=list(newest)).delete()
+    newest = KeySnapshot.objects.order_by("-revision").values_list("digest", flat=True)[:KEPT_SETS]
+    KeySnapshot.objects.exclude(digest__in=used).exclude(digest__in=list(newest)).delete()
 
 
 @transaction.atomic
-def confirm(*, actor: str, removal: Removal, mark: str) -> bool:
+def confirm(*, actor: str, removal: HeldBackPush, mark: str) -> bool:
     """Let this push go out now; False if it waits no more, or would now remove something else than `mark`."""
     now = timezone.now()
-    row = Removal.objects.select_for_update().filter(pk=removal.pk, state=State.WAITING).first()
+    row = HeldBackPush.objects.select_for_update().filter(pk=removal.pk, state=State.WAITING).first()
     if row is None or row.mark != mark:
         return False
     row.state, row.decided_by, row.decided_at = State.CONFIRMED, actor[:64], now
@@ -89,15 +89,15 @@ def confirm(*, actor: str, removal: Removal, mark: str) -> bool:
     Server.objects.filter(pk=row.server_id).update(next_attempt=now)
     detail = {"revision": row.revision, "keys": row.keys, "of": row.of_keys, "people": sorted(row.gone)[:100]}
     audit.record(actor=actor, verb="removal.confirmed", object=row.server.name, detail=detail)
-    queue.soon(queue.CONVERGE)
+    queue.enqueue(queue.PUSH)
     return True
 
 
 def _settle(servers: Collection[Server], confirmed: State) -> None:
     """Nothing is held back there any more; `confirmed` is what becomes of a row that somebody has agreed to."""
-    mine = Removal.objects.filter(server__in=servers)
+    mine = HeldBackPush.objects.filter(server__in=servers)
     if mine.filter(state__in=[State.WAITING, State.CONFIRMED]).exists():
-        mine.filter(state=State.WAITING).update(state=State.OVERTAKEN)
+        mine.filter(state=State.WAITING).update(state=State.SUPERSEDED)
         mine.filter(state=State.CONFIRMED).update(state=confirmed)
 
 
@@ -108,14 +108,14 @@ def _is_many(held: People, gone: People) -> bool:
 
 def _is_confirmed(server: Server, gone: People) -> bool:
     """Somebody has agreed to the loss of all of these keys, from the very state that the server holds."""
-    agreed = Removal.objects.filter(server=server, state=State.CONFIRMED, base_digest=server.applied_digest)
+    agreed = HeldBackPush.objects.filter(server=server, state=State.CONFIRMED, base_digest=server.applied_digest)
     return any(not _missing(gone, row.gone) for row in agreed)
 
 
 @transaction.atomic
-def _hold(server: Server, revision: int, held: People, gone: People) -> Removal:
+def _hold(server: Server, revision: int, held: People, gone: People) -> HeldBackPush:
     """The one row that waits for this server, brought up to date."""
-    row, is_new = Removal.objects.update_or_create(
+    row, is_new = HeldBackPush.objects.update_or_create(
         server=server,
         state=State.WAITING,
         defaults={
@@ -157,12 +157,12 @@ def _loss(server: Server, digest: str) -> tuple[People, People]:
         return {}, {}  # of a server without a digest nothing is known; what is newer there it defends itself
     try:
         wanted = _load(digest)
-    except KeySet.DoesNotExist:
+    except KeySnapshot.DoesNotExist:
         words = f"{server.name}: these keys were overtaken by newer ones; it is tried again."
-        raise RemoteError("overtaken", words) from None
+        raise RemoteError("superseded", words) from None
     try:
         return _difference(server.applied_digest, digest)
-    except KeySet.DoesNotExist:
+    except KeySnapshot.DoesNotExist:
         held = _history(server.applied_revision)
         return held, _missing(held, wanted)
 
@@ -177,7 +177,7 @@ def _difference(before: str, after: str) -> tuple[People, People]:
 @lru_cache(maxsize=4)
 def _load(digest: str) -> People:
     """The keys of this digest. Raises KeySet.DoesNotExist."""
-    packed = KeySet.objects.values_list("people", flat=True).get(digest=digest)
+    packed = KeySnapshot.objects.values_list("people", flat=True).get(digest=digest)
     people: People = json.loads(zlib.decompress(bytes(packed)))
     return people
 

@@ -12,7 +12,7 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from accounts.services import audit, keys
-from servers.models import Server, Sync
+from servers.models import Push, Server
 from servers.protocol import Answer
 from servers.services.push import guard
 from servers.services.status import placements
@@ -34,7 +34,7 @@ class Claim:
     """One server that is ours until `lease`; `attempts` counts this one too. `is_ordered`: by a person."""
 
     server: Server
-    sync: Sync
+    push: Push
     lease: datetime
     attempts: int
     is_ordered: bool = False
@@ -48,7 +48,7 @@ class Outcome:
     server holds something newer than what the portal has.
     """
 
-    state: Sync.State
+    state: Push.State
     revision: int
     digest: str = ""
     error: str = ""
@@ -59,27 +59,27 @@ class Outcome:
     stale: bool = False
 
 
-def judge(server: Server, revision: int, digest: str, answer: Answer, *, whole: bool = True) -> Outcome:
+def evaluate(server: Server, revision: int, digest: str, answer: Answer, *, whole: bool = True) -> Outcome:
     """What the answer to a push of this revision and digest means."""
     if answer.code == "stale_revision":
-        return Outcome(Sync.State.FAILED, revision, error=f"{server.name}: {STALE}.", permanent=True, stale=True)
+        return Outcome(Push.State.FAILED, revision, error=f"{server.name}: {STALE}.", permanent=True, stale=True)
     if not answer.ok and answer.code != "partial":
         words = answer.message or answer.code
-        return Outcome(Sync.State.FAILED, revision, error=f"{server.name}: {words}.".replace("..", "."))
+        return Outcome(Push.State.FAILED, revision, error=f"{server.name}: {words}.".replace("..", "."))
     if (answer.revision, answer.digest) != (revision, digest):
-        return Outcome(Sync.State.FAILED, revision, error=f"{server.name}: it answers for another revision.")
+        return Outcome(Push.State.FAILED, revision, error=f"{server.name}: it answers for another revision.")
     failed = sum(1 for result in answer.users.values() if result.failed)
     if whole:  # who is not told of has nothing there
         answer = answer.of_people_here()
     if failed or not answer.ok:
         who = "one person was" if failed == 1 else f"{failed} people were"
         words = "the keys of 'register' were not written" if answer.register == "failed" else f"{who} not served"
-        return Outcome(Sync.State.PARTIAL, revision, digest, f"{server.name}: {words}.", answer, whole=whole)
-    return Outcome(Sync.State.SUCCEEDED, revision, digest, "", answer, whole=whole)
+        return Outcome(Push.State.PARTIAL, revision, digest, f"{server.name}: {words}.", answer, whole=whole)
+    return Outcome(Push.State.SUCCEEDED, revision, digest, "", answer, whole=whole)
 
 
 def failure(revision: int, error: RemoteError) -> Outcome:
-    return Outcome(Sync.State.FAILED, revision, error=error.message, permanent=error.permanent, offered=error.offered)
+    return Outcome(Push.State.FAILED, revision, error=error.message, permanent=error.permanent, offered=error.offered)
 
 
 def backoff(attempts: int, *, permanent: bool = False) -> timedelta:
@@ -88,13 +88,13 @@ def backoff(attempts: int, *, permanent: bool = False) -> timedelta:
     return timedelta(seconds=min(BACKOFF_MOST, seconds * random.uniform(0.8, 1.2)))  # noqa: S311 - no secret
 
 
-def record(claim: Claim, outcome: Outcome) -> Sync | None:
+def record(claim: Claim, outcome: Outcome) -> Push | None:
     """Write it down; None if the claim has run out meanwhile and is somebody else's now."""
     rows = record_all([(claim, outcome)])
     return rows[0] if rows else None
 
 
-def record_all(results: Sequence[tuple[Claim, Outcome]]) -> list[Sync]:
+def record_all(results: Sequence[tuple[Claim, Outcome]]) -> list[Push]:
     """The same for several: first, in one transaction, what each server has now; then what else it told.
 
     Gives the rows of those that are still ours.
@@ -104,19 +104,19 @@ def record_all(results: Sequence[tuple[Claim, Outcome]]) -> list[Sync]:
         held = {server.pk: server for server in _still_ours(results)}
         ours = [(claim, outcome) for claim, outcome in results if claim.server.pk in held]
         # A person who was not served is noted before the server counts as up to date: never live for a moment.
-        _note_answers([pair for pair in ours if pair[1].state != Sync.State.SUCCEEDED], now)
+        _note_answers([pair for pair in ours if pair[1].state != Push.State.SUCCEEDED], now)
         _update_servers(ours, held, now)
         _finish_syncs(ours, now)
         applied = [(claim.server, outcome.answer) for claim, outcome in ours if outcome.answer is not None]
-        placements.confirm(applied, now=now)
-        guard.note_applied([server for server, _ in applied])
+        placements.record_confirmations(applied, now=now)
+        guard.mark_applied([server for server, _ in applied])
     for pair in ours:
-        if pair[1].state == Sync.State.SUCCEEDED:
+        if pair[1].state == Push.State.SUCCEEDED:
             try:
                 _note_answers([pair], now)
             except Exception:  # what it has is written down; the next push tells the rest again
                 log.exception("What %s told of its people could not be written down.", pair[0].server.name)
-    return [claim.sync for claim, _ in ours]
+    return [claim.push for claim, _ in ours]
 
 
 def _note_answers(results: Sequence[tuple[Claim, Outcome]], now: datetime) -> None:
@@ -148,17 +148,17 @@ def _finish_syncs(ours: Sequence[tuple[Claim, Outcome]], now: datetime) -> None:
     for claim, outcome in ours:
         end = {"state": outcome.state, "finished_at": now, "error": outcome.error[:500], "revision": outcome.revision}
         for name, value in end.items():
-            setattr(claim.sync, name, value)
-        alike.setdefault(tuple(end.items()), []).append(claim.sync.pk)
-    for pairs, syncs in alike.items():
-        Sync.objects.filter(pk__in=syncs).update(**dict(pairs))
+            setattr(claim.push, name, value)
+        alike.setdefault(tuple(end.items()), []).append(claim.push.pk)
+    for pairs, pushes in alike.items():
+        Push.objects.filter(pk__in=pushes).update(**dict(pairs))
 
 
 @transaction.atomic
 def _note_answer(claim: Claim, answer: Answer, *, whole: bool, now: datetime) -> None:
-    _count(claim.sync, answer)
-    claim.sync.save(update_fields=["results", "written", "unchanged"])
-    placements.note_answer(claim.server, answer, whole=whole, now=now)
+    _count(claim.push, answer)
+    claim.push.save(update_fields=["results", "written", "unchanged"])
+    placements.record_answer(claim.server, answer, whole=whole, now=now)
 
 
 def _changes(server: Server, claim: Claim, outcome: Outcome, now: datetime) -> dict[str, object]:
@@ -168,7 +168,7 @@ def _changes(server: Server, claim: Claim, outcome: Outcome, now: datetime) -> d
             "applied_revision": outcome.revision,
             "applied_digest": outcome.digest,
             "attempted_revision": outcome.revision,
-            "held_revision": outcome.revision,
+            "reported_revision": outcome.revision,
             "ahead_since": None,
             "last_contact": now,
             "offered_host_key": "",
@@ -177,7 +177,7 @@ def _changes(server: Server, claim: Claim, outcome: Outcome, now: datetime) -> d
             changes["inspected_at"] = now
     if outcome.stale and outcome.revision >= server.applied_revision:
         changes |= {"ahead_since": server.ahead_since or now, "last_contact": now}
-    if outcome.state == Sync.State.SUCCEEDED:
+    if outcome.state == Push.State.SUCCEEDED:
         return changes | {"attempts": 0, "next_attempt": None, "behind_since": None}
     if outcome.offered:
         changes["offered_host_key"] = outcome.offered
@@ -199,16 +199,16 @@ def _refused_key(server: Server, outcome: Outcome) -> None:
         )
 
 
-def _count(sync: Sync, answer: Answer) -> None:
+def _count(push: Push, answer: Answer) -> None:
     """Only people who have something there; everybody's keys for `register` are no person's file."""
     here = answer.of_people_here().users
-    sync.results = {name: result.as_json() for name, result in sorted(here.items())}
-    sync.written = sum(1 for result in here.values() if "written" in (result.host, result.container))
-    sync.unchanged = len(here) - sync.written - sum(1 for result in here.values() if result.failed)
+    push.results = {name: result.as_json() for name, result in sorted(here.items())}
+    push.written = sum(1 for result in here.values() if "written" in (result.host, result.container))
+    push.unchanged = len(here) - push.written - sum(1 for result in here.values() if result.failed)
 
 
 @transaction.atomic
-def note_status(server: Server, answer: Answer) -> None:
+def record_status(server: Server, answer: Answer) -> None:
     """What a server said of itself. `server` is its row as it was before the question.
 
     A container that the portal did not know, or keys that are no longer what the server confirmed, are
@@ -220,7 +220,7 @@ def note_status(server: Server, answer: Answer) -> None:
         labhost_version=answer.labhost,
         driver_version=answer.driver,
         storage=answer.storage,
-        held_revision=answer.revision,
+        reported_revision=answer.revision,
         last_contact=now,
         inspected_at=now,
         **({"ahead_since": ahead} if ahead or answer.digest == server.applied_digest else {}),
@@ -230,11 +230,11 @@ def note_status(server: Server, answer: Answer) -> None:
         lost = lost.filter(applied_revision=server.applied_revision, applied_digest=server.applied_digest)
         held = {"applied_revision": answer.revision, "applied_digest": answer.digest}
         if lost.update(**held, behind_since=now, next_attempt=now):
-            placements.forget(server, above=answer.revision)
-            queue.soon(queue.CONVERGE)
-    if placements.note_containers(server, answer.containers, now=now) and server.enabled:
-        Sync.objects.get_or_create(server=server, state=Sync.State.QUEUED, defaults={"trigger": "new container"})
-        queue.soon(queue.CONVERGE)
+            placements.forget_confirmations(server, above=answer.revision)
+            queue.enqueue(queue.PUSH)
+    if placements.record_containers(server, answer.containers, now=now) and server.enabled:
+        Push.objects.get_or_create(server=server, state=Push.State.QUEUED, defaults={"trigger": "new container"})
+        queue.enqueue(queue.PUSH)
 
 
 def _is_ahead(server: Server, answer: Answer) -> bool:
@@ -245,7 +245,7 @@ def _is_ahead(server: Server, answer: Answer) -> bool:
 
 def prune(server: Server) -> None:
     """Forget old pushes beyond the last KEPT_SYNCS."""
-    kept = Sync.objects.filter(server=server).values_list("pk", flat=True)[:KEPT_SYNCS]
+    kept = Push.objects.filter(server=server).values_list("pk", flat=True)[:KEPT_SYNCS]
     oldest = min(kept, default=None)
     if oldest is not None and len(kept) == KEPT_SYNCS:
-        Sync.objects.filter(server=server, pk__lt=oldest, finished_at__isnull=False).delete()
+        Push.objects.filter(server=server, pk__lt=oldest, finished_at__isnull=False).delete()

@@ -31,7 +31,7 @@ class Told:
 def ahead() -> QuerySet[Server]:
     """Servers in service that hold, as far as is known, something newer than what the portal has."""
     current = keys.current_revision()
-    newer = Q(ahead_since__isnull=False) | Q(held_revision__gt=current) | Q(applied_revision__gt=current)
+    newer = Q(ahead_since__isnull=False) | Q(reported_revision__gt=current) | Q(applied_revision__gt=current)
     return Server.objects.filter(newer, enabled=True)
 
 
@@ -41,7 +41,7 @@ def ask(servers: Collection[Server]) -> list[Told]:
         told = list(threads.map(_ask, servers))
     for one in told:
         if one.answer is not None:
-            results.note_status(one.server, one.answer)
+            results.record_status(one.server, one.answer)
     return told
 
 
@@ -59,7 +59,7 @@ def newer(told: Collection[Told]) -> list[Told]:
 
 
 @transaction.atomic
-def raise_above(*, actor: str, told: Collection[Told]) -> int:
+def raise_revision(*, actor: str, told: Collection[Told]) -> int:
     """Put the portal's revision above that of all these servers, so that they take its keys. Gives the new one."""
     before = revision.lock()
     held = {one.server.name: one.answer.revision for one in told if one.answer is not None}

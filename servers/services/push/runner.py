@@ -11,7 +11,7 @@ from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from accounts.services import audit, keys
-from servers.models import Server, Sync
+from servers.models import Push, Server
 from servers.processes import lease_holder
 from servers.services import remote
 from servers.services.push import guard, results
@@ -42,24 +42,24 @@ class _Order:
     held_back: RemoteError | None = None
 
 
-def request_push(*, actor: str, servers: Collection[Server]) -> list[Sync]:
+def request_push(*, actor: str, servers: Collection[Server]) -> list[Push]:
     """Order a push to these servers now, whatever they have applied already. Gives the open order of each."""
     with transaction.atomic():
         orders = []
         for server in servers:
             if not server.enabled:
                 continue
-            order, is_new = Sync.objects.get_or_create(
-                server=server, state=Sync.State.QUEUED, defaults={"trigger": actor[:64]}
+            order, is_new = Push.objects.get_or_create(
+                server=server, state=Push.State.QUEUED, defaults={"trigger": actor[:64]}
             )
             orders.append(order)
             if is_new:
                 audit.record(actor=actor, verb="server.push_requested", object=server.name)
-        queue.soon(queue.CONVERGE)
+        queue.enqueue(queue.PUSH)
     return orders
 
 
-def hasten(*, servers: Collection[Server]) -> int:
+def retry_now(*, servers: Collection[Server]) -> int:
     """Let servers that are behind be tried now instead of at their next try; gives how many are behind."""
     behind = Server.objects.filter(pk__in=[server.pk for server in servers], enabled=True).filter(
         Q(applied_revision__lt=keys.current_revision()) | Q(next_attempt__isnull=False)
@@ -67,24 +67,24 @@ def hasten(*, servers: Collection[Server]) -> int:
     return behind.filter(_is_free(timezone.now())).update(next_attempt=timezone.now())
 
 
-def converge(
+def push_due(
     *,
     actor: str,
     servers: Collection[Server] | None = None,
-    tell: Callable[[Sync], None] | None = None,
-) -> list[Sync]:
+    tell: Callable[[Push], None] | None = None,
+) -> list[Push]:
     """Push to every enabled server (or to those of `servers`) that is due, until none is.
 
     `actor` is noted as what triggered the pushes; `tell` is called after each of them.
     """
-    done: list[Sync] = []
+    done: list[Push] = []
     wanted = None if servers is None else {server.pk for server in servers}
 
     def settle(outcomes: list[tuple[Claim, Outcome]]) -> None:
-        for sync in results.record_all(outcomes):
-            done.append(sync)
+        for push in results.record_all(outcomes):
+            done.append(push)
             if tell is not None:
-                tell(sync)
+                tell(push)
 
     thread_pool.serve(
         lambda room: _orders(_claim(actor, wanted, room)),
@@ -97,23 +97,23 @@ def converge(
     return done
 
 
-def seen(server: Server) -> bool:
+def server_online(server: Server) -> bool:
     """The server says that it is there: try it now instead of at its next try; False if it needs nothing."""
     now = timezone.now()
     rested = Q(attempted_at__isnull=True) | Q(attempted_at__lte=now - SPACING)
     waiting = Server.objects.filter(rested, _is_free(now), pk=server.pk, enabled=True, next_attempt__gt=now)
     if not waiting.update(next_attempt=now):
         return False
-    queue.soon(queue.CONVERGE)
+    queue.enqueue(queue.PUSH)
     return True
 
 
-def recover() -> int:
+def close_interrupted() -> int:
     """Close the pushes whose worker is gone; the servers themselves are due again. Gives how many."""
     now = timezone.now()
     _free_what_the_dead_hold(now)
-    lost = Sync.objects.filter(state=Sync.State.RUNNING).exclude(server__lease_until__gte=now)
-    return lost.update(state=Sync.State.FAILED, finished_at=now, error=INTERRUPTED)
+    lost = Push.objects.filter(state=Push.State.RUNNING).exclude(server__lease_until__gte=now)
+    return lost.update(state=Push.State.FAILED, finished_at=now, error=INTERRUPTED)
 
 
 def _free_what_the_dead_hold(now: datetime) -> None:
@@ -140,7 +140,7 @@ def is_pending() -> bool:
 def is_active() -> bool:
     """Whether a push runs or is due within seconds, so that a page should go on looking."""
     # In this order: what is due may be running a moment later, and not the other way round.
-    return is_pending() or Sync.objects.filter(state=Sync.State.RUNNING, server__enabled=True).exists()
+    return is_pending() or Push.objects.filter(state=Push.State.RUNNING, server__enabled=True).exists()
 
 
 def _is_free(now: datetime) -> Q:
@@ -149,7 +149,7 @@ def _is_free(now: datetime) -> Q:
 
 def _due(now: datetime, wanted: Collection[int] | None, revision: int | None = None) -> QuerySet[Server]:
     """Servers that nobody serves and that are ordered, due for another try, or behind a new revision."""
-    ordered = Exists(Sync.objects.filter(server=OuterRef("pk"), state=Sync.State.QUEUED))
+    ordered = Exists(Push.objects.filter(server=OuterRef("pk"), state=Push.State.QUEUED))
     rested = Q(attempted_at__isnull=True) | Q(attempted_at__lte=now - SPACING)
     revision = keys.current_revision() if revision is None else revision
     new = Q(attempted_revision__lt=revision) & rested
@@ -174,30 +174,30 @@ def _take(servers: list[Server], now: datetime, trigger: str, revision: int) -> 
     # Counted and dated before the work: what kills the worker is not repeated without end or pause.
     mine.update(
         lease_until=lease,
-        lease_holder=lease_holder.me(),
+        lease_holder=lease_holder.current(),
         attempted_at=now,
         attempted_revision=revision,
         attempts=F("attempts") + 1,
         next_attempt=lease,
     )
     mine.filter(applied_revision__lt=revision, behind_since=None).update(behind_since=now)
-    ordered = {sync.server_id: sync for sync in Sync.objects.filter(server__in=servers, state=Sync.State.QUEUED)}
-    syncs = ordered | {server.pk: Sync(server=server) for server in servers if server.pk not in ordered}
-    _begin(syncs, ordered.keys(), {"state": Sync.State.RUNNING, "started_at": now, "revision": revision}, trigger)
-    return [Claim(server, syncs[server.pk], lease, server.attempts + 1, server.pk in ordered) for server in servers]
+    ordered = {push.server_id: push for push in Push.objects.filter(server__in=servers, state=Push.State.QUEUED)}
+    pushes = ordered | {server.pk: Push(server=server) for server in servers if server.pk not in ordered}
+    _begin(pushes, ordered.keys(), {"state": Push.State.RUNNING, "started_at": now, "revision": revision}, trigger)
+    return [Claim(server, pushes[server.pk], lease, server.attempts + 1, server.pk in ordered) for server in servers]
 
 
-def _begin(syncs: Mapping[int, Sync], ordered: Collection[int], begun: dict[str, Any], trigger: str) -> None:
+def _begin(pushes: Mapping[int, Push], ordered: Collection[int], begun: dict[str, Any], trigger: str) -> None:
     """Each server has one running row: its order, if there is one, or a new one."""
-    lost = Sync.objects.filter(server__in=syncs.keys(), state=Sync.State.RUNNING)
-    lost.update(state=Sync.State.FAILED, finished_at=begun["started_at"], error=INTERRUPTED)
-    for sync in syncs.values():
+    lost = Push.objects.filter(server__in=pushes.keys(), state=Push.State.RUNNING)
+    lost.update(state=Push.State.FAILED, finished_at=begun["started_at"], error=INTERRUPTED)
+    for push in pushes.values():
         for name, value in begun.items():
-            setattr(sync, name, value)
-        sync.trigger = sync.trigger or trigger[:64]
+            setattr(push, name, value)
+        push.trigger = push.trigger or trigger[:64]
     if ordered:
-        Sync.objects.filter(pk__in=[syncs[server].pk for server in ordered]).update(**begun)
-    Sync.objects.bulk_create(sync for server, sync in syncs.items() if server not in ordered)
+        Push.objects.filter(pk__in=[pushes[server].pk for server in ordered]).update(**begun)
+    Push.objects.bulk_create(push for server, push in pushes.items() if server not in ordered)
 
 
 def _orders(claims: list[Claim]) -> list[_Order]:
@@ -206,18 +206,18 @@ def _orders(claims: list[Claim]) -> list[_Order]:
         return []
     payloads = Payloads()
     orders = [_Order(claim, payloads, _payload(claim, payloads)) for claim in claims]
-    small = [order for order in orders if not guard.concern(order.payload.names)]
-    large = [order for order in orders if guard.concern(order.payload.names)]
-    guard.overtake([order.claim.server for order in small])
+    small = [order for order in orders if not guard.may_remove_many(order.payload.names)]
+    large = [order for order in orders if guard.may_remove_many(order.payload.names)]
+    guard.supersede([order.claim.server for order in small])
     if large:
-        guard.remember(payloads.revision, payloads.digest, payloads.users)
+        guard.save_snapshot(payloads.revision, payloads.digest, payloads.users)
     return small + [replace(order, held_back=_held_back(order)) for order in large]
 
 
 def _held_back(order: _Order) -> RemoteError | None:
     """Asked here and not in the threads: those need no database, but for the rare server with another base."""
     try:
-        guard.permit(order.claim.server, order.payload.revision, order.payload.digest, order.payload.names)
+        guard.check(order.claim.server, order.payload.revision, order.payload.digest, order.payload.names)
     except RemoteError as error:
         return error
     return None
@@ -231,8 +231,8 @@ def _payload(claim: Claim, payloads: Payloads) -> Payload:
 def _permit_whole(order: _Order) -> None:
     """The server has something else than the portal thought, so it may lose more: the guard is asked again."""
     payloads = order.payloads
-    guard.remember(payloads.revision, payloads.digest, payloads.users)
-    guard.permit(order.claim.server, payloads.revision, payloads.digest)
+    guard.save_snapshot(payloads.revision, payloads.digest, payloads.users)
+    guard.check(order.claim.server, payloads.revision, payloads.digest)
 
 
 def _push(order: _Order) -> Outcome:
@@ -241,16 +241,16 @@ def _push(order: _Order) -> Outcome:
     try:
         if order.held_back is not None:
             raise order.held_back
-        with remote.line(server, seconds=SERVER_SECONDS) as line:
+        with remote.push_session(server, seconds=SERVER_SECONDS) as line:
             answer = line.ask(payload.framed)
             if answer.code == "other_base":
                 payload = order.payloads.whole()
                 _permit_whole(order)
                 answer = line.ask(payload.framed)
-        return results.judge(server, payload.revision, payload.digest, answer, whole=payload.names is None)
+        return results.evaluate(server, payload.revision, payload.digest, answer, whole=payload.names is None)
     except RemoteError as error:
         return results.failure(payload.revision, error)
     except Exception:
         log.exception("The push to %s failed in an unforeseen way.", server.name)
         words = f"{server.name}: internal error; see the worker's log."
-        return Outcome(Sync.State.FAILED, payload.revision, error=words)
+        return Outcome(Push.State.FAILED, payload.revision, error=words)

@@ -47,7 +47,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class OnServer:
+class KeyOnServer:
     """One key on one server: the worst of its places counts."""
 
     server: Server
@@ -83,9 +83,9 @@ class OnServer:
         still = "still live there until it answers: " if self.state == State.LEAVING else ""
         words = f"{self.server.name}: {still}{self.reason or self.state}"
         if self.since is not None:
-            words += f", since {clock(self.since)}"
+            words += f", since {format_time(self.since)}"
         if self.next_try is not None:
-            words += f", next try {clock(self.next_try)}"
+            words += f", next try {format_time(self.next_try)}"
         return words
 
 
@@ -93,7 +93,7 @@ class OnServer:
 class KeyStatus:
     key: SSHKey
     is_wanted: bool
-    servers: tuple[OnServer, ...]
+    servers: tuple[KeyOnServer, ...]
 
     @property
     def live(self) -> int:
@@ -104,12 +104,12 @@ class KeyStatus:
         return len(self.servers)
 
     @cached_property
-    def open(self) -> list[OnServer]:
+    def open(self) -> list[KeyOnServer]:
         """Where something waits still, or is to leave."""
         return [one for one in self.servers if one.state in OPEN]
 
     @property
-    def elsewhere(self) -> list[OnServer]:
+    def elsewhere(self) -> list[KeyOnServer]:
         """The servers on which it is not live (a removed one: not gone)."""
         good = (State.LIVE,) if self.is_wanted else (State.GONE, State.ABSENT)
         return [one for one in self.servers if one.state not in good]
@@ -117,11 +117,11 @@ class KeyStatus:
     @property
     def words(self) -> str:
         if self.is_wanted:
-            return f"live on {self.live} of {servers_(self.total)}"
+            return f"live on {self.live} of {count_servers(self.total)}"
         if not self.elsewhere:
             return "removed everywhere"
         names = [one.server.name for one in self.elsewhere]
-        return f"removed, but still live on {', '.join(names) if len(names) <= FEW else servers_(len(names))}"
+        return f"removed, but still live on {', '.join(names) if len(names) <= FEW else count_servers(len(names))}"
 
 
 def status_of(keys: Sequence[SSHKey], *, servers: Sequence[Server] | None = None) -> list[KeyStatus]:
@@ -130,30 +130,30 @@ def status_of(keys: Sequence[SSHKey], *, servers: Sequence[Server] | None = None
     A constant number of queries, plus one for each hundred keys. Servers out of service appear only where a
     removed key is still in their files.
     """
-    known = by_name(Server.objects.all() if servers is None else servers)
+    known = sorted_by_name(Server.objects.all() if servers is None else servers)
     told = key_ranges.load(keys, known)
     return [_status(key, known, told) for key in keys]
 
 
-def every(*, servers: Sequence[Server] | None = None) -> Iterator[KeyStatus]:
+def all_statuses(*, servers: Sequence[Server] | None = None) -> Iterator[KeyStatus]:
     """The same of all active keys, then of removed ones that may still be somewhere; a batch at a time.
 
     Since when something waits is told, since when it is live is not: that would be the most of the work.
     """
-    known = by_name(Server.objects.all() if servers is None else servers)
+    known = sorted_by_name(Server.objects.all() if servers is None else servers)
     for rows in (key_ranges.active_keys(), key_ranges.leaving_keys(known)):
         for batch in _batches(rows.select_related("user").order_by("user__username", "pk").iterator(BATCH)):
             told = key_ranges.load(batch, known, with_times=False)
             yield from (_status(key, known, told) for key in batch)
 
 
-def open_on(server: Server, most: int) -> list[tuple[SSHKey, OnServer]]:
+def pending_on(server: Server, most: int) -> list[tuple[SSHKey, KeyOnServer]]:
     """The first `most` keys that wait on this server, or are to leave it."""
     late = key_ranges.late_keys(server).select_related("user").order_by("user__username", "pk")
     return [(status.key, one) for status in status_of(list(late[:most]), servers=[server]) for one in status.open]
 
 
-def by_name(servers: Iterable[Server]) -> list[Server]:
+def sorted_by_name(servers: Iterable[Server]) -> list[Server]:
     """gpu2 before gpu10."""
     return sorted(servers, key=lambda server: _natural(server.name))
 
@@ -163,11 +163,11 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in PARTS.split(name) if part]
 
 
-def servers_(count: int) -> str:
+def count_servers(count: int) -> str:
     return f"{count} server" if count == 1 else f"{count} servers"
 
 
-def clock(moment: datetime) -> str:
+def format_time(moment: datetime) -> str:
     local, now = timezone.localtime(moment), timezone.localtime()
     return f"{local:%H:%M:%S}" if local.date() == now.date() else f"{local.day} {local:%b %H:%M}"
 
@@ -190,9 +190,9 @@ def _status(key: SSHKey, servers: Sequence[Server], told: Facts) -> KeyStatus:
         row = told.placements.get((server.pk, key.user_id))
         if span.until is None:
             if server.enabled:
-                found.append(OnServer(server, _wanted(server, row, span, told)))
+                found.append(KeyOnServer(server, _wanted(server, row, span, told)))
         else:
-            one = OnServer(server, _unwanted(server, row, span, span.until, told))
+            one = KeyOnServer(server, _unwanted(server, row, span, span.until, told))
             if server.enabled or one.state == State.LEAVING:
                 found.append(one)
     return KeyStatus(key, span.until is None, tuple(found))

@@ -12,9 +12,9 @@ from django.db.models.functions import Coalesce
 from accounts.models import SSHKey, User
 from accounts.services import keys
 from servers import ssh_config
-from servers.models import Container, Placement, Server, Sync
+from servers.models import Container, Placement, Push, Server
 from servers.services.status import key_status
-from servers.services.status.key_status import KeyStatus, OnServer
+from servers.services.status.key_status import KeyOnServer, KeyStatus
 
 LIVE, PUSHING, BEHIND, FAILED, NO_KEY = "live", "pushing", "behind", "failed", "no key"
 OTHERS = (BEHIND, FAILED)
@@ -32,7 +32,7 @@ class ServerView:
     since: datetime | None
     container: Container | None
     own: Placement | None
-    sync: Sync | None
+    push: Push | None
     people: list[tuple[str, dict[str, str]]]
     hidden: int = 0
 
@@ -45,8 +45,8 @@ class ServerView:
         """`gpu9: no route, since 10:02, next try 10:06`."""
         words = f"{self.server.name}: {self.reason.removeprefix(f'{self.server.name}: ') or self.state}".rstrip(".")
         if self.since is not None:
-            words += f", since {key_status.clock(self.since)}"
-        return words + (f", next try {key_status.clock(self.next_try)}" if self.next_try is not None else "")
+            words += f", since {key_status.format_time(self.since)}"
+        return words + (f", next try {key_status.format_time(self.next_try)}" if self.next_try is not None else "")
 
 
 def active_keys(user: User) -> QuerySet[SSHKey]:
@@ -70,9 +70,9 @@ def statuses_of(user: User, *, servers: Sequence[Server] | None = None) -> list[
 
 def servers_for(user: User, statuses: Sequence[KeyStatus]) -> list[ServerView]:
     """Every server in service, by name, with what concerns this person, or everybody if she is staff."""
-    servers = key_status.by_name(Server.objects.filter(enabled=True))
-    syncs = _last_syncs(servers, whole=user.is_staff)
-    running = set(Sync.objects.filter(state=Sync.State.RUNNING, server__in=servers).values_list("server_id", flat=True))
+    servers = key_status.sorted_by_name(Server.objects.filter(enabled=True))
+    pushes = _last_pushes(servers, whole=user.is_staff)
+    running = set(Push.objects.filter(state=Push.State.RUNNING, server__in=servers).values_list("server_id", flat=True))
     containers = {row.server_id: row for row in Container.objects.filter(user=user)}
     placements = {row.server_id: row for row in Placement.objects.filter(user=user)}
     current = keys.current_revision()
@@ -83,8 +83,8 @@ def servers_for(user: User, statuses: Sequence[KeyStatus]) -> list[ServerView]:
         state, reason, since = _for_staff(server, current) if user.is_staff else _for_person(server, own, place)
         if server.pk in running and state in (BEHIND, FAILED):
             state, reason, since = PUSHING, "", None
-        sync = syncs.get(server.pk)
-        shown = _telling(sync.results) if sync is not None and user.is_staff else []
+        push = pushes.get(server.pk)
+        shown = _telling(push.results) if push is not None and user.is_staff else []
         views.append(
             ServerView(
                 server,
@@ -93,7 +93,7 @@ def servers_for(user: User, statuses: Sequence[KeyStatus]) -> list[ServerView]:
                 since,
                 containers.get(server.pk),
                 place,
-                sync,
+                push,
                 shown[:MAX_PEOPLE],
                 max(len(shown) - MAX_PEOPLE, 0),
             )
@@ -104,21 +104,23 @@ def servers_for(user: User, statuses: Sequence[KeyStatus]) -> list[ServerView]:
 def summary(views: Sequence[ServerView]) -> str:
     """`live on 16 of 17 servers`."""
     live = sum(1 for view in views if view.state == LIVE)
-    return f"live on {live} of {key_status.servers_(len(views))}"
+    return f"live on {live} of {key_status.count_servers(len(views))}"
 
 
-def _last_syncs(servers: Collection[Server], *, whole: bool) -> dict[int, Sync]:
+def _last_pushes(servers: Collection[Server], *, whole: bool) -> dict[int, Push]:
     """The last push that the server answered, by server; `results` tell of others and are for staff."""
-    answered = Sync.objects.filter(
-        server=OuterRef("pk"), state__in=[Sync.State.SUCCEEDED, Sync.State.PARTIAL]
+    answered = Push.objects.filter(
+        server=OuterRef("pk"), state__in=[Push.State.SUCCEEDED, Push.State.PARTIAL]
     ).order_by("-pk")
     last = Server.objects.filter(pk__in=[server.pk for server in servers])
     numbers = last.annotate(last=Subquery(answered.values("pk")[:1])).values_list("last", flat=True)
-    rows = Sync.objects.filter(pk__in=[number for number in numbers if number])
+    rows = Push.objects.filter(pk__in=[number for number in numbers if number])
     return {row.server_id: row for row in (rows if whole else rows.defer("results", "error"))}
 
 
-def _for_person(server: Server, own: Sequence[OnServer], place: Placement | None) -> tuple[str, str, datetime | None]:
+def _for_person(
+    server: Server, own: Sequence[KeyOnServer], place: Placement | None
+) -> tuple[str, str, datetime | None]:
     """State, reason and since when; `own` is each of her keys on this server."""
     if not own:
         return NO_KEY, "", None
@@ -146,7 +148,7 @@ def _telling(results: dict[str, dict[str, str]]) -> list[tuple[str, dict[str, st
     return sorted(rows, key=lambda item: ("failed" not in item[1].values(), item[0]))
 
 
-def keys_missing() -> Combinable:
+def keys_pending() -> Combinable:
     """For a queryset of servers: how many keys came or went since what each has confirmed."""
     came = Q(added_revision__gt=OuterRef("applied_revision"), revoked_revision__isnull=True)
     went = Q(added_revision__lte=OuterRef("applied_revision"), revoked_revision__gt=OuterRef("applied_revision"))

@@ -15,13 +15,13 @@ KEPT_CONFIRMATIONS = 1000  # of each server, before it is asked which of them st
 FIELDS = ["host", "host_since", "container", "container_since", "error", "kept_revision"]
 
 
-def confirm(answers: Iterable[tuple[Server, Answer]], *, now: datetime) -> None:
+def record_confirmations(answers: Iterable[tuple[Server, Answer]], *, now: datetime) -> None:
     """These servers have applied what was pushed to them."""
     rows = [Confirmation(server=server, revision=answer.revision, confirmed_at=now) for server, answer in answers]
     Confirmation.objects.bulk_create(rows, ignore_conflicts=True)  # the first time counts
 
 
-def note_answer(server: Server, answer: Answer, *, whole: bool, now: datetime) -> None:
+def record_answer(server: Server, answer: Answer, *, whole: bool, now: datetime) -> None:
     """Write down the answer to a push that was applied. `server` is its row as before the push.
 
     Of an answer that is not `whole` (the push named the changed people only) the others stay as they were:
@@ -32,10 +32,10 @@ def note_answer(server: Server, answer: Answer, *, whole: bool, now: datetime) -
         Server.objects.filter(pk=server.pk).update(register_outcome=outcome, register_since=now)
     among = None if whole else answer.users.keys()
     _note_people(server, answer.users, among, now)
-    note_containers(server, answer.containers, now=now, among=among)
+    record_containers(server, answer.containers, now=now, among=among)
 
 
-def note_containers(
+def record_containers(
     server: Server, facts: Mapping[str, ContainerFact], *, now: datetime, among: Collection[str] | None = None
 ) -> int:
     """Make the rows of containers equal to what the server told; people unknown to the portal are left out.
@@ -73,7 +73,7 @@ def _prune(server: int, added: Sequence[int]) -> int:
     return Confirmation.objects.filter(pk__in=idle).delete()[0]
 
 
-def forget(server: Server, *, above: int) -> None:
+def forget_confirmations(server: Server, *, above: int) -> None:
     """The server holds less than it once confirmed, as after its state was lost."""
     Confirmation.objects.filter(server=server, revision__gt=above).delete()
 

@@ -17,14 +17,14 @@ SILENT_AFTER = timedelta(minutes=3)  # it is asked for a sign of life every few 
 BEAT_SECONDS = 2.0
 
 
-def alive(*, unless_within: timedelta = timedelta(0)) -> None:
+def beat(*, unless_within: timedelta = timedelta(0)) -> None:
     now = timezone.now()
     if not Worker.objects.filter(pk=1, seen_at__gt=now - unless_within).exists():
         Worker.objects.update_or_create(pk=1, defaults={"seen_at": now})
 
 
 @contextlib.contextmanager
-def at_work() -> Iterator[None]:
+def beating() -> Iterator[None]:
     """Signs of life during a task: one that takes long is no silence. A short one is not delayed by a write."""
     is_done = threading.Event()
     thread = threading.Thread(target=_beat, args=(is_done,), name="beat", daemon=True)
@@ -39,7 +39,7 @@ def at_work() -> Iterator[None]:
 def _beat(is_done: threading.Event) -> None:
     while not is_done.wait(BEAT_SECONDS):
         try:
-            alive()
+            beat()
         except DatabaseError as error:
             log.warning("No sign of life could be written: %s", error)
         finally:

@@ -94,7 +94,7 @@ class _Signs:
             self._look(now)
             if now - self._asked >= min(ASK_SECONDS, self.limit / 4):
                 self._asked = now
-                queue.ask_for_sign()
+                queue.request_heartbeat()
             self._is_blind = False
         except Exception as error:
             # Without its database or its broker a worker cannot be judged, and a new one would fare no better.

@@ -11,7 +11,7 @@ SECOND = "second"
 
 @FLOW.step("1", "IAM: ask the background worker to update SSH keys on servers")
 def ask(walk: Walk) -> str:
-    walk.seen["syncs before"] = walk.rows("SELECT MAX(id) FROM servers_sync")[0][0]
+    walk.seen["syncs before"] = walk.rows("SELECT MAX(id) FROM servers_push")[0][0]
     walk.seen["second key"] = walk.person.make_key(SECOND)
     walk.lab.directory.rename(walk.user, NEW_NAME)
     page = f"/manage/ssh-key/{walk.user}"
@@ -23,7 +23,7 @@ def ask(walk: Walk) -> str:
 @FLOW.step("2", "Worker: wakes up")
 def woken(walk: Walk) -> str:
     query = (
-        "SELECT COUNT(*) FROM servers_sync WHERE id > ? AND state = 'succeeded'"
+        "SELECT COUNT(*) FROM servers_push WHERE id > ? AND state = 'succeeded'"
         " AND revision = (SELECT number FROM accounts_revision)"
     )
     eventually(lambda: walk.rows(query, walk.seen["syncs before"])[0][0] >= 2, "a push to both servers")
@@ -77,7 +77,7 @@ def as_root(walk: Walk) -> str:
 @FLOW.step("9", "Server: write SSH public keys to each user account")
 def written(walk: Walk) -> str:
     row = walk.rows(
-        "SELECT results FROM servers_sync s JOIN servers_server v ON v.id = s.server_id"
+        "SELECT results FROM servers_push s JOIN servers_server v ON v.id = s.server_id"
         " WHERE v.name = 'gpu17' ORDER BY s.id DESC LIMIT 1"
     )
     result = json.loads(row[0][0])[walk.user]

@@ -54,7 +54,7 @@ def saved(walk: Walk) -> str:
 @FLOW.step("6", "IAM: ask the background worker to update the keys on the servers")
 def pushed(walk: Walk) -> str:
     query = (
-        "SELECT DISTINCT v.name FROM servers_sync s JOIN servers_server v ON v.id = s.server_id"
+        "SELECT DISTINCT v.name FROM servers_push s JOIN servers_server v ON v.id = s.server_id"
         " WHERE s.state = 'succeeded' AND s.revision = (SELECT number FROM accounts_revision)"
     )
     eventually(lambda: len(walk.rows(query)) == 2, "a successful push to both servers")

@@ -4,8 +4,8 @@ import json
 import sys
 from dataclasses import dataclass
 
-from labhost.admin.doctor import differences, facts, remedies
-from labhost.admin.doctor.differences import Difference
+from labhost.admin.doctor import checks, fixes, inspection
+from labhost.admin.doctor.checks import Finding
 from labhost.errors import LabhostError
 from labhost.host.config import Host
 from labhost.system import log
@@ -16,8 +16,8 @@ ROUNDS = 3  # a corrected account may show what was hidden behind it
 
 @dataclass
 class Report:
-    fixed: list[Difference]
-    left: list[Difference]
+    fixed: list[Finding]
+    left: list[Finding]
     notes: list[str]
 
     @property
@@ -27,9 +27,9 @@ class Report:
 
 def examine(host: Host, *, fix: bool) -> Report:
     """What is wrong on this server; with `fix` after having corrected what can be corrected without a human."""
-    fixed: list[Difference] = []
-    seen = facts.collect(host)
-    left = differences.all_of(seen)
+    fixed: list[Finding] = []
+    seen = inspection.collect(host)
+    left = checks.run_checks(seen)
     failures: list[str] = []
     for _ in range(ROUNDS if fix else 0):
         curable = [item for item in left if item.remedy and item not in fixed]
@@ -37,18 +37,18 @@ def examine(host: Host, *, fix: bool) -> Report:
             break
         for item in curable:
             try:
-                remedies.apply(host, item)
+                fixes.apply(host, item)
             except (LabhostError, OSError) as error:
                 failures.append(f"{item.who or 'server'}: {error}")
             else:
                 fixed.append(item)
-                log.note(f"doctor: corrected: {item}")
-        seen = facts.collect(host)
-        left = differences.all_of(seen)
+                log.write(f"doctor: corrected: {item}")
+        seen = inspection.collect(host)
+        left = checks.run_checks(seen)
     return Report([item for item in fixed if item not in left], left, [*seen.notes, *failures])
 
 
-def show(report: Report, say: Progress, *, fix: bool, as_json: bool) -> None:
+def show(report: Report, progress: Progress, *, fix: bool, as_json: bool) -> None:
     if as_json:
         value = {
             "version": 1,
@@ -60,12 +60,12 @@ def show(report: Report, say: Progress, *, fix: bool, as_json: bool) -> None:
         sys.stdout.write(json.dumps(value) + "\n")
         return
     for item in report.fixed:
-        say.line(f"fixed: {item}")
+        progress.line(f"fixed: {item}")
     for item in report.left:
-        say.line(str(item))
+        progress.line(str(item))
     for note in report.notes:
-        say.line(f"note: {note}")
+        progress.line(f"note: {note}")
     if report.ok:
-        say.line("nothing is wrong" if not report.fixed else "nothing is wrong any more")
+        progress.line("nothing is wrong" if not report.fixed else "nothing is wrong any more")
     elif not fix and any(item.remedy for item in report.left):
-        say.line("to have corrected what needs no human: labhost doctor --fix")
+        progress.line("to have corrected what needs no human: labhost doctor --fix")

@@ -1,4 +1,4 @@
-"""manage.py create_iam_key"""
+"""manage.py create_portal_key"""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -15,7 +15,7 @@ class Command(LabCommand):
     help = """Make the portal's own SSH key (ed25519), with which it enters the servers as the account
 `iam`.
 
-The private half goes to the file of the setting IAM_KEY_FILE (by default iam_ed25519 in DATA_DIR),
+The private half goes to the file of the setting PORTAL_KEY_FILE (by default portal_ed25519 in DATA_DIR),
 readable by its owner only; the public half is printed. deploy_server puts it on the servers. Run
 this once, as the account that the portal and its worker run as, and keep the file in your backup.
 
@@ -29,7 +29,7 @@ Exit status: 0 done, 1 a key exists already or the file cannot be written, 2 wro
         parser.add_argument("--yes", action="store_true", help="with --force: do not ask")
 
     def handle(self, *args: Any, force: bool, yes: bool, **options: Any) -> None:
-        path = settings.IAM_KEY_FILE
+        path = settings.PORTAL_KEY_FILE
         if path.exists():
             if not force:
                 raise CommandError(f"{path} exists already: --force replaces it.")

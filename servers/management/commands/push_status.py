@@ -1,4 +1,4 @@
-"""manage.py sync_status"""
+"""manage.py push_status"""
 
 import json
 from argparse import ArgumentParser
@@ -13,7 +13,7 @@ from accounts.services import keys
 from servers.management.terminal import USAGE, LabCommand
 from servers.models import Server
 from servers.services.status import key_status, overview
-from servers.services.status.key_status import KeyStatus, OnServer, State
+from servers.services.status.key_status import KeyOnServer, KeyStatus, State
 
 MAX_SHOWN = 1000  # keys; who wants to know of others asks for their person
 
@@ -54,7 +54,7 @@ Exit status: 0 every key is live on every server (and every removed one gone), 1
 
     def _servers(self, name: str) -> list[Server]:
         if not name:
-            return key_status.by_name(Server.objects.all())
+            return key_status.sorted_by_name(Server.objects.all())
         chosen = self.server(name)
         if not chosen.enabled:
             raise CommandError(f"{name} is out of service: enable it in the admin.", returncode=USAGE)
@@ -62,7 +62,7 @@ Exit status: 0 every key is live on every server (and every removed one gone), 1
 
     def _statuses(self, name: str, servers: list[Server]) -> Iterable[KeyStatus]:
         if not name:
-            return key_status.every(servers=servers)
+            return key_status.all_statuses(servers=servers)
         person = User.objects.filter(username=name.lower()).first()
         if person is None:
             raise CommandError(f"The portal knows no person {name}.", returncode=USAGE)
@@ -79,7 +79,7 @@ Exit status: 0 every key is live on every server (and every removed one gone), 1
                 for place in one.places if whole else ():
                     self.say(f"    {place.name}: {place.reason if place.state == State.ABSENT else place.state}")
         if not report.open_keys:
-            self.say(f"{report.keys} keys: all are live on {key_status.servers_(len(report.servers))}")
+            self.say(f"{report.keys} keys: all are live on {key_status.count_servers(len(report.servers))}")
 
 
 class _Report:
@@ -88,7 +88,7 @@ class _Report:
     def __init__(self, servers: list[Server]) -> None:
         self.states: dict[str, Counter[str]] = {server.name: Counter() for server in servers if server.enabled}
         self.servers = [server for server in servers if server.enabled]
-        self.first: dict[str, OnServer] = {}
+        self.first: dict[str, KeyOnServer] = {}
         self.keys = self.open_keys = 0
 
     @property

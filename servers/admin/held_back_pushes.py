@@ -11,14 +11,14 @@ from django.utils.safestring import SafeString
 
 from accounts.admin import MachineMade
 from servers.admin.actor import actor_of
-from servers.models import Removal
+from servers.models import HeldBackPush
 from servers.services.push import guard
 
 MAX_NAMES = 500  # on one page
 
 
-@admin.register(Removal)
-class RemovalAdmin(MachineMade):
+@admin.register(HeldBackPush)
+class HeldBackPushAdmin(MachineMade):
     list_display = [
         "server",
         "shown_state",
@@ -36,7 +36,7 @@ class RemovalAdmin(MachineMade):
     search_fields = ["server__name", "decided_by"]
     date_hierarchy = "created_at"
     actions = ["confirm"]
-    change_form_template = "servers/admin_removal.html"
+    change_form_template = "servers/admin_held_back_push.html"
     fields = [
         "server",
         "state",
@@ -51,26 +51,28 @@ class RemovalAdmin(MachineMade):
         "decided_at",
     ]
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Removal]:
+    def get_queryset(self, request: HttpRequest) -> QuerySet[HeldBackPush]:
         everything = super().get_queryset(request)
-        is_list = request.resolver_match is not None and request.resolver_match.url_name == "servers_removal_changelist"
+        is_list = (
+            request.resolver_match is not None and request.resolver_match.url_name == "servers_heldbackpush_changelist"
+        )
         return everything.defer("gone") if is_list and request.method == "GET" else everything
 
     def has_decide_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("servers.change_removal")
+        return request.user.has_perm("servers.change_heldbackpush")
 
     @admin.display(description="state", ordering="state")
-    def shown_state(self, removal: Removal) -> SafeString:
+    def shown_state(self, removal: HeldBackPush) -> SafeString:
         tone = {"waiting": "bad", "confirmed": "warn", "applied": "good"}.get(removal.state, "soft")
         return format_html('<span class="{}">{}</span>', tone, removal.state)
 
     @admin.display(description="share")
-    def share(self, removal: Removal) -> str:
+    def share(self, removal: HeldBackPush) -> str:
         return f"{removal.percent} %"
 
     @admin.action(description="Let these keys be removed…", permissions=["decide"])
-    def confirm(self, request: HttpRequest, chosen: QuerySet[Removal]) -> HttpResponse | None:
-        waiting = list(chosen.filter(state=Removal.State.WAITING).select_related("server"))
+    def confirm(self, request: HttpRequest, chosen: QuerySet[HeldBackPush]) -> HttpResponse | None:
+        waiting = list(chosen.filter(state=HeldBackPush.State.WAITING).select_related("server"))
         if request.POST.get("confirmed") != "yes":
             context = {
                 **self.admin_site.each_context(request),
@@ -80,7 +82,7 @@ class RemovalAdmin(MachineMade):
                 "lost": _names(waiting),
                 "most": MAX_NAMES,
             }
-            return TemplateResponse(request, "servers/admin_confirm_removal.html", context)
+            return TemplateResponse(request, "servers/admin_confirm_push.html", context)
         for removal in waiting:
             mark = request.POST.get(f"mark-{removal.pk}", "")
             if guard.confirm(actor=actor_of(request), removal=removal, mark=mark):
@@ -93,15 +95,17 @@ class RemovalAdmin(MachineMade):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        removal = Removal.objects.select_related("server").filter(pk=object_id if object_id.isdecimal() else 0).first()
+        removal = (
+            HeldBackPush.objects.select_related("server").filter(pk=object_id if object_id.isdecimal() else 0).first()
+        )
         context = {"removal": removal, "lost": _names([removal] if removal else []), "most": MAX_NAMES}
         return super().change_view(request, object_id, form_url, context | (extra_context or {}))
 
 
-def _names(removals: list[Removal]) -> list[tuple[str, int]]:
+def _names(held_back_pushes: list[HeldBackPush]) -> list[tuple[str, int]]:
     """Who would lose how many keys, of all these servers together: on most servers they are the same."""
     lost: dict[str, set[str]] = {}
-    for removal in removals:
+    for removal in held_back_pushes:
         for name, keys in removal.gone.items():
             lost.setdefault(name, set()).update(keys)
     return [(name, len(keys)) for name, keys in sorted(lost.items())]

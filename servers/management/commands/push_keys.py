@@ -1,4 +1,4 @@
-"""manage.py sync_keys"""
+"""manage.py push_keys"""
 
 import json
 import time
@@ -9,12 +9,12 @@ from django.core.management.base import CommandError
 
 from accounts.services import keys
 from servers.management.terminal import ACTOR, USAGE, LabCommand
-from servers.models import Server, Sync
+from servers.models import Push, Server
 from servers.services.push import runner
 from servers.services.worker import full_names
 
 WAIT_SECONDS = 120
-OPEN = [Sync.State.QUEUED, Sync.State.RUNNING]
+OPEN = [Push.State.QUEUED, Push.State.RUNNING]
 
 
 class Command(LabCommand):
@@ -43,8 +43,8 @@ Exit status: 0 every chosen server has the latest keys, 1 one has not, 2 wrong u
         if force:
             runner.request_push(actor=ACTOR, servers=servers)
         else:
-            runner.hasten(servers=servers)
-        runner.converge(actor=ACTOR, servers=servers, tell=self._tell)
+            runner.retry_now(servers=servers)
+        runner.push_due(actor=ACTOR, servers=servers, tell=self._tell)
         if wait:
             self._wait(servers)
         behind = self._report(servers)
@@ -60,17 +60,17 @@ Exit status: 0 every chosen server has the latest keys, 1 one has not, 2 wrong u
                 raise CommandError(f"{server.name} is out of service: enable it in the admin.", returncode=USAGE)
         return servers
 
-    def _tell(self, sync: Sync) -> None:
+    def _tell(self, push: Push) -> None:
         if not self.is_json:
-            seconds = (sync.finished_at - sync.started_at).total_seconds()  # type: ignore[operator]
-            words = sync.error or f"{sync.written} written, {sync.unchanged} unchanged"
-            self.say(f"{sync.server.name}: {sync.state}, revision {sync.revision}, {words} ({seconds:.1f} s)")
+            seconds = (push.finished_at - push.started_at).total_seconds()  # type: ignore[operator]
+            words = push.error or f"{push.written} written, {push.unchanged} unchanged"
+            self.say(f"{push.server.name}: {push.state}, revision {push.revision}, {words} ({seconds:.1f} s)")
 
     def _wait(self, servers: list[Server]) -> None:
         end = time.monotonic() + WAIT_SECONDS
         told = -1
         while time.monotonic() < end:
-            still = Sync.objects.filter(server__in=servers, state__in=OPEN).count()
+            still = Push.objects.filter(server__in=servers, state__in=OPEN).count()
             if not still:
                 return
             if still != told and not self.is_json:

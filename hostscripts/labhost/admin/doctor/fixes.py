@@ -7,8 +7,8 @@ from pathlib import Path
 
 from labhost.accounts import linux_accounts, tombstones
 from labhost.admin import installation
-from labhost.admin.doctor.differences import Difference
-from labhost.admin.doctor.facts import folders_of
+from labhost.admin.doctor.checks import Finding
+from labhost.admin.doctor.inspection import folders_of
 from labhost.container import autostart, lifecycle
 from labhost.errors import LabhostError
 from labhost.host import locks, user_state
@@ -23,7 +23,7 @@ from labhost.system.progress import Progress
 WAIT = 30.0
 
 
-def apply(host: Host, item: Difference) -> None:
+def apply(host: Host, item: Finding) -> None:
     """LabhostError or OSError if it could not be corrected. Safe to repeat."""
     REMEDIES[item.remedy](host, item)
 
@@ -32,55 +32,55 @@ def _say() -> Progress:
     return Progress(open(os.devnull, "w", encoding="utf-8"))
 
 
-def _user(host: Host, item: Difference) -> User:
+def _user(host: Host, item: Finding) -> User:
     user = user_state.load_user(host, item.who)
     if user is None:
         raise LabhostError(f"{item.who} has no journal any more; run labhost doctor again")
     return user
 
 
-def _with_accounts(action: Callable[[Host, User], object]) -> Callable[[Host, Difference], None]:
-    def remedy(host: Host, item: Difference) -> None:
+def _with_accounts(action: Callable[[Host, User], object]) -> Callable[[Host, Finding], None]:
+    def remedy(host: Host, item: Finding) -> None:
         with (
-            locks.held(host, locks.of_user(item.who), seconds=WAIT, doing=f"{item.who}'s container is at work"),
-            locks.held(host, locks.ACCOUNTS, seconds=linux_accounts.WAIT, doing="accounts are being changed"),
+            locks.hold(host, locks.user_lock(item.who), seconds=WAIT, doing=f"{item.who}'s container is at work"),
+            locks.hold(host, locks.ACCOUNTS, seconds=linux_accounts.WAIT, doing="accounts are being changed"),
         ):
             action(host, _user(host, item))
 
     return remedy
 
 
-def _rules(host: Host, item: Difference) -> None:
+def _rules(host: Host, item: Finding) -> None:
     lifecycle.apply_rules(host)
 
 
 def _shell(host: Host, user: User) -> None:
-    (linux_accounts.give_shell if user.registered else linux_accounts.take_shell)(host, user)
+    (linux_accounts.set_login_shell if user.registered else linux_accounts.revoke_login_shell)(host, user)
 
 
-def _usernet(host: Host, item: Difference) -> None:
-    with locks.held(host, locks.ACCOUNTS, seconds=linux_accounts.WAIT, doing="accounts are being changed"):
+def _usernet(host: Host, item: Finding) -> None:
+    with locks.hold(host, locks.ACCOUNTS, seconds=linux_accounts.WAIT, doing="accounts are being changed"):
         user = user_state.load_user(host, item.who)
         if user is not None:
-            linux_accounts.allow_network(host, user)
+            linux_accounts.grant_bridge(host, user)
             return
-        linux_accounts.deny_network(host, item.who)
+        linux_accounts.revoke_bridge(host, item.who)
 
 
-def _keys(host: Host, item: Difference) -> None:
-    with locks.held(host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written"):
+def _keys(host: Host, item: Finding) -> None:
+    with locks.hold(host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written"):
         user = _user(host, item)
         for place in (key_files.HOST, key_files.CONTAINER):
             key_files.write(host, user, place, set_keys.current_keys(host, user))
 
 
-def _register_keys(host: Host, item: Difference) -> None:
-    with locks.held(host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written"):
+def _register_keys(host: Host, item: Finding) -> None:
+    with locks.hold(host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written"):
         text = applied_keys.load(host).users.render_register()
         files.write_atomic(host.paths.home / "register/.ssh/authorized_keys", text, mode=0o644)
 
 
-def _folder(host: Host, item: Difference) -> None:
+def _folder(host: Host, item: Finding) -> None:
     if item.detail not in map(str, folders_of(host, item.who)):
         raise LabhostError(f"{item.detail} is no folder of labhost's")
     path = Path(item.detail)
@@ -97,40 +97,40 @@ def _make_roots(path: Path, mode: int) -> None:
         os.close(fd)
 
 
-def _trust(host: Host, item: Difference) -> None:
+def _trust(host: Host, item: Finding) -> None:
     path = Path(item.detail)
     if str(path) not in installation.untrusted():
         return
     _make_roots(path, os.lstat(path).st_mode & 0o7755)
 
 
-def _kept(host: Host, item: Difference) -> None:
+def _kept(host: Host, item: Finding) -> None:
     _make_roots(host.paths.home / tombstones.FOLDER, 0o700)
 
 
-def _debris(host: Host, item: Difference) -> None:
+def _debris(host: Host, item: Finding) -> None:
     Path(item.detail).unlink(missing_ok=True)
 
 
-def _leftovers(host: Host, item: Difference) -> None:
-    with locks.held(host, locks.of_user(item.who), seconds=WAIT, doing=f"{item.who}'s container is at work"):
+def _leftovers(host: Host, item: Finding) -> None:
+    with locks.hold(host, locks.user_lock(item.who), seconds=WAIT, doing=f"{item.who}'s container is at work"):
         user = _user(host, item)
-        drivers.of(host, user).remove_leftovers(user, linux_accounts.identity(host, user))
+        drivers.driver_of(host, user).remove_leftovers(user, linux_accounts.identity(host, user))
 
 
-def _attach(host: Host, item: Difference) -> None:
-    with locks.held(host, locks.of_user(item.who), seconds=WAIT, doing=f"{item.who}'s container is at work"):
+def _attach(host: Host, item: Finding) -> None:
+    with locks.hold(host, locks.user_lock(item.who), seconds=WAIT, doing=f"{item.who}'s container is at work"):
         user = _user(host, item)
-        drivers.of(host, user).attach(user, linux_accounts.identity(host, user))
+        drivers.driver_of(host, user).attach(user, linux_accounts.identity(host, user))
 
 
-def _config(host: Host, item: Difference) -> None:
-    with locks.held(host, locks.of_user(item.who), seconds=WAIT, doing=f"{item.who}'s container is at work"):
+def _config(host: Host, item: Finding) -> None:
+    with locks.hold(host, locks.user_lock(item.who), seconds=WAIT, doing=f"{item.who}'s container is at work"):
         lifecycle.write_config(host, _user(host, item))
 
 
-def _port(host: Host, item: Difference) -> None:
-    with locks.held(host, locks.of_user(item.who), seconds=WAIT, doing=f"{item.who}'s container is at work"):
+def _port(host: Host, item: Finding) -> None:
+    with locks.hold(host, locks.user_lock(item.who), seconds=WAIT, doing=f"{item.who}'s container is at work"):
         user, port = _user(host, item), int(item.detail)
         holder = [other.name for other in user_state.all_users(host) if other.port == port and other.name != user.name]
         if holder:
@@ -140,9 +140,9 @@ def _port(host: Host, item: Difference) -> None:
     lifecycle.apply_rules(host)
 
 
-def _adopt(host: Host, item: Difference) -> None:
+def _adopt(host: Host, item: Finding) -> None:
     """A new journal for an account that labhost has made; its registration then goes through every step again."""
-    with locks.held(host, locks.of_user(item.who), seconds=WAIT, doing=f"{item.who}'s container is at work"):
+    with locks.hold(host, locks.user_lock(item.who), seconds=WAIT, doing=f"{item.who}'s container is at work"):
         file = host.paths.state / "users" / f"{item.who}.json"
         if file.exists():
             os.rename(file, file.with_name(f"{item.who}.damaged"))
@@ -152,32 +152,32 @@ def _adopt(host: Host, item: Difference) -> None:
         except KeyError:
             return
         user.account, user.uid, user.gid = "made", found.pw_uid, found.pw_gid
-        linux_accounts.refuse_foreign(host, item.who, user)
-        container_files = drivers.of(host, user)
+        linux_accounts.refuse_unmanaged(host, item.who, user)
+        container_files = drivers.driver_of(host, user)
         user.steps = ["clone"] if container_files.exists(user) else []
         user_state.save_user(host, user)
     _register(host, item)
 
 
-def _register(host: Host, item: Difference) -> None:
+def _register(host: Host, item: Finding) -> None:
     registration.register(host, item.who, _say())
 
 
-def _remove(host: Host, item: Difference) -> None:
+def _remove(host: Host, item: Finding) -> None:
     removal.remove(host, item.who, _say())
 
 
-def _start(host: Host, item: Difference) -> None:
-    autostart.start_again(host, item.who, _say())
+def _start(host: Host, item: Finding) -> None:
+    autostart.start_one(host, item.who, _say())
 
 
-def _stop(host: Host, item: Difference) -> None:
+def _stop(host: Host, item: Finding) -> None:
     user = _user(host, item)
-    if user.wanted != "running":
+    if user.desired_state != "running":
         lifecycle.stop(host, user, _say())
 
 
-REMEDIES: Mapping[str, Callable[[Host, Difference], None]] = {
+REMEDIES: Mapping[str, Callable[[Host, Finding], None]] = {
     "trust": _trust,
     "adopt": _adopt,
     "register": _register,

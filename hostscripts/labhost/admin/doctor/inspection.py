@@ -38,7 +38,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class PersonFacts:
+class UserFacts:
     user: User
     name_taken: bool = False  # there is an account of this name, ours or not
     has_account: bool = False
@@ -62,12 +62,12 @@ class PersonFacts:
 
 
 @dataclass
-class Facts:
+class ServerFacts:
     host: Host
-    people: list[PersonFacts] = field(default_factory=list)
+    people: list[UserFacts] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)  # names whose journal cannot be read
     orphans: list[str] = field(default_factory=list)  # accounts of ours without a journal
-    removed: list[tombstones.Removed] = field(default_factory=list)
+    removed: list[tombstones.Tombstone] = field(default_factory=list)
     subuid: str = ""
     subgid: str = ""
     usernet: str = ""
@@ -84,8 +84,8 @@ class Facts:
     notes: list[str] = field(default_factory=list)
 
 
-def collect(host: Host) -> Facts:
-    facts = Facts(host)
+def collect(host: Host) -> ServerFacts:
+    facts = ServerFacts(host)
     _machine(facts)
     _people(facts)
     if not facts.damaged:  # the rules depend on everybody's journal
@@ -117,12 +117,12 @@ def temporary_files(host: Host) -> list[str]:
     return sorted(str(found) for place in places for found in place.glob(TEMPORARY))
 
 
-def _machine(facts: Facts) -> None:
+def _machine(facts: ServerFacts) -> None:
     host = facts.host
     facts.subuid = files.read_text(host.paths.subuid) or ""
     facts.subgid = files.read_text(host.paths.subgid) or ""
     facts.usernet = files.read_text(host.paths.usernet) or ""
-    facts.removed = tombstones.all_removed(host)
+    facts.removed = tombstones.load_all(host)
     facts.kept_folder = entry(host.paths.home / tombstones.FOLDER)
     facts.untrusted = installation.untrusted()
     facts.temporary = temporary_files(host)
@@ -130,14 +130,14 @@ def _machine(facts: Facts) -> None:
         installation.check_policy(host)
     except LabhostError as error:
         facts.unfit = str(error)
-    with locks.held(host, locks.KEYS, seconds=30, doing="keys are being written"):
+    with locks.hold(host, locks.KEYS, seconds=30, doing="keys are being written"):
         applied = applied_keys.load(host)
         facts.keys_complete = applied.complete
         facts.register = entry(host.paths.home / "register/.ssh/authorized_keys", read=True)
         facts.register_wanted = applied.users.render_register()
 
 
-def _people(facts: Facts) -> None:
+def _people(facts: ServerFacts) -> None:
     host = facts.host
     folder = host.paths.state / "users"
     names = sorted(path.stem for path in folder.glob("*.json") if is_name(path.stem)) if folder.is_dir() else []
@@ -145,7 +145,7 @@ def _people(facts: Facts) -> None:
     passwords = dict(line.split(":")[:2] for line in (files.read_text(Path("/etc/shadow")) or "").splitlines())
     for name in names:
         try:
-            with locks.held(host, locks.of_user(name), seconds=WAIT, doing=f"{name}'s container is at work"):
+            with locks.hold(host, locks.user_lock(name), seconds=WAIT, doing=f"{name}'s container is at work"):
                 user = user_state.load_user(host, name)
                 if user is not None:
                     mine = frozenset(group for group, members in groups if name in members)
@@ -154,7 +154,7 @@ def _people(facts: Facts) -> None:
             facts.notes.append(f"{name} was left out: {error}")
         except LabhostError:
             facts.damaged.append(name)
-    members = dict(groups).get(linux_accounts.PEOPLE, frozenset())
+    members = dict(groups).get(linux_accounts.GROUP, frozenset())
     facts.orphans = [
         item.pw_name
         for item in pwd.getpwall()
@@ -165,19 +165,19 @@ def _people(facts: Facts) -> None:
     ]
 
 
-def _person(facts: Facts, user: User, groups: frozenset[str], password: str) -> PersonFacts:
+def _person(facts: ServerFacts, user: User, groups: frozenset[str], password: str) -> UserFacts:
     host = facts.host
-    account = linux_accounts.entry_of(host, user)
-    base = PersonFacts(user, name_taken=_exists(user.name))
+    account = linux_accounts.passwd_entry(host, user)
+    base = UserFacts(user, name_taken=_exists(user.name))
     if account is None:
         return base
-    driver, identity = drivers.of(host, user), linux_accounts.identity(host, user)
+    driver, identity = drivers.driver_of(host, user), linux_accounts.identity(host, user)
     running = lxc.is_running(host, identity)
     known = set_keys.current_keys(host, user)
     has_system = driver.exists(user)
     attached = has_system and any(os.scandir(driver.rootfs(user))) if driver.rootfs(user).is_dir() else False
     told, told_keys = _told(facts, user)
-    return PersonFacts(
+    return UserFacts(
         user,
         name_taken=True,
         has_account=True,
@@ -207,18 +207,18 @@ def _leftovers(folder: Path) -> list[str]:
 
 
 def _inside_current(host: Host, user: User, text: str) -> bool:
-    owner = (user.subuid + user.inside_uid, user.subuid + user.inside_gid)
+    owner = (user.subuid + user.container_uid, user.subuid + user.container_gid)
     try:
         with (
-            openat2.directory(drivers.of(host, user).rootfs(user)) as root,
-            openat2.inner(root, f"home/{user.name}/.ssh") as folder,
+            openat2.directory(drivers.driver_of(host, user).rootfs(user)) as root,
+            openat2.subdirectory(root, f"home/{user.name}/.ssh") as folder,
         ):
-            return openat2.holds(folder, "authorized_keys", text, owner=owner, mode=0o600)
+            return openat2.matches(folder, "authorized_keys", text, owner=owner, mode=0o600)
     except (LabhostError, OSError):
         return False
 
 
-def _told(facts: Facts, user: User) -> tuple[tuple[int, int] | None, frozenset[str] | None]:
+def _told(facts: ServerFacts, user: User) -> tuple[tuple[int, int] | None, frozenset[str] | None]:
     """The portal's word; after its first silence it is not asked again."""
     silent = "the portal was not asked about everybody: "
     if any(note.startswith(silent) for note in facts.notes) or not user.registered:
@@ -231,9 +231,9 @@ def _told(facts: Facts, user: User) -> tuple[tuple[int, int] | None, frozenset[s
     return (person.port, person.subuid), frozenset(key.blob for key in person.keys)
 
 
-def _rules(facts: Facts) -> None:
+def _rules(facts: ServerFacts) -> None:
     host = facts.host
-    with locks.held(host, locks.RULES, seconds=30, doing="port rules are being set"):
+    with locks.hold(host, locks.RULES, seconds=30, doing="port rules are being set"):
         rules, jumps = firewall.current_rules()
         config = host.config
         wanted = firewall.render_rules(config.address, config.bridge, str(config.network), lifecycle.wanted_rules(host))
