@@ -106,8 +106,8 @@ def _register(words: list[str]) -> int:
         host = config.load()
         done = registration.register(host, name, progress)
         if not done.created:
-            progress.line(f"{name} has a container on {host.config.name} already")
-        progress.line(f"now: ssh {host.config.name}-manage, and then: ssh {host.config.name}")
+            progress.line(f"{name} has a container on {host.config.server.name} already")
+        progress.line(f"now: ssh {host.config.server.name}-manage, and then: ssh {host.config.server.name}")
 
     return _for_people(work, progress)
 
@@ -186,11 +186,11 @@ def status(host: Host) -> dict[str, Any]:
         "version": 1,
         "ok": True,
         "labhost": __version__,
-        "name": host.config.name,
+        "name": host.config.server.name,
         "revision": applied.revision,
         "digest": applied.digest if applied.complete else "",
         "driver": nvidia.host_version(host.config),
-        "storage": host.config.storage,
+        "storage": host.config.container.storage,
         "containers": inventory(host),
     }
 

@@ -2,9 +2,17 @@
 
 
 class LabhostError(Exception):
-    """An expected failure: `code` is one of the protocol's, the message is one line that says what to do."""
+    """An expected failure. The text is one English line for people on this server that says what to do.
+
+    `code` is the kind, on which programs decide. `reason` names the message, and `params` (texts and numbers) are what
+    it is about: these two travel to the portal, which words them itself. See docs/protocol.md.
+    """
 
     code = "failed"
+
+    def __init__(self, text: str, *, reason: str = "", **params: str | int) -> None:
+        super().__init__(text)
+        self.reason, self.params = reason or self.code, params
 
 
 class BadFrame(LabhostError):

@@ -125,7 +125,7 @@ def test_s4_a_damaged_archive_is_not_read(host: Host, harm: bytes | None) -> Non
 
 
 def test_a_folder_that_is_not_mounted_is_not_written_to(host: Host) -> None:
-    (host.config.snapshots / "gpu17").rmdir()  # type: ignore[operator]
+    (host.config.snapshots.folder / "gpu17").rmdir()  # type: ignore[operator]
     with pytest.raises(LabhostError, match="mounted"):
         snapshot_store.folder(host, "alice")
     assert snapshot_store.templates_in_use(host) is None, "what snapshots need is not known, so nothing may be removed"
@@ -139,6 +139,6 @@ def test_without_a_folder_there_are_no_snapshots(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_others_can_read_is_refused(host: Host) -> None:
-    (host.config.snapshots / "gpu17").chmod(0o755)  # type: ignore[operator]
+    (host.config.snapshots.folder / "gpu17").chmod(0o755)  # type: ignore[operator]
     with pytest.raises(Refused, match="0700"):
         snapshot_store.prepare(host)

@@ -10,9 +10,10 @@ from tests.hostscripts.hosts import VALUES
 
 def test_defaults_are_those_of_the_documents() -> None:
     read = config.parse(VALUES)
-    assert (read.ports, read.subuids) == (Range(22000, 29999), Range(1000000000, 2147483647))
-    assert (read.forwards, read.forwards_each, read.driver_seconds) == (Range(30000, 32767), 5, 240)
-    assert (read.groups, read.storage, read.driver, read.gateway) == (("sudo",), "dir", "install", "10.0.3.1")
+    assert (read.server.ports, read.server.subuids) == (Range(22000, 29999), Range(1000000000, 2147483647))
+    assert (read.server.forwards, read.server.forwards_each, read.driver.seconds) == (Range(30000, 32767), 5, 240)
+    assert (read.container.groups, read.container.storage, read.driver.mode) == (("sudo",), "dir", "install")
+    assert read.container.gateway == "10.0.3.1"
 
 
 def test_what_is_written_is_read_again() -> None:
@@ -20,7 +21,10 @@ def test_what_is_written_is_read_again() -> None:
     text = config.render(values)
     assert config.parse(config.values_of(text)) == config.parse(values)
     assert config.render(config.values_of(text)) == text
-    assert config.parse(values).mounts == (Mount("/data", "/data", True), Mount("/scratch", "/scratch", False))
+    assert config.parse(values).container.mounts == (
+        Mount("/data", "/data", True),
+        Mount("/scratch", "/scratch", False),
+    )
 
 
 def test_x1_the_token_is_not_shown() -> None:

@@ -148,10 +148,10 @@ def join_groups(host: Host, user: User) -> None:
 
 
 def _groups(host: Host) -> tuple[str, ...]:
-    for group in (*host.config.groups, GROUP):
+    for group in (*host.config.container.groups, GROUP):
         if not _group_exists(group):
             raise LabhostError(f"the group {group} does not exist here; correct [container] groups in host.conf")
-    return host.config.groups
+    return host.config.container.groups
 
 
 def add_subids(host: Host, user: User) -> None:
@@ -171,7 +171,9 @@ def add_subids(host: Host, user: User) -> None:
 def grant_bridge(host: Host, user: User) -> None:
     path = host.paths.usernet
     path.parent.mkdir(mode=0o755, exist_ok=True)
-    files.write_atomic(path, lxc_usernet.grant(files.read_text(path) or "", user.name, host.config.bridge), mode=0o644)
+    files.write_atomic(
+        path, lxc_usernet.grant(files.read_text(path) or "", user.name, host.config.container.bridge), mode=0o644
+    )
 
 
 def set_login_shell(host: Host, user: User) -> None:
@@ -207,7 +209,7 @@ def remove_subids(host: Host, user: User) -> None:
 def revoke_bridge(host: Host, name: str) -> None:
     text = files.read_text(host.paths.usernet)
     if text is not None:
-        files.write_atomic(host.paths.usernet, lxc_usernet.revoke(text, name, host.config.bridge), mode=0o644)
+        files.write_atomic(host.paths.usernet, lxc_usernet.revoke(text, name, host.config.container.bridge), mode=0o644)
 
 
 def delete(host: Host, user: User) -> None:
@@ -221,7 +223,9 @@ def remove(host: Host, user: User) -> None:
     with locks.hold(host, locks.ACCOUNTS, seconds=WAIT, doing="accounts are being changed"):
         text = files.read_text(host.paths.usernet)
         if text is not None:
-            files.write_atomic(host.paths.usernet, lxc_usernet.revoke(text, user.name, host.config.bridge), mode=0o644)
+            files.write_atomic(
+                host.paths.usernet, lxc_usernet.revoke(text, user.name, host.config.container.bridge), mode=0o644
+            )
         if passwd_entry(host, user) is not None:
             _tool(["/usr/sbin/userdel", "--", user.name], "the account cannot be removed")
             files.remove_tree(user_state.home_of(host, user.name))

@@ -56,7 +56,7 @@ def _choose_storage(paths: Paths, values: dict[str, str], progress: Progress) ->
     wanted = values.get("container.storage", "auto")
     if wanted not in ("auto", "overlay"):
         return
-    first = config.parse({**values, "container.storage": "dir"}).subuids.first
+    first = config.parse({**values, "container.storage": "dir"}).server.subuids.first
     fault = probe.overlay_fault(paths, first)
     if wanted == "overlay" and fault:
         raise Refused(f"--storage overlay: {fault}; use --storage dir, or Linux 5.19 and ext4, XFS or btrfs")
@@ -80,21 +80,21 @@ def check(host: Host, progress: Progress) -> None:
     for path in untrusted():
         raise Refused(f"{path} must belong to root, and nobody else may write it")
     snapshot_store.prepare(host)
-    progress.line(f"driver: {nvidia.host_version(host.config) or 'none'}, storage: {host.config.storage}")
+    progress.line(f"driver: {nvidia.host_version(host.config) or 'none'}, storage: {host.config.container.storage}")
 
 
 def check_policy(host: Host) -> None:
     """Refused if groups, sudo or the bridge are not as they must be."""
-    for group in host.config.groups:
+    for group in host.config.container.groups:
         try:
             grp.getgrnam(group)
         except KeyError as error:
             raise Refused(f"the group {group} does not exist here; make it or correct --groups") from error
-    free = sudoers.without_password(sudoers.read(), host.config.groups)
+    free = sudoers.without_password(sudoers.read(), host.config.container.groups)
     if free:
         raise Refused(f"sudoers lets the group {free[0]} work without a password: remove NOPASSWD, or correct --groups")
-    if not Path("/sys/class/net", host.config.bridge).exists():
-        raise Refused(f"the bridge {host.config.bridge} does not exist; see systemctl status lxc-net")
+    if not Path("/sys/class/net", host.config.container.bridge).exists():
+        raise Refused(f"the bridge {host.config.container.bridge} does not exist; see systemctl status lxc-net")
 
 
 def untrusted() -> list[str]:

@@ -26,9 +26,9 @@ def show(host: Host, words: list[str], progress: Progress) -> None:
     """Staff's view. With VERSION: what the upgrade to it would mean, before anything is done."""
     if len(words) > 1 or (words and not VERSION.fullmatch(words[0])):
         raise BadRequest("say labhost nvidia, or labhost nvidia VERSION such as 550.54.14")
-    version, bind = nvidia.host_version(host.config), host.config.driver == "bind"
+    version, bind = nvidia.host_version(host.config), host.config.driver.mode == "bind"
     found = [_inside(host, user) for user in user_state.all_users(host) if user.registered]
-    progress.line(f"{host.config.name}: driver {version or 'none'}, mode {host.config.driver}")
+    progress.line(f"{host.config.server.name}: driver {version or 'none'}, mode {host.config.driver.mode}")
     rows = [(item.name, "running" if item.running else "stopped", _words(item, version, bind)) for item in found]
     for line in formatting.table(("person", "container", "driver inside"), rows) if rows else ["no containers"]:
         progress.line(line)
@@ -50,7 +50,7 @@ def _upgrade(host: Host, version: str, found: list[Inside], progress: Progress) 
         progress.line("now: install the server's driver; containers follow at their next start")
         return
     running = [item.name for item in found if item.running]
-    if host.config.driver == "bind":
+    if host.config.driver.mode == "bind":
         progress.line(f"{version}: {_count(running)} must restart to see it: {_names(running)}")
         return
     differing = [item.name for item in found if item.version != version]
@@ -58,7 +58,7 @@ def _upgrade(host: Host, version: str, found: list[Inside], progress: Progress) 
     progress.line(
         f"of these {_count([name for name in differing if name in running])} run now, and work only after a restart"
     )
-    installer = host.config.installers / f"NVIDIA-Linux-{platform.machine()}-{version}.run"
+    installer = host.config.driver.installers / f"NVIDIA-Linux-{platform.machine()}-{version}.run"
     if not installer.is_file():
         progress.line(f"warning: {installer} is missing; without it nothing is installed inside")
 

@@ -34,7 +34,7 @@ def find_by_uid(host: Host, uid: int) -> User:
             if user.registered:
                 return user
             break
-    raise NotRegistered(f"you have no container here yet: ssh register@{host.config.name}-manage NAME")
+    raise NotRegistered(f"you have no container here yet: ssh register@{host.config.server.name}-manage NAME")
 
 
 @contextmanager
@@ -44,7 +44,7 @@ def locked(host: Host, user: User, doing: str) -> Iterator[tuple[User, Account]]
         now = user_state.load_user(host, user.name)
         if now is None or not now.registered:
             raise NotRegistered(
-                f"{user.name} has no container here: ssh register@{host.config.name}-manage {user.name}"
+                f"{user.name} has no container here: ssh register@{host.config.server.name}-manage {user.name}"
             )
         yield now, linux_accounts.identity(host, now)
 
@@ -80,13 +80,13 @@ def start(host: Host, user: User, progress: Progress, *, again: bool = False) ->
             raise _gave_up(host, user, account, LabhostError(_end_of(host, account)))
         progress.line(f"address: {user.address}")
         failpoints.hit("start:answered")
-        progress.line(f"forward: {host.config.address}:{user.port} leads to {user.address}:22")
+        progress.line(f"forward: {host.config.server.address}:{user.port} leads to {user.address}:22")
         if not answered:
             raise LabhostError(
                 f"the container runs, but no sshd answered within {BANNER_SECONDS} s; "
-                f"look inside with: ssh -t {host.config.name}-manage console"
+                f"look inside with: ssh -t {host.config.server.name}-manage console"
             )
-        progress.line(f"now: ssh {host.config.name}")
+        progress.line(f"now: ssh {host.config.server.name}")
         system_swap.commit(host, user, account)
     log.write(f"{user.name}: container started")
 
@@ -95,7 +95,7 @@ def stop(host: Host, user: User, progress: Progress) -> None:
     with locked(host, user, "starting or stopping") as (user, account):
         if not halt(host, user, account, progress):
             progress.line("the container is stopped already")
-    progress.line(f"to start it again: ssh {host.config.name}-manage")
+    progress.line(f"to start it again: ssh {host.config.server.name}-manage")
 
 
 def halt(host: Host, user: User, account: Account, progress: Progress) -> bool:
@@ -128,8 +128,8 @@ def rebuild(host: Host, user: User, progress: Progress) -> None:
         system_swap.swap(host, user, account, system)
     log.write(f"{user.name}: container rebuilt")
     progress.line("a fresh system is in place; the one before is kept until the first good start")
-    progress.line(f"it has SSH host keys of its own: ssh-keygen -R '[{host.config.address}]:{user.port}'")
-    progress.line(f"to start it: ssh {host.config.name}-manage")
+    progress.line(f"it has SSH host keys of its own: ssh-keygen -R '[{host.config.server.address}]:{user.port}'")
+    progress.line(f"to start it: ssh {host.config.server.name}-manage")
 
 
 def restart(host: Host, user: User, progress: Progress) -> None:
@@ -252,7 +252,7 @@ def _check_address(host: Host, user: User, account: Account) -> None:
     if info.running and user.address not in info.addresses:
         raise LabhostError(
             f"the container has {', '.join(info.addresses) or 'no address'} instead of {user.address}; "
-            f"stop and start it: ssh {host.config.name}-manage restart"
+            f"stop and start it: ssh {host.config.server.name}-manage restart"
         )
     firewall.allow_hairpin(host, info.link)
 

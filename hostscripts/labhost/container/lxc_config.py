@@ -16,13 +16,13 @@ def render(host: Host, user: User, extra: Iterable[str]) -> str:
     lines = [
         *_base(host, user),
         "lxc.net.0.type = veth",
-        f"lxc.net.0.link = {config.bridge}",
+        f"lxc.net.0.link = {config.container.bridge}",
         "lxc.net.0.flags = up",
         "lxc.net.0.name = eth0",
         f"lxc.net.0.hwaddr = {addresses.hardware_address(user.address)}",
-        f"lxc.net.0.ipv4.address = {user.address}/{config.network.prefixlen}",
-        f"lxc.net.0.ipv4.gateway = {config.gateway}",
-        *(_lab_mount(mount) for mount in config.mounts),
+        f"lxc.net.0.ipv4.address = {user.address}/{config.container.network.prefixlen}",
+        f"lxc.net.0.ipv4.gateway = {config.container.gateway}",
+        *(_lab_mount(mount) for mount in config.container.mounts),
     ]
     return "\n".join([*lines, *extra]) + "\n"
 
@@ -42,11 +42,15 @@ def _base(host: Host, user: User) -> list[str]:
         f"lxc.idmap = u 0 {user.subuid} {SUBUID_COUNT}",
         f"lxc.idmap = g 0 {user.subuid} {SUBUID_COUNT}",
         f"lxc.rootfs.path = dir:{rootfs}",
-        f"lxc.uts.name = {host.config.name}",
+        f"lxc.uts.name = {host.config.server.name}",
         "lxc.tty.max = 0",
         "lxc.console.path = none",
     ]
-    return [*lines, f"lxc.apparmor.profile = {host.config.apparmor}"] if host.config.apparmor else lines
+    return (
+        [*lines, f"lxc.apparmor.profile = {host.config.container.apparmor}"]
+        if host.config.container.apparmor
+        else lines
+    )
 
 
 def _lab_mount(mount: Mount) -> str:

@@ -56,7 +56,16 @@ def start(host: Host, user: User, account: Account) -> None:
 
 def create_account(host: Host, user: User, account: Account) -> None:
     """The account, its groups and keys; safe to repeat. The container runs, whatever its init is."""
-    words = ["/bin/sh", "-c", _ACCOUNT, "sh", user.name, host.config.name, host.config.gateway, str(UID)]
+    words = [
+        "/bin/sh",
+        "-c",
+        _ACCOUNT,
+        "sh",
+        user.name,
+        host.config.server.name,
+        host.config.container.gateway,
+        str(UID),
+    ]
     result = lxc.attach(host, account, words, timeout=SECONDS)
     result.check("the account inside the container cannot be made")
     user.container_uid, user.container_gid = _ids(result.out)

@@ -35,12 +35,12 @@ def create(host: Host, user: User, progress: Progress, name: str = "") -> None:
         size, sha256 = _pack(host, user, account, name)
         failpoints.hit("packed")
         what = (driver.name, driver.version(user), unpacked, size, sha256)
-        snapshot_store.publish(host, Manifest(name, user.name, host.config.name, time.time(), *what))
+        snapshot_store.publish(host, Manifest(name, user.name, host.config.server.name, time.time(), *what))
         failpoints.hit("published")
         progress.line(f"snapshot {name} is complete: {_megabytes(size)}, to get it back: recover {name}")
-        for old in snapshot_store.list_snapshots(host, user.name)[: -host.config.snapshots_keep]:
+        for old in snapshot_store.list_snapshots(host, user.name)[: -host.config.snapshots.keep]:
             snapshot_store.remove(host, old)
-            progress.line(f"snapshot {old.name} removed: {host.config.snapshots_keep} are kept")
+            progress.line(f"snapshot {old.name} removed: {host.config.snapshots.keep} are kept")
     log.write(f"{user.name}: snapshot {name}")
 
 
@@ -50,7 +50,7 @@ def show(host: Host, user: User, progress: Progress) -> None:
         made = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.made))
         progress.line(f"{one.name}  {made}  {_megabytes(one.size)}, {_megabytes(one.unpacked)} unpacked")
     if not found:
-        progress.line(f"you have no snapshots here; to make one: ssh {host.config.name}-manage snapshot")
+        progress.line(f"you have no snapshots here; to make one: ssh {host.config.server.name}-manage snapshot")
 
 
 def recover(host: Host, user: User, progress: Progress, name: str) -> None:
@@ -76,7 +76,7 @@ def recover(host: Host, user: User, progress: Progress, name: str) -> None:
         system_swap.swap(host, user, account, system)
     log.write(f"{user.name}: snapshot {name} recovered")
     progress.line("it is in place; the system before is kept until the first good start")
-    progress.line(f"to start it: ssh {host.config.name}-manage")
+    progress.line(f"to start it: ssh {host.config.server.name}-manage")
 
 
 def _pack(host: Host, user: User, account: Account, name: str) -> tuple[int, str]:

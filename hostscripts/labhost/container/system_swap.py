@@ -56,13 +56,13 @@ def _attach(host: Host, name: str) -> None:
 
 def refresh_templates(host: Host, progress: Progress) -> None:
     """The current template is unpacked beside the old ones; those that no system and no snapshot needs are removed."""
-    if not host.config.template.is_file():
+    if not host.config.container.template.is_file():
         progress.line(
-            f"warning: the template {host.config.template} is missing; build it with create-lxc-template.bash"
+            f"warning: the template {host.config.container.template} is missing; build it with create-lxc-template.bash"
         )
         return
     with locks.hold(host, locks.TEMPLATES, seconds=900, doing="the template is being unpacked"):
-        if host.config.storage == "overlay":
+        if host.config.container.storage == "overlay":
             current = templates.unpack(host)
             progress.line(f"template: {current}, unpacked once for all containers")
         else:
@@ -99,4 +99,6 @@ def roll_back_failed_start(host: Host, user: User, account: Account, error: Labh
     user.needs_provisioning = True  # its keys may be older than the last push
     user_state.save_user(host, user)
     log.write(f"{user.name}: the new system did not start, the one before is back: {error}", warning=True)
-    return LabhostError(f"{error}. The new system did not start; the one before is back: ssh {host.config.name}-manage")
+    return LabhostError(
+        f"{error}. The new system did not start; the one before is back: ssh {host.config.server.name}-manage"
+    )

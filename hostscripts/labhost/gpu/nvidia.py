@@ -48,7 +48,7 @@ chmod 700 "$file"
 
 def host_version(config: Config) -> str:
     """For example 535.104.05; empty if this server has no driver."""
-    for folder in config.libraries or LIBRARIES:
+    for folder in config.driver.libraries or LIBRARIES:
         if match := _LIBCUDA.fullmatch(os.path.basename(os.path.realpath(folder / "libcuda.so.1"))):
             return match[1]
     return ""
@@ -88,11 +88,11 @@ def mounts(config: Config, gpus: frozenset[int] | None = None) -> list[str]:
     """
     version = host_version(config)
     entries = [
-        mount_entry(str(path), f"/dev/{path.relative_to(config.devices)}", file=True)
+        mount_entry(str(path), f"/dev/{path.relative_to(config.driver.devices)}", file=True)
         for path in _devices(config)
         if gpus is None or _is_allowed(path.name, gpus)
     ]
-    if version and config.driver == "bind":
+    if version and config.driver.mode == "bind":
         entries += [
             mount_entry(str(path), f"/{target}", file=True, read_only=True)
             for target, path in _bound_files(config).items()
@@ -108,7 +108,7 @@ def _is_allowed(name: str, gpus: frozenset[int]) -> bool:
 
 def _devices(config: Config) -> list[Path]:
     try:
-        nodes = sorted(path for path in config.devices.iterdir() if _DEVICE.fullmatch(path.name))
+        nodes = sorted(path for path in config.driver.devices.iterdir() if _DEVICE.fullmatch(path.name))
     except OSError:
         return []
     caps = [node for path in nodes if path.is_dir() for node in sorted(path.iterdir()) if _DEVICE.fullmatch(node.name)]
@@ -117,7 +117,7 @@ def _devices(config: Config) -> list[Path]:
 
 def _bound_files(config: Config) -> dict[str, Path]:
     """With `mode = bind`: paths inside -> files of the host. Each name a program may ask for is a file of its own."""
-    folder = next(path for path in config.libraries or LIBRARIES if (path / "libcuda.so.1").is_symlink())
+    folder = next(path for path in config.driver.libraries or LIBRARIES if (path / "libcuda.so.1").is_symlink())
     container_version = f"usr/lib/{os.uname().machine}-linux-gnu"
     found = {
         f"{container_version}/{path.name}": path for path in sorted(folder.iterdir()) if _LIBRARY.fullmatch(path.name)
@@ -131,7 +131,7 @@ def remove_stale_links(host: Host, user: User) -> None:
 
     LXC mounts onto no symbolic link. The container is stopped; nothing but links of these names is touched.
     """
-    if not host_version(host.config) or host.config.driver != "bind":
+    if not host_version(host.config) or host.config.driver.mode != "bind":
         return
     with openat2.directory(drivers.driver_of(host, user).rootfs(user)) as root:
         for target in _bound_files(host.config):
@@ -150,14 +150,14 @@ def install_matching_driver(host: Host, user: User, account: Account, progress: 
     if not wanted:
         progress.line("driver: this server has none, skipped")
         return
-    if host.config.driver == "bind":
+    if host.config.driver.mode == "bind":
         progress.line(f"driver: {wanted}, shared by the server")
         return
     found = container_version(host, user)
     if found == wanted:
         progress.line(f"driver: {wanted}, the same inside")
         return
-    installer = host.config.installers / f"NVIDIA-Linux-{os.uname().machine}-{wanted}.run"
+    installer = host.config.driver.installers / f"NVIDIA-Linux-{os.uname().machine}-{wanted}.run"
     if not installer.is_file():
         progress.line(f"warning: driver {wanted} is not inside, and {installer} is missing; tell the lab's staff")
         return
@@ -175,6 +175,6 @@ def _install(host: Host, account: Account, installer: Path) -> str:
         feeder = spawn(["/bin/cat"], account=account, stdin=program)
     assert feeder.stdout is not None
     words = ["/bin/sh", "-c", _INSTALL]
-    result = lxc.attach(host, account, words, timeout=host.config.driver_seconds, stdin=feeder.stdout)
+    result = lxc.attach(host, account, words, timeout=host.config.driver.seconds, stdin=feeder.stdout)
     finish(feeder, ["cat"], timeout=5)
     return "" if result.ok else f"the installer: {result.error_line}"

@@ -67,15 +67,23 @@ class Mount:
 
 
 @dataclass(frozen=True)
-class Config:
+class Portal:
     url: str
     token: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Server:
     name: str
     address: str
     ports: Range
     subuids: Range
     forwards: Range
     forwards_each: int
+
+
+@dataclass(frozen=True)
+class Container:
     template: Path
     bridge: str
     network: ipaddress.IPv4Network
@@ -83,18 +91,37 @@ class Config:
     mounts: tuple[Mount, ...]
     storage: str
     apparmor: str
-    snapshots: Path | None
-    snapshots_keep: int
-    driver: str
-    installers: Path
-    libraries: tuple[Path, ...]
-    devices: Path
-    driver_seconds: int
 
     @property
     def gateway(self) -> str:
         """The bridge's own address: the first of the network, as lxc-net gives it."""
         return str(self.network.network_address + 1)
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    folder: Path | None
+    keep: int
+
+
+@dataclass(frozen=True)
+class Driver:
+    mode: str
+    installers: Path
+    libraries: tuple[Path, ...]
+    devices: Path
+    seconds: int
+
+
+@dataclass(frozen=True)
+class Config:
+    """One object a section of host.conf."""
+
+    portal: Portal
+    server: Server
+    container: Container
+    snapshots: Snapshots
+    driver: Driver
 
 
 @dataclass(frozen=True)
@@ -190,28 +217,35 @@ def parse(values: Mapping[str, str]) -> Config:
     if apparmor and not WORD.fullmatch(apparmor):
         raise LabhostError("host.conf: [container] apparmor is not valid")
     return Config(
-        url=text("portal.url", URL).rstrip("/"),
-        token=text("portal.token", TOKEN),
-        name=text("server.name", SERVER_NAME),
-        address=_address(text("server.address")),
-        ports=_range("ports", text("server.ports"), 1024, 65535),
-        subuids=_range("subuids", text("server.subuids"), SUBUID_COUNT, LAST_ID),
-        forwards=_range("forwards", text("server.forwards"), 1024, 65535),
-        forwards_each=_count("server.forwards_each", text("server.forwards_each"), 100),
-        template=folder("container.template"),
-        bridge=text("container.bridge", re.compile(r"[A-Za-z0-9_.-]{1,15}", re.ASCII)),
-        network=_network(text("container.network")),
-        groups=groups,
-        mounts=tuple(_mount(line.strip()) for line in text("container.mounts").splitlines() if line.strip()),
-        storage=storage,
-        apparmor=apparmor,
-        snapshots=folder("snapshots.folder") if text("snapshots.folder") else None,
-        snapshots_keep=int(text("snapshots.keep", re.compile(r"[1-9][0-9]{0,2}", re.ASCII))),
-        driver=driver,
-        installers=folder("driver.installers"),
-        libraries=tuple(_path("driver.libraries", word) for word in text("driver.libraries").split()),
-        devices=folder("driver.devices"),
-        driver_seconds=_count("driver.seconds", text("driver.seconds"), 840),
+        Portal(url=text("portal.url", URL).rstrip("/"), token=text("portal.token", TOKEN)),
+        Server(
+            name=text("server.name", SERVER_NAME),
+            address=_address(text("server.address")),
+            ports=_range("ports", text("server.ports"), 1024, 65535),
+            subuids=_range("subuids", text("server.subuids"), SUBUID_COUNT, LAST_ID),
+            forwards=_range("forwards", text("server.forwards"), 1024, 65535),
+            forwards_each=_count("server.forwards_each", text("server.forwards_each"), 100),
+        ),
+        Container(
+            template=folder("container.template"),
+            bridge=text("container.bridge", re.compile(r"[A-Za-z0-9_.-]{1,15}", re.ASCII)),
+            network=_network(text("container.network")),
+            groups=groups,
+            mounts=tuple(_mount(line.strip()) for line in text("container.mounts").splitlines() if line.strip()),
+            storage=storage,
+            apparmor=apparmor,
+        ),
+        Snapshots(
+            folder=folder("snapshots.folder") if text("snapshots.folder") else None,
+            keep=int(text("snapshots.keep", re.compile(r"[1-9][0-9]{0,2}", re.ASCII))),
+        ),
+        Driver(
+            mode=driver,
+            installers=folder("driver.installers"),
+            libraries=tuple(_path("driver.libraries", word) for word in text("driver.libraries").split()),
+            devices=folder("driver.devices"),
+            seconds=_count("driver.seconds", text("driver.seconds"), 840),
+        ),
     )
 
 

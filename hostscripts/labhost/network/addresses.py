@@ -14,7 +14,7 @@ FIRST_HOST = 10  # the addresses below are left to the bridge and to lxc-net's o
 
 def address_for(host: Host, user: User, others: Iterable[User]) -> str:
     """The person's own address if it is still good, else the first that nobody has. Accounts lock held."""
-    net = host.config.network
+    net = host.config.container.network
     taken = {other.address for other in others} | _leases(host, own=user.address)
     if belongs(host.config, user.address) and user.address not in taken:
         return user.address
@@ -26,7 +26,7 @@ def address_for(host: Host, user: User, others: Iterable[User]) -> str:
 
 
 def belongs(config: Config, address: str) -> bool:
-    return bool(address) and ipaddress.IPv4Address(address) in config.network
+    return bool(address) and ipaddress.IPv4Address(address) in config.container.network
 
 
 def hardware_address(address: str) -> str:
@@ -36,7 +36,7 @@ def hardware_address(address: str) -> str:
 
 def _leases(host: Host, *, own: str) -> set[str]:
     """Addresses that lxc-net's dnsmasq has given to others: `expiry MAC address name id` in its lease file."""
-    text = files.read_text(host.paths.leases / f"dnsmasq.{host.config.bridge}.leases") or ""
+    text = files.read_text(host.paths.leases / f"dnsmasq.{host.config.container.bridge}.leases") or ""
     found = [match for line in text.splitlines() if (match := re.match(r"\S+ (\S+) ([0-9.]+) ", line))]
     mine = (hardware_address(own), own) if own else ()
     return {match[2] for match in found if match.groups() != mine}

@@ -50,7 +50,7 @@ def render_rules(config_address: str, bridge: str, network: str, forwards: Itera
 def apply_rules(host: Host, forwards: Iterable[Forward]) -> None:
     """Makes the rules exactly these. The rules lock must be held."""
     config = host.config
-    text = render_rules(config.address, config.bridge, str(config.network), forwards)
+    text = render_rules(config.server.address, config.container.bridge, str(config.container.network), forwards)
     result = run(["/usr/sbin/iptables-restore", "--noflush", "-w", "10"], timeout=30, stdin=text.encode())
     result.check("the port rules cannot be set")
     for table, chain, ours in JUMPS:
@@ -67,7 +67,7 @@ def allow_hairpin(host: Host, link: str) -> None:
     bridge refuses unless told; elsewhere it is routed, and nothing is to be done.
     """
     filtering = files.read_text(host.paths.bridge_filter)
-    port = host.paths.interfaces / host.config.bridge / "brif" / link / "hairpin_mode"
+    port = host.paths.interfaces / host.config.container.bridge / "brif" / link / "hairpin_mode"
     if (filtering or "").strip() == "1" and _LINK.fullmatch(link) and port.exists():
         port.write_text("1\n")
 

@@ -26,7 +26,7 @@ def of(host: Host, user: User) -> list[Forwarded]:
 
 
 def is_for_forwards(host: Host, port: int) -> bool:
-    return host.config.forwards.holds(port) and not host.config.ports.holds(port)
+    return host.config.server.forwards.holds(port) and not host.config.server.ports.holds(port)
 
 
 def add(host: Host, user: User, inside: int, outside: int | None) -> Forwarded:
@@ -38,9 +38,9 @@ def add(host: Host, user: User, inside: int, outside: int | None) -> Forwarded:
                 return pair
             if pair.inside == inside:
                 raise Refused(f"port {pair.outside} leads to {inside} already; first: port -d {inside}")
-        if len(mine) >= host.config.forwards_each:
+        if len(mine) >= host.config.server.forwards_each:
             raise Refused(
-                f"you have {len(mine)} of {host.config.forwards_each} ports; give one back with: port -d N"
+                f"you have {len(mine)} of {host.config.server.forwards_each} ports; give one back with: port -d N"
                 if mine
                 else "this server gives out no ports; ask the lab's staff"
             )
@@ -63,7 +63,7 @@ def remove(host: Host, user: User, number: int) -> Forwarded:
 
 
 def _choose(host: Host, wanted: int | None, taken: set[int]) -> int:
-    first, last = host.config.forwards.first, host.config.forwards.last
+    first, last = host.config.server.forwards.first, host.config.server.forwards.last
     if wanted is None:
         free = (port for port in range(first, last + 1) if port not in taken and is_for_forwards(host, port))
         if (port := next(free, None)) is None:

@@ -86,7 +86,7 @@ def finish(host: Host, user: User, progress: Progress) -> tombstones.Tombstone:
 def _purge_kept(host: Host, name: str, progress: Progress, *, purge: bool) -> tombstones.Tombstone:
     removed = tombstones.load(host, name)
     if removed is None:
-        raise NotRegistered(f"{name} has nothing on {host.config.name}")
+        raise NotRegistered(f"{name} has nothing on {host.config.server.name}")
     if purge and removed.kept:
         progress.line("deleting the kept files")
         removed = tombstones.purge(host, removed)

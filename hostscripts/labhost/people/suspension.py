@@ -26,7 +26,7 @@ def suspend(host: Host, name: str, progress: Progress) -> None:
     with locks.hold(host, locks.user_lock(name), seconds=WAIT, doing=f"{name}'s container is at work"):
         user = user_state.load_user(host, name)
         if user is None or not user.managed:
-            raise NotRegistered(f"{name} has nothing on {host.config.name}")
+            raise NotRegistered(f"{name} has nothing on {host.config.server.name}")
         user.desired_state = "stopped"
         user_state.save_user(host, user)
         run = removal.Run(host, user, progress)

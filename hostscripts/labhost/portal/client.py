@@ -45,22 +45,22 @@ def fetch_person(config: Config, name: str) -> Person:
 def fetch_values(config: Config, name: str) -> tuple[int, dict[str, str]]:
     """What a start needs: the port, and the limits (see limits.py) of this person's container on this server."""
     page = f"/user/{check_name(name)}"
-    port, text = _get(config, f"{page}/port", f"{page}/limits?server={config.name}")
+    port, text = _get(config, f"{page}/port", f"{page}/limits?server={config.server.name}")
     return parse_port(config, port), limits.parse(text)
 
 
 def parse_port(config: Config, text: str) -> int:
     port = _number(text, "port")
-    if not config.ports.holds(port):
+    if not config.server.ports.holds(port):
         raise PortalUnavailable(
-            f"the portal gave port {port}, which is outside {config.ports.first}-{config.ports.last}"
+            f"the portal gave port {port}, which is outside {config.server.ports.first}-{config.server.ports.last}"
         )
     return port
 
 
 def parse_subuid(config: Config, text: str) -> int:
     start = _number(text, "subuid")
-    if not config.subuids.holds(start, SUBUID_COUNT) or start + SUBUID_COUNT > SUBUIDS_END:
+    if not config.server.subuids.holds(start, SUBUID_COUNT) or start + SUBUID_COUNT > SUBUIDS_END:
         raise PortalUnavailable(
             f"the portal gave the subordinate ids from {start}, which are outside this server's range"
         )
@@ -76,7 +76,7 @@ def _number(text: str, what: str) -> int:
 
 def announce_online(config: Config) -> None:
     """This server is back: the portal need not wait until its next try. PortalUnavailable."""
-    page = f"/servers/{config.name}/online"
+    page = f"/servers/{config.server.name}/online"
     split(*_ask(config, page, options=("--request", "POST")), [page], expected=b"204")
 
 
@@ -90,8 +90,14 @@ def _ask(config: Config, *pages: str, options: Sequence[str] = ()) -> tuple[byte
     mark = os.urandom(16).hex()  # no page can hold it, so nobody's text passes for the end of a page
     words = ["/usr/bin/curl", "--disable", "--silent", "--show-error", "--globoff", "--proto", "=http,https"]
     words += ["--noproxy", "*", "--max-time", str(SECONDS), "--max-filesize", str(PAGE_MOST), "--fail-early", *options]
-    words += ["--header", "@-", "--write-out", f"\n{mark} %{{http_code}}\n", *(config.url + page for page in pages)]
-    header = f"Authorization: Bearer {config.token}\n".encode()
+    words += [
+        "--header",
+        "@-",
+        "--write-out",
+        f"\n{mark} %{{http_code}}\n",
+        *(config.portal.url + page for page in pages),
+    ]
+    header = f"Authorization: Bearer {config.portal.token}\n".encode()
     most = len(pages) * (PAGE_MOST + 64)
     result = run(words, timeout=len(pages) * SECONDS + 2, account=_reader(), stdin=header, most=most)
     if not result.ok or result.cut:

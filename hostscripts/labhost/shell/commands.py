@@ -94,7 +94,7 @@ def _top(call: Call) -> None:
 
     found = top.measure(call.host)
     if call.json:
-        answer(formatting.json_line(server=call.host.config.name, **top.as_json(found)))
+        answer(formatting.json_line(server=call.host.config.server.name, **top.as_json(found)))
         return
     for line in top.lines(found):
         call.progress.line(line)
@@ -107,17 +107,17 @@ def _port(call: Call) -> None:
     with lifecycle.locked(call.host, call.user, "starting or stopping") as (user, _):
         if call.arguments[0] == "-d":
             gone = forwards.remove(call.host, user, int(call.arguments[1]))
-            text = f"port {gone.outside} of {call.host.config.name} leads nowhere now"
+            text = f"port {gone.outside} of {call.host.config.server.name} leads nowhere now"
         else:
             inside, *more = (int(word) for word in call.arguments)
             pair = forwards.add(call.host, user, inside, more[0] if more else None)
-            text = f"{call.host.config.address}:{pair.outside} leads to port {pair.inside} of your container"
+            text = f"{call.host.config.server.address}:{pair.outside} leads to port {pair.inside} of your container"
         lifecycle.apply_rules(call.host)
         running = lifecycle.is_running(call.host, user)
     log.write(f"{user.name}: {text}")
     call.progress.line(text)
     if not running:
-        call.progress.line(f"it takes effect when the container runs: ssh {call.host.config.name}-manage")
+        call.progress.line(f"it takes effect when the container runs: ssh {call.host.config.server.name}-manage")
 
 
 def _list_ports(call: Call) -> None:
@@ -125,14 +125,16 @@ def _list_ports(call: Call) -> None:
     if call.json:
         shown = [{"inside": pair.inside, "outside": pair.outside} for pair in pairs]
         answer(
-            formatting.json_line(address=config.address, port=call.user.port, most=config.forwards_each, ports=shown)
+            formatting.json_line(
+                address=config.server.address, port=call.user.port, most=config.server.forwards_each, ports=shown
+            )
         )
         return
-    rows: list[tuple[int, int, str]] = [(call.user.port, 22, f"ssh {config.name}")]
-    rows += [(pair.outside, pair.inside, f"{config.address}:{pair.outside}") for pair in pairs]
-    for line in formatting.table((f"port of {config.name}", "leads to", "reach it by"), rows):
+    rows: list[tuple[int, int, str]] = [(call.user.port, 22, f"ssh {config.server.name}")]
+    rows += [(pair.outside, pair.inside, f"{config.server.address}:{pair.outside}") for pair in pairs]
+    for line in formatting.table((f"port of {config.server.name}", "leads to", "reach it by"), rows):
         call.progress.line(line)
-    call.progress.line(f"{len(pairs)} of {config.forwards_each} used; one more: port N, give back: port -d N")
+    call.progress.line(f"{len(pairs)} of {config.server.forwards_each} used; one more: port N, give back: port -d N")
 
 
 def _snapshot(call: Call) -> None:
@@ -156,7 +158,7 @@ def _snapshots(call: Call) -> None:
     ]
     for line in formatting.table(("name", "made", "size", "unpacked"), rows) if rows else ["no snapshots yet"]:
         call.progress.line(line)
-    call.progress.line(f"one more: ssh {call.host.config.name}-manage snapshot")
+    call.progress.line(f"one more: ssh {call.host.config.server.name}-manage snapshot")
 
 
 def _recover(call: Call) -> None:

@@ -34,15 +34,17 @@ def ask(host: Host, name: str, action: str, word: str, what: str, progress: Prog
     """
     if word:
         if not _use(host, name, action, word):
-            raise Refused(f"that word is not good (any more); for a new one: ssh {host.config.name}-manage {action}")
+            raise Refused(
+                f"that word is not good (any more); for a new one: ssh {host.config.server.name}-manage {action}"
+            )
         return
-    answer = _question(f"{what}\nType {host.config.name} to go on: ")
+    answer = _question(f"{what}\nType {host.config.server.name} to go on: ")
     if answer is None:
         progress.line(what)
         progress.line(
-            f"to go on, within 10 minutes: ssh {host.config.name}-manage {action} {_give(host, name, action)}"
+            f"to go on, within 10 minutes: ssh {host.config.server.name}-manage {action} {_give(host, name, action)}"
         )
-    if answer is None or answer.strip() != host.config.name:
+    if answer is None or answer.strip() != host.config.server.name:
         raise Refused("not confirmed; nothing was changed")
 
 

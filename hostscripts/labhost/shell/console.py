@@ -39,9 +39,9 @@ def _gone(*_: object) -> None:
 def check(host: Host, user: User) -> None:
     """BadRequest without a terminal, Refused when the container does not run."""
     if not os.isatty(0) or not os.isatty(1):
-        raise BadRequest(f"a console needs a terminal: ssh -t {host.config.name}-manage console")
+        raise BadRequest(f"a console needs a terminal: ssh -t {host.config.server.name}-manage console")
     if not lxc.is_running(host, linux_accounts.identity(host, user)):
-        raise Refused(f"the container does not run; start it first: ssh {host.config.name}-manage")
+        raise Refused(f"the container does not run; start it first: ssh {host.config.server.name}-manage")
 
 
 def open_shell(host: Host, user: User) -> None:

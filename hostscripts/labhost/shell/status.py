@@ -17,10 +17,10 @@ def collect(host: Host, user: User) -> dict[str, Any]:
     available = limits.controllers(host, user)
     return {
         "user": user.name,
-        "server": host.config.name,
+        "server": host.config.server.name,
         "state": "running" if lifecycle.is_running(host, user) else "stopped",
         "desired_state": user.desired_state,
-        "server_address": host.config.address,
+        "server_address": host.config.server.address,
         "port": user.port,
         "address": user.address,
         "ports": [{"inside": pair.inside, "outside": pair.outside} for pair in forwards.of(host, user)],
@@ -29,7 +29,7 @@ def collect(host: Host, user: User) -> dict[str, Any]:
         "driver": {
             "server": nvidia.host_version(host.config),
             "inside": nvidia.container_version(host, user),
-            "mode": host.config.driver,
+            "mode": host.config.driver.mode,
         },
         "portal_values_at": int(user.values_at),
     }
@@ -38,7 +38,7 @@ def collect(host: Host, user: User) -> dict[str, Any]:
 def show(host: Host, user: User, progress: Progress) -> None:
     """The same for people; the next step last."""
     found = collect(host, user)
-    name, running = host.config.name, found["state"] == "running"
+    name, running = host.config.server.name, found["state"] == "running"
     progress.line(f"{user.name} on {name}: {found['state']}")
     if not running and user.desired_state == "running":
         progress.line(

@@ -110,7 +110,7 @@ class DirectoryStorage:
         return fresh
 
     def _from_template(self, user: User, account: Account, fresh: Path) -> None:
-        with open(self._host.config.template, "rb") as archive:
+        with open(self._host.config.container.template, "rb") as archive:
             reader = spawn(template_archive.decompressor(archive), account=account, stdin=archive)
             words = lxc.in_map(account, user.subuid, ["/bin/sh", "-c", _UNPACK, "sh", str(fresh)])
             assert reader.stdout is not None

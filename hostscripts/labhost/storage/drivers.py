@@ -81,4 +81,4 @@ def driver_of(host: Host, user: User) -> Storage:
     A journal that was made anew does not say it: then what lies there does.
     """
     found = (name for name in ("overlay", "dir") if DRIVERS[name](host).exists(user))
-    return DRIVERS[user.storage or next(found, host.config.storage)](host)
+    return DRIVERS[user.storage or next(found, host.config.container.storage)](host)

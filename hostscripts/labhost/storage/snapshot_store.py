@@ -53,11 +53,11 @@ def folder(host: Host, user: str) -> Path:
 
 def prepare(host: Host) -> None:
     """Set-up's part: the folder of this server. Refused if somebody else could write above it."""
-    if host.config.snapshots is None:
+    if host.config.snapshots.folder is None:
         return
-    if not host.config.snapshots.is_dir():
-        raise Refused(f"the folder of snapshots {host.config.snapshots} does not exist; mount or make it")
-    path = host.config.snapshots / host.config.name
+    if not host.config.snapshots.folder.is_dir():
+        raise Refused(f"the folder of snapshots {host.config.snapshots.folder} does not exist; mount or make it")
+    path = host.config.snapshots.folder / host.config.server.name
     path.mkdir(mode=0o700, exist_ok=True)
     status = os.lstat(path)
     if status.st_uid != os.geteuid() or status.st_mode & 0o077:
@@ -73,13 +73,13 @@ def list_snapshots(host: Host, user: str) -> list[Manifest]:
 def find(host: Host, user: str, name: str) -> Manifest:
     found = _load(folder(host, user) / f"{check(name)}.json", user)
     if found is None:
-        raise Refused(f"there is no snapshot {name}; see: ssh {host.config.name}-manage snapshots")
+        raise Refused(f"there is no snapshot {name}; see: ssh {host.config.server.name}-manage snapshots")
     return found
 
 
 def templates_in_use(host: Host) -> set[str] | None:
     """Versions that this server's snapshots need; None if that cannot be known now."""
-    if host.config.snapshots is None:
+    if host.config.snapshots.folder is None:
         return set()
     try:
         server = _server(host)
@@ -143,11 +143,11 @@ def open_verified(host: Host, manifest: Manifest) -> Iterator[IO[bytes]]:
 
 
 def _server(host: Host) -> Path:
-    if host.config.snapshots is None:
+    if host.config.snapshots.folder is None:
         raise Refused(
             "this server keeps no snapshots; ask the lab's staff for a folder: setup-gpu-server.bash --snapshots"
         )
-    path = host.config.snapshots / host.config.name
+    path = host.config.snapshots.folder / host.config.server.name
     if not path.is_dir():
         raise LabhostError(f"the folder of snapshots {path} is not there; ask the lab's staff whether it is mounted")
     return path

@@ -41,7 +41,7 @@ def decompressor(archive: IO[bytes]) -> list[str]:
 
 def inspect(host: Host) -> TemplateInfo:
     """What a full reading of the archive found; kept until the file changes. LabhostError if it is damaged."""
-    path = host.config.template
+    path = host.config.container.template
     if not path.is_file():
         raise LabhostError(f"the template {path} is missing; build it with create-lxc-template.bash")
     with open(path, "rb") as archive:

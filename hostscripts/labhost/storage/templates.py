@@ -71,7 +71,7 @@ def _forget_leftovers(host: Host) -> None:
 
 
 def _extract(host: Host, into: Path) -> None:
-    with open(host.config.template, "rb") as archive:
+    with open(host.config.container.template, "rb") as archive:
         reader = spawn(template_archive.decompressor(archive), stdin=archive)
         assert reader.stdout is not None
         words = ["/bin/sh", "-c", _UNPACK, "sh", str(into)]

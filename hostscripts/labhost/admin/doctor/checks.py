@@ -57,7 +57,7 @@ def _journal(facts: ServerFacts) -> Iterator[Finding]:
 
 
 def _shared_files(facts: ServerFacts) -> Iterator[Finding]:
-    bridge = facts.host.config.bridge
+    bridge = facts.host.config.container.bridge
     here = {person.user.name for person in facts.people} | set(facts.damaged) | set(facts.orphans)
     for removed in facts.removed:
         if removed.name not in here and lxc_usernet.revoke(facts.usernet, removed.name, bridge) != facts.usernet:
@@ -98,7 +98,7 @@ def _account(facts: ServerFacts, person: UserFacts) -> Iterator[Finding]:
         yield Finding(user.name, f"the login shell is {person.shell}", f"usermod --shell {shell}", "shell")
     if person.password[:1] not in ("*", "!"):
         yield Finding(user.name, "the account has a password", "usermod --password '*'", "password")
-    missing = {*facts.host.config.groups, linux_accounts.GROUP} - person.groups
+    missing = {*facts.host.config.container.groups, linux_accounts.GROUP} - person.groups
     if user.registered and missing:
         yield Finding(user.name, f"not in the group {', '.join(sorted(missing))}", "usermod --append", "groups")
 
@@ -117,7 +117,7 @@ def _ids(facts: ServerFacts, person: UserFacts) -> Iterator[Finding]:
             yield Finding(user.name, f"no subordinate ids in {path}", "usermod --add-subuids", "subids")
         elif own != [subids.Block(user.name, user.subuid, SUBUID_COUNT)]:
             yield Finding(user.name, f"other subordinate ids in {path}", f"make it {user.name}:{user.subuid}:65536")
-    if lxc_usernet.grant(facts.usernet, user.name, facts.host.config.bridge) != facts.usernet:
+    if lxc_usernet.grant(facts.usernet, user.name, facts.host.config.container.bridge) != facts.usernet:
         yield Finding(user.name, "lxc-usernet does not allow one link to the bridge", "write the line", "usernet")
 
 
@@ -140,7 +140,7 @@ def _keys(facts: ServerFacts, person: UserFacts) -> Iterator[Finding]:
     if not person.inside_current:
         yield Finding(user.name, "authorized_keys in the container are not what was pushed", "write them", "keys")
     if person.told_keys is not None and person.told_keys != person.known_keys:
-        yield Finding(user.name, "the portal has other keys", f"manage.py push_keys {facts.host.config.name}")
+        yield Finding(user.name, "the portal has other keys", f"manage.py push_keys {facts.host.config.server.name}")
 
 
 def _container(facts: ServerFacts, person: UserFacts) -> Iterator[Finding]:

@@ -236,7 +236,9 @@ def _rules(facts: ServerFacts) -> None:
     with locks.hold(host, locks.RULES, seconds=30, doing="port rules are being set"):
         rules, jumps = firewall.current_rules()
         config = host.config
-        wanted = firewall.render_rules(config.address, config.bridge, str(config.network), lifecycle.wanted_rules(host))
+        wanted = firewall.render_rules(
+            config.server.address, config.container.bridge, str(config.container.network), lifecycle.wanted_rules(host)
+        )
     facts.rules, facts.jumps = frozenset(rules), frozenset(jumps)
     facts.rules_wanted = frozenset(line for line in wanted.splitlines() if line.startswith("-A "))
 
