@@ -18,7 +18,7 @@ def load() -> None:
     """Have labhost in memory, with all that it imports."""
     sys.path.insert(0, str(REPOSITORY / "hostscripts"))
     importlib.import_module("labhost.cli")
-    importlib.import_module("labhost.delivery")
+    importlib.import_module("labhost.keys.set_keys")
 
 
 def labhost(folder: Path, verb: str) -> int:
