@@ -47,7 +47,7 @@ def limits(lab: Lab, alice: Person) -> Iterator[Any]:
 
 def portal(lab: Lab, code: str) -> None:
     lab.portal.manage(
-        "shell", "-v", "0", "-c", f"from servers.models import Limits\nfrom servers.services import limits\n{code}"
+        "shell", "-v", "0", "-c", f"from servers.models import Limits\nfrom servers.services.containers import limits\n{code}"
     )
 
 
