@@ -1,48 +1,22 @@
 """The pages in a real Chromium, as a person with a new key and as staff see them."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
+from tests.browser.conftest import sign_in
 from tests.lab.lab import PEOPLE, Lab
 from tests.lab.people import is_known
 from tests.lab.walk import Walk
 
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-FLAGS += ["--disable-sync", "--no-first-run"]
 PICTURES = os.environ.get("PICTURES_FOLDER", "")
-
-
-@pytest.fixture
-def page(lab: Lab) -> Iterator[Page]:
-    """A fresh browser at the portal; a script error or a refused resource fails the test."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(base_url=f"http://{lab.portal.address}", viewport={"width": 1100, "height": 900})
-        page.set_default_timeout(15_000)
-        complaints: list[str] = []
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
-        yield page
-        browser.close()
-    assert complaints == []
 
 
 def picture(page: Page, name: str) -> None:
     """For a person to look at: PICTURES_FOLDER=FOLDER keeps them."""
     if PICTURES:
         page.screenshot(path=str(Path(PICTURES) / f"{name}.png"), full_page=True)
-
-
-def sign_in(page: Page, name: str) -> None:
-    page.goto("/login/")
-    page.get_by_label("Name").fill(name)
-    page.get_by_label("Password").fill(PEOPLE[name][1])
-    page.get_by_role("button", name="Sign in").click()
 
 
 def test_a_pasted_key_is_followed_live_to_both_servers(lab: Lab, page: Page) -> None:

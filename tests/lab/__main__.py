@@ -40,6 +40,8 @@ def main(command: str, arguments: list[str]) -> int:
             return serve()
         case "bench":
             return _bench(arguments)
+        case "pictures":
+            return _pictures()
         case "demo" | "down" | "ssh":
             return _lab(command, arguments)
     raise SystemExit(f"lab: unknown command {command}")
@@ -134,6 +136,14 @@ def _on_two_labs(folder: Path) -> dict[str, int]:
             for number, (part, words) in enumerate(parts.items(), 1)
         }
         return {part: code.result() for part, code in running.items()}
+
+
+def _pictures() -> int:
+    from tests.lab.pictures import publish
+
+    with tempfile.TemporaryDirectory() as folder:
+        code = _pytest("-q", "tests/browser/test_pictures.py", PICTURES_FOLDER=folder, LAB_IAM_LAB="pictures")
+        return code or publish(Path(folder))
 
 
 def _all(arguments: list[str]) -> int:
