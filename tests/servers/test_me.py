@@ -36,17 +36,17 @@ def test_it_shows_port_block_keys_and_configuration(server: Server, alice: User)
     assert 'href="/user/alice/.ssh/config" download' in text
 
 
-def test_without_a_container_it_says_how_to_register(server: Server, alice: User) -> None:
+def test_without_a_container_the_page_shows_how_to_register(server: Server, alice: User) -> None:
     assert "ssh register@gpu17-manage alice" in page(alice)
 
 
-def test_with_a_container_it_says_how_to_start_it_and_to_log_in(server: Server, alice: User) -> None:
+def test_with_a_container_the_page_shows_how_to_start_it_and_log_in(server: Server, alice: User) -> None:
     Container.objects.create(server=server, user=alice, state="stopped")
     text = page(alice)
     assert "ssh gpu17-manage</code>" in text and "ssh gpu17</code>" in text and "register@" not in text
 
 
-def test_each_key_says_where_it_is_live_place_by_place(server: Server, alice: User) -> None:
+def test_each_key_shows_its_state_place_by_place(server: Server, alice: User) -> None:
     other = Server.objects.create(name="gpu18", address="172.16.2.18", host_key=PINNED)
     add_keys(actor="alice", user=alice, pasted=line(1))
     push(server, {"alice": ACCOUNT})
@@ -100,7 +100,7 @@ def test_charlie_sees_nothing_of_alices(server: Server, alice: User, charlie: Us
 
 
 def test_a_local_account_without_numbers_has_a_page_too(server: Server, staff: User) -> None:
-    assert "You have no port yet" in page(staff)
+    assert "You have no SSH port yet" in page(staff)
 
 
 def test_a_token_is_shown_once_and_stored_as_a_digest(alice: User) -> None:

@@ -28,7 +28,7 @@ def pasted(client: Client, alice: User) -> Client:
     """The browser in which Alice has just pasted a key, without signing in."""
     add_keys(actor="alice", user=alice, pasted=line())
     session = client.session
-    session["pushed_as"] = "alice"
+    session["pasted_as"] = "alice"
     session.save()
     return client
 
@@ -50,7 +50,7 @@ def test_the_fragment_is_the_table_only(pasted: Client, server: Server) -> None:
 def test_when_all_is_live_it_says_so_and_stops_asking(pasted: Client, server: Server) -> None:
     push(server, {"alice": ACCOUNT})
     text = page(pasted)
-    assert "live on 1 of 1 server" in text and "an account" in text and "hx-trigger" not in text
+    assert "live on 1 of 1 server" in text and "host account" in text and "hx-trigger" not in text
 
 
 def test_while_it_runs_it_counts_what_is_live_so_far(pasted: Client, server: Server) -> None:
@@ -80,7 +80,7 @@ def test_a_server_that_is_down_is_behind_since_then_with_the_reason_and_the_next
     assert "next try" in text and "hx-trigger" not in text
 
 
-def test_y8_her_own_failure_is_shown_and_nobody_elses(pasted: Client, server: Server, bob: User) -> None:
+def test_y8_people_see_their_own_failure_and_nobody_elses(pasted: Client, server: Server, bob: User) -> None:
     add_keys(actor="bob", user=bob, pasted=line(2))
     push(server, {"alice": ACCOUNT, "bob": FAILED})
     text = page(pasted)
@@ -91,7 +91,7 @@ def test_y8_her_own_failure_is_shown_and_nobody_elses(pasted: Client, server: Se
 def test_charlie_sees_nothing_of_alices(pasted: Client, server: Server, charlie: User) -> None:
     push(server, {"alice": ACCOUNT})
     text = page(signed_in(charlie))
-    assert "alice" not in text and "no account of yours" in text and "You have no key" in text
+    assert "alice" not in text and "not registered" in text and "You have no SSH key yet" in text
 
 
 def test_staff_see_everybody(pasted: Client, server: Server, staff: User) -> None:
@@ -112,12 +112,12 @@ def test_o1_a_locked_out_person_sees_nothing_any_more(pasted: Client, server: Se
     assert pasted.get("/log/push-keys").status_code == 302
 
 
-def test_a_push_about_others_only_does_not_hide_her_account(pasted: Client, server: Server, bob: User) -> None:
+def test_a_push_about_others_only_does_not_hide_ones_own_account(pasted: Client, server: Server, bob: User) -> None:
     push(server, {"alice": ACCOUNT})
     add_keys(actor="bob", user=bob, pasted=line(2))
     push(server, {"bob": ACCOUNT}, whole=False)
-    assert "an account" in page(pasted) and "live on 1 of 1 server" in page(pasted)
+    assert "host account" in page(pasted) and "live on 1 of 1 server" in page(pasted)
 
 
 def test_without_servers_it_says_so(pasted: Client) -> None:
-    assert "no server here yet" in page(pasted)
+    assert "There are no servers yet" in page(pasted)

@@ -80,8 +80,8 @@ def test_y4_a_restored_older_database_takes_nothing_away_and_says_what_to_do(
     assert restored.ahead_since and list(revisions.ahead()) == [restored]
     assert ids(databases=["default"]) == ["servers.W004"] and ids() == []
     page = signed_in(staff).get("/admin/").content.decode()
-    assert "newer than the portal" in page and "raise_revision" in page
-    assert "newer than the portal" in signed_in(staff).get("/admin/servers/server/").content.decode()
+    assert "Ahead of the database" in page and "raise_revision" in page
+    assert "ahead of the database" in signed_in(staff).get("/admin/servers/server/").content.decode()
 
 
 def test_y4_the_same_revision_as_here_is_noticed_before_anything_is_pushed(farm: Farm, restored: Server) -> None:
@@ -96,7 +96,7 @@ def test_raising_needs_a_yes_and_then_the_servers_take_this_databases_keys(farm:
     code, words = refused("raise_revision")
     assert code == 2 and "--yes" in words and keys.current_revision() == 1
     out = run("raise_revision", "--yes")
-    assert "gpu17: holds revision 3" in out and "was 1 and is 4 now" in out
+    assert "gpu17: revision 3" in out and "raised from 1 to 4" in out
     event = AuditEvent.objects.get(verb="revision.raised")
     assert event.detail == {"before": 1, "now": 4, "held": {"gpu17": 3}}
     (push,) = converge()
@@ -114,7 +114,7 @@ def test_without_need_nothing_is_raised(farm: Farm, alice: User) -> None:
 
 def test_the_same_revision_with_other_keys_is_a_need(farm: Farm, restored: Server) -> None:
     Revision.objects.update(number=3)
-    assert "is 4 now" in run("raise_revision", "--yes")
+    assert "from 3 to 4" in run("raise_revision", "--yes")
 
 
 def test_y4_another_history_under_the_same_revision_is_noticed_and_not_overwritten(
@@ -133,8 +133,11 @@ def test_a_server_that_is_away_is_named_and_the_others_are_served(farm: Farm, re
     out = io.StringIO()
     with pytest.raises(CommandError) as error:
         call_command("raise_revision", "--yes", stdout=out)
-    assert error.value.returncode == 1 and str(error.value) == "Not asked: gpu18. Run this again when they answer."
-    assert "is 4 now" in out.getvalue() and keys.current_revision() == 4
+    assert (
+        error.value.returncode == 1
+        and str(error.value) == "No answer from gpu18. Run this again when they are reachable."
+    )
+    assert "from 1 to 4" in out.getvalue() and keys.current_revision() == 4
 
 
 def test_a_host_whose_state_was_lost_gets_its_keys_again(farm: Farm, alice: User, client: Client) -> None:

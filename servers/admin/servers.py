@@ -7,13 +7,13 @@ from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.db.models import Count, Exists, OuterRef, QuerySet, Value
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
+from django.template.defaultfilters import pluralize
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from accounts.models import User
 from accounts.services import keys
-from servers.admin.actor import actor_of
+from lab_iam.admin import actor_of, confirm_page, is_confirmed
 from servers.models import HeldBackPush, Push, Server
 from servers.services.containers import jobs
 from servers.services.fleet import probe, servers
@@ -21,19 +21,19 @@ from servers.services.push import runner
 from servers.services.status import key_status, overview
 from servers.ssh.dial import RemoteError
 
-MAX_KEYS = 100  # that wait, on the page of a server
-MAX_TESTS = 5  # at once in a request; each takes up to probe.SECONDS
+MAX_KEYS = 100  # pending or removing, on the page of a server
+MAX_TESTS = 5  # in one request; each takes up to probe.SECONDS
 
 
 class PersonForm(forms.Form):
-    """Whose container is to be made."""
+    """Asks for the person to register."""
 
-    name = forms.CharField(label="Person", max_length=32)
+    name = forms.CharField(label="User name", max_length=32)
 
     def clean_name(self) -> User:
         user = User.objects.filter(username=self.cleaned_data["name"].lower(), is_active=True).first()
         if user is None:
-            raise ValidationError("There is no active person of this name.")
+            raise ValidationError("There is no active person with this name.")
         return user
 
 
@@ -47,7 +47,7 @@ class Behind(admin.SimpleListFilter):
     parameter_name = "keys"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("behind", "without the latest"), ("current", "up to date")]
+        return [("behind", "behind"), ("current", "up to date")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Server]) -> QuerySet[Server]:
         current = {"applied_revision__gte": keys.current_revision(), "behind_since__isnull": True}
@@ -65,7 +65,7 @@ class ServerAdmin(admin.ModelAdmin):
         "revision",
         "waiting",
         "why",
-        "heard",
+        "contact",
         "container_count",
         "storage",
     ]
@@ -113,7 +113,7 @@ class ServerAdmin(admin.ModelAdmin):
         )
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        title = {"title": f"Servers; the keys are at revision {keys.current_revision()}"}
+        title = {"title": f"Servers (current revision: {keys.current_revision()})"}
         return super().changelist_view(request, title | (extra_context or {}))
 
     def get_fields(self, request: HttpRequest, obj: Server | None = None) -> Any:
@@ -125,22 +125,22 @@ class ServerAdmin(admin.ModelAdmin):
     @admin.display(description="state")
     def state(self, server: Server) -> SafeString:
         if not server.enabled:
-            words, tone = "disabled", "soft"
+            text, tone = "out of service", "soft"
         elif server.offered_host_key:
-            words, tone = "host key changed", "bad"
+            text, tone = "host key changed", "bad"
         elif not server.host_key:
-            words, tone = "no host key", "bad"
+            text, tone = "no host key", "bad"
         elif server.ahead_since:
-            words, tone = "newer than the portal", "bad"
+            text, tone = "ahead of the database", "bad"
         elif getattr(server, "is_held", False):
-            words, tone = "held back", "warn"
+            text, tone = "held back", "warn"
         elif getattr(server, "is_running", False):
-            words, tone = "pushing", "soft"
+            text, tone = "pushing", "soft"
         elif server.behind_since or server.applied_revision < getattr(server, "current", 0):
-            words, tone = "behind", "warn"
+            text, tone = "behind", "warn"
         else:
-            words, tone = "up to date", "good"
-        return format_html('<span class="{}">{}</span>', tone, words)
+            text, tone = "up to date", "good"
+        return format_html('<span class="{}">{}</span>', tone, text)
 
     @admin.display(description="revision", ordering="applied_revision")
     def revision(self, server: Server) -> str:
@@ -151,21 +151,21 @@ class ServerAdmin(admin.ModelAdmin):
         missing, failing = getattr(server, "keys_missing", 0), getattr(server, "people_failing", 0)
         if not missing and not failing:
             return format_html('<span class="{}">{}</span>', "good", "all live")
-        words = [f"{missing} to come or go"] if missing else []
-        words += [f"{failing} {'person' if failing == 1 else 'people'} not served"] if failing else []
-        return format_html('<span class="{}">{}</span>', "warn", ", ".join(words))
+        parts = [f"{missing} change{pluralize(missing)} pending"] if missing else []
+        parts += [f"failed for {failing} {'person' if failing == 1 else 'people'}"] if failing else []
+        return format_html('<span class="{}">{}</span>', "warn", ", ".join(parts))
 
     @admin.display(description="why", ordering="behind_since")
     def why(self, server: Server) -> str:
-        words = server.last_error.removeprefix(f"{server.name}: ").rstrip(".")
+        text = server.last_error.removeprefix(f"{server.name}: ").rstrip(".")
         if server.behind_since is not None:
-            words += f"{', ' if words else ''}since {key_status.format_time(server.behind_since)}"
-        if words and server.next_attempt is not None:
-            words += f", next try {key_status.format_time(server.next_attempt)}"
-        return words
+            text += f"{', ' if text else ''}since {key_status.format_time(server.behind_since)}"
+        if text and server.next_attempt is not None:
+            text += f", next retry {key_status.format_time(server.next_attempt)}"
+        return text
 
     @admin.display(description="last contact", ordering="last_contact")
-    def heard(self, server: Server) -> str:
+    def contact(self, server: Server) -> str:
         return key_status.format_time(server.last_contact) if server.last_contact else "never"
 
     @admin.display(description="containers", ordering="containers_there")
@@ -187,7 +187,7 @@ class ServerAdmin(admin.ModelAdmin):
             return
         new = servers.add(actor=actor_of(request), name=obj.name, address=obj.address, ssh_port=obj.ssh_port)
         obj.pk, obj.address = new.pk, new.address
-        self.message_user(request, "Now test the connection, then accept its host key.", messages.INFO)
+        self.message_user(request, "Next: test the connection, then accept its host key.", messages.INFO)
 
     def delete_model(self, request: HttpRequest, obj: Server) -> None:
         servers.remove(actor=actor_of(request), server=obj)
@@ -198,16 +198,16 @@ class ServerAdmin(admin.ModelAdmin):
 
     @admin.action(description="Push keys now", permissions=["change"])
     def push_now(self, request: HttpRequest, chosen: QuerySet[Server]) -> None:
-        orders = runner.request_push(actor=actor_of(request), servers=chosen)
-        words = f"{len(orders)} pushes ordered; the worker makes them now."
-        self.message_user(request, words, messages.SUCCESS if orders else messages.WARNING)
-        if len(orders) < len(chosen):
-            self.message_user(request, "Servers that are disabled were left out.", messages.WARNING)
+        count = len(runner.request_push(actor=actor_of(request), servers=chosen))
+        text = f"{count} push{pluralize(count, 'es')} queued."
+        self.message_user(request, text, messages.SUCCESS if count else messages.WARNING)
+        if count < len(chosen):
+            self.message_user(request, "Servers that are out of service were skipped.", messages.WARNING)
 
     @admin.action(description="Test connection", permissions=["change"])
     def test_connection(self, request: HttpRequest, chosen: QuerySet[Server]) -> None:
         if len(chosen) > MAX_TESTS:
-            self.message_user(request, f"Choose at most {MAX_TESTS} servers to test.", messages.ERROR)
+            self.message_user(request, f"Select at most {MAX_TESTS} servers to test.", messages.ERROR)
             return
         for server in chosen:
             try:
@@ -215,32 +215,28 @@ class ServerAdmin(admin.ModelAdmin):
             except RemoteError as error:
                 self.message_user(request, error.message, messages.ERROR)
 
-    @admin.action(description="Register a container…", permissions=["change"])
+    @admin.action(description="Register a person…", permissions=["change"])
     def register_container(self, request: HttpRequest, chosen: QuerySet[Server]) -> HttpResponse | None:
-        form = PersonForm(request.POST if "confirmed" in request.POST else None)
+        form = PersonForm(request.POST if is_confirmed(request) else None)
         if not form.is_valid():
-            return self._ask(request, chosen, "servers/admin_register.html", "Whose container?", {"form": form})
+            context = {"chosen": chosen, "form": form}
+            return confirm_page(self, request, "Register a person", "servers/admin_register.html", **context)
         for server in chosen:
             try:
                 jobs.request(actor=actor_of(request), server=server, user=form.cleaned_data["name"])
             except jobs.JobRefused as refused:
                 self.message_user(request, str(refused), messages.ERROR)
             else:
-                words = f"{form.cleaned_data['name']} on {server}: ordered; see Registrations for its progress."
-                self.message_user(request, words, messages.SUCCESS)
+                text = f"{form.cleaned_data['name']} on {server}: registration queued; see its container job."
+                self.message_user(request, text, messages.SUCCESS)
         return None
 
     @admin.action(description="Accept the new host key…", permissions=["change"])
     def accept_host_key(self, request: HttpRequest, chosen: QuerySet[Server]) -> HttpResponse | None:
         offering = chosen.exclude(offered_host_key="")
-        if "confirmed" not in request.POST:
-            return self._ask(
-                request,
-                chosen,
-                "servers/admin_accept_key.html",
-                "Accept these host keys?",
-                {"offering": offering},
-            )
+        if not is_confirmed(request):
+            template = "servers/admin_accept_key.html"
+            return confirm_page(self, request, "Accept these host keys?", template, chosen=offering)
         for server in offering:
             shown = request.POST.get(f"fingerprint-{server.pk}", "")
             try:
@@ -248,10 +244,10 @@ class ServerAdmin(admin.ModelAdmin):
             except servers.ServerRefused as refused:
                 self.message_user(request, str(refused), messages.ERROR)
             else:
-                self.message_user(request, f"{server}: {shown} is accepted.", messages.SUCCESS)
+                self.message_user(request, f"{server}: host key {shown} accepted.", messages.SUCCESS)
         return None
 
-    @admin.action(description="Take into service", permissions=["change"])
+    @admin.action(description="Put into service", permissions=["change"])
     def enable(self, request: HttpRequest, chosen: QuerySet[Server]) -> None:
         self._set_enabled(request, chosen, enabled=True)
 
@@ -261,19 +257,6 @@ class ServerAdmin(admin.ModelAdmin):
 
     def _set_enabled(self, request: HttpRequest, chosen: QuerySet[Server], *, enabled: bool) -> None:
         done = [servers.set_enabled(actor=actor_of(request), server=server, enabled=enabled) for server in chosen]
-        words = "in service" if enabled else "out of service"
-        self.message_user(request, f"{sum(done)} now {words}, {len(done) - sum(done)} already were.", messages.SUCCESS)
-
-    def _ask(
-        self, request: HttpRequest, chosen: QuerySet[Server], template: str, title: str, more: dict[str, Any]
-    ) -> HttpResponse:
-        """A page between choosing and acting; its form posts the same action with `confirmed`."""
-        context = {
-            **self.admin_site.each_context(request),
-            "title": title,
-            "opts": self.model._meta,
-            "chosen": chosen,
-            "action": request.POST.get("action", ""),
-            **more,
-        }
-        return TemplateResponse(request, template, context)
+        changed, rest = sum(done), len(done) - sum(done)
+        text = f"{changed} server{pluralize(changed)} {'put into service' if enabled else 'taken out of service'}"
+        self.message_user(request, f"{text}, {rest} unchanged." if rest else f"{text}.", messages.SUCCESS)
