@@ -1,4 +1,4 @@
-"""The portal's rows of a bench: people with keys and servers, one change, and waiting for what the worker writes."""
+"""The database rows of a bench: people with keys, servers, one change, and waiting for the worker's results."""
 
 import os
 import random
@@ -15,7 +15,7 @@ PATIENCE = 300.0
 
 
 class Rows:
-    """`env` holds the portal's settings: from now on this process is part of that portal."""
+    """`env` holds the portal's settings, which this process uses from now on."""
 
     def __init__(self, env: Mapping[str, str], database: Path) -> None:
         os.environ.update(env)
@@ -53,7 +53,7 @@ class Rows:
         return b64encode(head + self._dice.randbytes(32)).decode()
 
     def change(self, names: list[str]) -> None:
-        """One person has another key instead of one of hers."""
+        """Replace one key of one person."""
         from accounts.models import User
         from accounts.services import keys
 
@@ -68,7 +68,7 @@ class Rows:
         return int(self._database.execute("SELECT number FROM accounts_revision").fetchone()[0])
 
     def wait_for(self, revision: int) -> None:
-        """Until every server is recorded as having this revision, without an error."""
+        """Wait until every server is recorded as having this revision, without an error."""
         query = "SELECT count(*) FROM servers_server WHERE applied_revision < ? OR last_error != ''"
         self.wait(query, (revision,), 0)
 

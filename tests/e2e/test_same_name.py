@@ -10,7 +10,8 @@ from tests.lab.faults import LABHOST
 from tests.lab.lab import PEOPLE, Lab
 from tests.lab.people import browser, is_known, paste, register
 from tests.lab.person import Person
-from tests.lab.walk import body, eventually
+from tests.lab.waiting import eventually
+from tests.lab.walk import body
 
 NAME = "dana"
 REPLACED = f"""

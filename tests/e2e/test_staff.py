@@ -8,7 +8,7 @@ from tests.lab import images
 from tests.lab.browser import Browser
 from tests.lab.lab import PEOPLE, STAFF, Lab
 from tests.lab.people import browser, join
-from tests.lab.walk import eventually
+from tests.lab.waiting import eventually
 
 SERVERS = "/admin/servers/server/"
 # An empty zstd frame (RFC 8878, section 3.1.2): the archive stays good, and its checksum changes.

@@ -8,7 +8,7 @@ from tests.lab import faults, nvidia
 from tests.lab.lab import Lab
 from tests.lab.machine import Machine
 from tests.lab.people import Iam, forget, join, labhost, labhost_command, register, restore
-from tests.lab.walk import eventually
+from tests.lab.waiting import eventually
 
 ARCHIVE = "/var/lib/lab-iam/template.tar.zst"
 TEMPLATES = "/var/lib/lab-iam/templates"

@@ -1,4 +1,4 @@
-"""Pushes as the worker records them, without a host: what was answered is the test's to say."""
+"""Pushes as the worker records them, without a host: the test provides the answers."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -18,7 +18,7 @@ NOWHERE = UserResult("absent", "absent")
 
 
 def claim(server: Server) -> Claim:
-    """As when the worker has begun with this server, at the revision of now."""
+    """Claim this server as the worker does, at the current revision."""
     now = timezone.now()
     lease, revision = now + timedelta(minutes=1), keys.current_revision()
     Server.objects.filter(pk=server.pk).update(lease_until=lease, attempted_at=now, attempted_revision=revision)
@@ -49,7 +49,7 @@ def answered(
 def push(
     server: Server, users: Mapping[str, UserResult] | None = None, *, whole: bool = True, register: str = "written"
 ) -> Push:
-    """A push of what is current, answered and recorded."""
+    """A push of the current revision, answered and recorded."""
     begun = claim(server)
     push = results.record(begun, answered(begun, users or {}, whole=whole, register=register))
     assert push is not None
@@ -58,7 +58,7 @@ def push(
 
 
 def fail(server: Server, words: str = "no route to host") -> Push:
-    """A push that reached nobody."""
+    """A push that did not reach the server."""
     begun = claim(server)
     push = results.record(begun, Outcome(Push.State.FAILED, begun.push.revision, error=f"{server.name}: {words}."))
     assert push is not None

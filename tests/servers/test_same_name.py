@@ -10,9 +10,8 @@ from accounts.services import numbers, people
 from servers.models import Server
 from servers.services.fleet import servers
 from servers.services.status import key_status
-from tests.servers.conftest import give_key, make_server
+from tests.servers.conftest import converge, give_key, key_body, make_server
 from tests.servers.farm import ADDRESSES, Farm
-from tests.servers.test_delivery import converge, key_body
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick")]
 

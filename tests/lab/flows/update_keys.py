@@ -2,7 +2,8 @@
 
 import json
 
-from tests.lab.walk import Flow, Walk, body, eventually
+from tests.lab.waiting import eventually
+from tests.lab.walk import Flow, Walk, body
 
 FLOW = Flow("IAM Updates SSH Keys")
 NEW_NAME = "Liqun Chen-Archer"

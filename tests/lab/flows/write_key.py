@@ -1,6 +1,7 @@
 """Write SSH Public Key to IAM."""
 
-from tests.lab.walk import Flow, Walk, body, eventually
+from tests.lab.waiting import eventually
+from tests.lab.walk import Flow, Walk, body
 
 FLOW = Flow("Write SSH Public Key to IAM")
 
