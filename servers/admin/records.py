@@ -1,15 +1,27 @@
 """Rows that services write, to be read."""
 
-from django.contrib import admin, messages
+from django.contrib import admin
+from django.contrib import messages as page_messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
 from accounts.admin import MachineMade
+from servers import messages
 from servers.admin.actor import actor_of
 from servers.models import Container, ContainerJob, Placement, Push
-from servers.services.containers import jobs, suspension
+from servers.services.containers import jobs
+
+
+class WithError(MachineMade):
+    """Rows with a coded error: `reason` is what to search for, the text is shown."""
+
+    readonly_fields = ["error_text"]
+
+    @admin.display(description="error", ordering="error__reason")
+    def error_text(self, row: ContainerJob | Placement | Push) -> str:
+        return messages.render(row.error)
 
 
 @admin.register(Container)
@@ -36,21 +48,21 @@ class ContainerAdmin(MachineMade):
         purge = request.POST.get("purge") == "yes"
         for row in chosen:
             try:
-                suspension.request(actor=actor_of(request), server=row.server, user=row.user, purge=purge)
+                jobs.request_removal(actor=actor_of(request), server=row.server, user=row.user, purge=purge)
             except jobs.JobRefused as refused:
-                self.message_user(request, str(refused), messages.ERROR)
+                self.message_user(request, str(refused), page_messages.ERROR)
             else:
                 words = f"{row}: removal ordered; see Registrations for its progress."
-                self.message_user(request, words, messages.SUCCESS)
+                self.message_user(request, words, page_messages.SUCCESS)
         return None
 
 
 @admin.register(Push)
-class PushAdmin(MachineMade):
-    list_display = ["server", "state", "revision", "trigger", "started_at", "finished_at", "written", "error"]
+class PushAdmin(WithError):
+    list_display = ["server", "state", "revision", "trigger", "started_at", "finished_at", "written", "error_text"]
     list_filter = ["state", "server"]
     list_select_related = ["server"]
-    search_fields = ["server__name", "error"]
+    search_fields = ["server__name", "error__reason"]
     date_hierarchy = "created_at"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Push]:
@@ -60,7 +72,7 @@ class PushAdmin(MachineMade):
 
 
 @admin.register(ContainerJob)
-class ContainerJobAdmin(MachineMade):
+class ContainerJobAdmin(WithError):
     list_display = [
         "user",
         "server",
@@ -71,17 +83,17 @@ class ContainerJobAdmin(MachineMade):
         "next_attempt",
         "started_at",
         "finished_at",
-        "error",
+        "error_text",
     ]
     list_filter = ["kind", "state", "server"]
     list_select_related = ["user", "server"]
-    search_fields = ["user__username", "server__name", "error"]
+    search_fields = ["user__username", "server__name", "error__reason"]
     date_hierarchy = "created_at"
 
 
 @admin.register(Placement)
-class PlacementAdmin(MachineMade):
-    list_display = ["user", "server", "host", "host_since", "container", "container_since", "error"]
+class PlacementAdmin(WithError):
+    list_display = ["user", "server", "host", "host_since", "container", "container_since", "error_text"]
     list_filter = ["host", "container", "server"]
     list_select_related = ["user", "server"]
-    search_fields = ["user__username", "server__name", "error"]
+    search_fields = ["user__username", "server__name", "error__reason"]

@@ -8,6 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from accounts.models import User
+from servers import messages
 from servers.models import ContainerJob, Server
 from servers.services.containers import jobs
 
@@ -48,11 +49,12 @@ class LabCommand(BaseCommand):
 
     def carry_out(self, order: ContainerJob) -> None:
         """Have the order carried out here, or by the worker if that was faster; its progress is shown."""
-        if not jobs.run_waiting(only=order, tell=self.say):
+        if not jobs.run_waiting(only=order, report=self.say):
             self._follow(order)
         order.refresh_from_db()
         if order.state != ContainerJob.State.SUCCEEDED:
-            raise CommandError(order.error or "It is not finished yet; see Registrations in the admin.")
+            error = messages.render(order.error) or "The job has not finished yet; see Container jobs in the admin."
+            raise CommandError(f"{order.server.name}: {error}")
 
     def _follow(self, order: ContainerJob) -> None:
         """Show the log that the worker writes, until it has finished."""

@@ -15,7 +15,7 @@ from tests.lab.report import summary
 LAB_NETWORK = "172.16.2.0/24"
 
 # What these have to do with is no database, but files, sockets and words alone; they would be the same once more.
-WITHOUT_DATABASE = ("hostkeys", "iam_key", "remote", "ssh_config")
+WITHOUT_DATABASE = ("host", "host_keys", "messages", "portal_key", "ssh_config")
 # What writes from several threads or processes at once, or hands foreign text to the database, runs there as well, and
 # all that has a part in the delivery of keys: a new file of tests/servers runs on both without being named.
 ON_POSTGRESQL = [

@@ -70,12 +70,10 @@ Exit status: 0 done, 1 failed (the last line says why), 2 wrong usage."""
             options={name: given for name in PASSED_ON if (given := options[name.replace("-", "_")]) is not None},
         )
         try:
-            deployment.deploy(actor=ACTOR, server=server, plan=plan, tell=self.say)
+            deployment.deploy(actor=ACTOR, server=server, plan=plan, report=self.say)
             self.say(probe.test(actor=ACTOR, server=server))
-        except RemoteError as error:
-            raise CommandError(error.message) from None
-        except deployment.DeploymentFailed as error:
-            raise CommandError(str(error)) from None
+        except (RemoteError, deployment.DeploymentFailed) as error:
+            raise CommandError(f"{server.name}: {error}") from None
 
     def _login(self, user: str, identity: Path | None, from_stdin: bool) -> Login:
         if identity is not None:

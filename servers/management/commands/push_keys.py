@@ -8,6 +8,7 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from accounts.services import keys
+from servers import messages
 from servers.management.terminal import ACTOR, USAGE, LabCommand
 from servers.models import Push, Server
 from servers.services.push import runner
@@ -63,7 +64,7 @@ Exit status: 0 every chosen server has the latest keys, 1 one has not, 2 wrong u
     def _tell(self, push: Push) -> None:
         if not self.is_json:
             seconds = (push.finished_at - push.started_at).total_seconds()  # type: ignore[operator]
-            words = push.error or f"{push.written} written, {push.unchanged} unchanged"
+            words = messages.render(push.error) or f"{push.written} written, {push.unchanged} unchanged"
             self.say(f"{push.server.name}: {push.state}, revision {push.revision}, {words} ({seconds:.1f} s)")
 
     def _wait(self, servers: list[Server]) -> None:
@@ -87,7 +88,7 @@ Exit status: 0 every chosen server has the latest keys, 1 one has not, 2 wrong u
             report = {
                 row.name: {
                     "revision": row.applied_revision,
-                    "error": row.last_error,
+                    "error": messages.render(row.last_error),
                     "ok": row.name not in behind,
                 }
                 for row in rows

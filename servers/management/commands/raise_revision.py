@@ -37,7 +37,7 @@ Exit status: 0 raised, or not needed; 1 a server could not be asked, or you said
             if one.answer is not None:
                 self.say(f"{one.server.name}: holds revision {one.answer.revision}")
             elif one.fault is not None:
-                self.say(one.fault.message)
+                self.say(f"{one.server.name}: {one.fault}")
         current = keys.current_revision()
         newer = revisions.newer(told)
         if newer:

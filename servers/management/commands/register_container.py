@@ -30,7 +30,7 @@ usage."""
     def handle(self, *args: Any, server: str, user: str, **options: Any) -> None:
         machine, person = self.server(server), self.person(user)
         try:
-            order = jobs.request(actor=ACTOR, server=machine, user=person)
+            order = jobs.request_registration(actor=ACTOR, server=machine, user=person)
         except jobs.JobRefused as refused:
             raise CommandError(str(refused)) from None
         self.carry_out(order)

@@ -6,7 +6,7 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from servers.management.terminal import ACTOR, LabCommand
-from servers.services.containers import jobs, suspension
+from servers.services.containers import jobs
 
 
 class Command(LabCommand):
@@ -34,7 +34,7 @@ Exit status: 0 it is removed, 1 it is not yet (the last line says why), 2 wrong 
             files = "and DELETE all files" if purge else "and keep the files"
             self.confirm(f"Remove {person.username} from {machine.name} {files}?", "--yes")
         try:
-            order = suspension.request(actor=ACTOR, server=machine, user=person, purge=purge)
+            order = jobs.request_removal(actor=ACTOR, server=machine, user=person, purge=purge)
         except jobs.JobRefused as refused:
             raise CommandError(str(refused)) from None
         self.carry_out(order)
