@@ -1,4 +1,4 @@
-"""Connects the servers app at start-up."""
+"""Connects signals, checks and the dashboard at start-up."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ class ServersConfig(AppConfig):
 
 
 def _prepare_worker(**_: Any) -> None:
-    """In each new process of the worker: its first task does not wait until Paramiko is loaded."""
+    """Load Paramiko in each new worker process, before its first task."""
     from servers import tasks  # noqa: F401
 
 

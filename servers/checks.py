@@ -1,4 +1,4 @@
-"""System checks of the portal key and of what servers hold."""
+"""System checks: the broker, the portal key, and servers ahead of the database."""
 
 import importlib.util
 from typing import Any
@@ -17,7 +17,7 @@ def broker_is_usable(**_: Any) -> list[CheckMessage]:
         return []
     return [
         Error(
-            "BROKER_URL is set, but Python's redis module is missing: the worker cannot start, nothing wakes it.",
+            "BROKER_URL is set, but the Python module redis is missing, so the worker cannot start.",
             hint="Run pip install -r requirements-redis.txt, or remove BROKER_URL.",
             id="servers.E004",
         )
@@ -25,12 +25,12 @@ def broker_is_usable(**_: Any) -> list[CheckMessage]:
 
 
 @register
-def iam_key_is_usable(**_: Any) -> list[CheckMessage]:
+def portal_key_is_usable(**_: Any) -> list[CheckMessage]:
     path = settings.PORTAL_KEY_FILE
     if not path.exists():
         return [
             Warning(
-                f"The portal has no SSH key ({path}): it cannot enter any server.",
+                f"The portal has no SSH key ({path}), so it cannot log in to any server.",
                 hint="Run manage.py create_portal_key.",
                 id="servers.W001",
             )
@@ -38,8 +38,8 @@ def iam_key_is_usable(**_: Any) -> list[CheckMessage]:
     if path.stat().st_mode & 0o077:
         return [
             Error(
-                f"Others on this machine can read the portal's SSH key {path}.",
-                hint=f"Run chmod 600 {path}; if others use this machine, make a new key.",
+                f"Other accounts on this machine can read the portal's SSH key {path}.",
+                hint=f"Run chmod 600 {path}. If other people use this machine, replace the key.",
                 id="servers.E002",
             )
         ]
@@ -52,17 +52,17 @@ def iam_key_is_usable(**_: Any) -> list[CheckMessage]:
 
 @register(Tags.database)
 def no_server_is_ahead(databases: Any = None, **_: Any) -> list[CheckMessage]:
-    """With `check --database default`, and with each migrate, which follows a restored backup."""
+    """Runs with `check --database default` and with each migrate, for example after restoring a backup."""
     try:
         names = [server.name for server in revisions.ahead()] if databases else []
-    except DatabaseError:  # the tables are not there yet
+    except DatabaseError:  # not migrated yet
         return []
     if not names:
         return []
     return [
         Warning(
-            f"Newer keys than in this database are on: {', '.join(names)}. It looks like an older copy.",
-            hint="If it is meant to be used, run manage.py raise_revision; see its --help.",
+            f"These servers are ahead of the database: {', '.join(names)}. The database may be an older copy.",
+            hint="To use this database, run manage.py raise_revision; see its --help.",
             id="servers.W004",
         )
     ]

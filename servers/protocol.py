@@ -7,6 +7,7 @@ text is cut and made printable before it is stored or shown.
 import hashlib
 import ipaddress
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -19,6 +20,7 @@ KEYS_VERSION = 2  # of set-keys, which tells whose the keys are since then: an o
 MAX_REQUEST = 64 * 1024 * 1024
 MAX_ANSWER = 32 * 1024 * 1024
 MAX_TEXT = 300
+MAX_PARAMS = 8
 STATUS, SET_KEYS, REGISTER, REMOVE, SUSPEND = "status", "set-keys", "register", "remove", "suspend"
 CODES = frozenset(
     {"bad_frame", "bad_request", "stale_revision", "other_base", "busy", "partial", "not_registered", "refused"}
@@ -26,6 +28,41 @@ CODES = frozenset(
 )
 OUTCOMES = frozenset({"written", "unchanged", "absent", "failed"})
 CONTAINER_STATES = frozenset({"running", "stopped", "registering", "broken", "unknown"})
+
+
+_SLUG = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+@dataclass(frozen=True)
+class Message:
+    """A reason (a slug) and what it is about. Rows store this; messages.py makes the text where it is shown."""
+
+    reason: str
+    params: Mapping[str, str | int] = field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        return hash((self.reason, frozenset(self.params.items())))
+
+    def as_json(self) -> dict[str, Any]:
+        return {"reason": self.reason, "params": dict(self.params)}
+
+    @classmethod
+    def from_json(cls, value: object) -> "Message | None":
+        """None for anything that is no message. Params that do not fit are left out."""
+        if not isinstance(value, dict) or not _is_slug(value.get("reason")):
+            return None
+        params = value.get("params")
+        pairs = params.items() if isinstance(params, dict) else ()
+        fitting = [(name, item if isinstance(item, int) else clean(item)) for name, item in pairs if _fits(name, item)]
+        return cls(value["reason"], dict(fitting[:MAX_PARAMS]))
+
+
+def _is_slug(text: object) -> bool:
+    return isinstance(text, str) and _SLUG.fullmatch(text) is not None
+
+
+def _fits(name: object, value: object) -> bool:
+    return _is_slug(name) and (isinstance(value, str) or (type(value) is int and abs(value) < 2**63))
 
 
 class BadAnswer(ValueError):
@@ -47,7 +84,7 @@ class UserResult:
 
     host: str
     container: str
-    error: str = ""
+    error: Message | None = None
 
     @property
     def failed(self) -> bool:
@@ -58,8 +95,9 @@ class UserResult:
         """She has neither account nor container there."""
         return self.host == self.container == "absent" and not self.error
 
-    def as_json(self) -> dict[str, str]:
-        return {"host": self.host, "container": self.container, "error": self.error}
+    def as_json(self) -> dict[str, Any]:
+        error = self.error and self.error.as_json()
+        return {"host": self.host, "container": self.container, "error": error}
 
 
 @dataclass(frozen=True)
@@ -77,7 +115,7 @@ class Answer:
 
     ok: bool
     code: str = ""
-    message: str = ""
+    error: Message | None = None
     revision: int = 0
     digest: str = ""
     users: Mapping[str, UserResult] = field(default_factory=dict)
@@ -165,11 +203,11 @@ def parse_answer(data: bytes) -> Answer:
     ok = value.get("ok")
     if not isinstance(ok, bool):
         raise BadAnswer("it does not say whether it is done")
-    code, message = _refusal(value.get("error")) if not ok else ("", "")
+    code, error = _refusal(value.get("error")) if not ok else ("", None)
     return Answer(
         ok=ok,
         code=code,
-        message=message,
+        error=error,
         revision=_number(value.get("revision", 0), 2**53, "revision"),
         digest=_digest(value.get("digest", "")),
         users={name: _user(item) for name, item in _people(value.get("users", {}), "users")},
@@ -196,11 +234,12 @@ def _object(data: bytes) -> dict[str, Any]:
     return value
 
 
-def _refusal(error: object) -> tuple[str, str]:
+def _refusal(error: object) -> tuple[str, Message]:
     if not isinstance(error, dict):
         raise BadAnswer("it refuses without a reason")
     code = error.get("code")
-    return (code if isinstance(code, str) and code in CODES else "failed"), clean(error.get("message"))
+    code = code if isinstance(code, str) and code in CODES else "failed"
+    return code, Message.from_json(error) or Message(code)
 
 
 def _people(value: object, what: str) -> list[tuple[str, dict[str, Any]]]:
@@ -219,11 +258,14 @@ def _is_name(text: str) -> bool:
 
 
 def _user(item: dict[str, Any]) -> UserResult:
-    return _result(_outcome(item.get("host")), _outcome(item.get("container")), clean(item.get("error")))
+    error = Message.from_json(item.get("error")) or (
+        Message("unknown") if item.get("error") not in (None, "") else None
+    )
+    return _result(_outcome(item.get("host")), _outcome(item.get("container")), error)
 
 
 @lru_cache(maxsize=1000)
-def _result(host: str, container: str, error: str) -> UserResult:
+def _result(host: str, container: str, error: Message | None) -> UserResult:
     """Nearly all of thousands are alike: they are one object."""
     return UserResult(host, container, error)
 

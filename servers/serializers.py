@@ -1,13 +1,30 @@
 """The JSON of people, servers, containers, keys and pushes in the API."""
 
+from typing import Any
+
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from accounts.models import User
+from servers import messages
 from servers.models import Container, Push, Server
+from servers.protocol import Message
 from servers.services.status import key_status
 
 STATES = [(state.value, state.name) for state in key_status.State]
+
+
+class MessageSerializer(serializers.Serializer):
+    """A coded message: `reason` and `params` for programs, `text` for people."""
+
+    reason = serializers.CharField()
+    params = serializers.DictField()
+    text = serializers.CharField()
+
+    def to_representation(self, instance: Any) -> dict[str, Any]:
+        """Of a Message. Staff read a text of their own."""
+        is_staff = self.context["request"].user.is_staff
+        return instance.as_json() | {"text": messages.render(instance, "staff" if is_staff else "person")}
 
 
 class PersonSerializer(serializers.ModelSerializer):
@@ -94,13 +111,17 @@ class KeySerializer(serializers.Serializer):
 class UserResultSerializer(serializers.Serializer):
     host = serializers.CharField()
     container = serializers.CharField()
-    error = serializers.CharField()
+    error = MessageSerializer(allow_null=True)
+
+    def to_representation(self, instance: Any) -> dict[str, Any]:
+        return super().to_representation(instance | {"error": Message.from_json(instance["error"])})
 
 
 class PushSerializer(serializers.ModelSerializer):
     """A push. `results` has the outcome for each person by user name; people see only their own, staff all."""
 
     server = serializers.CharField(source="server.name")
+    error = MessageSerializer(allow_null=True)
     results = serializers.SerializerMethodField()
 
     class Meta:
@@ -109,7 +130,11 @@ class PushSerializer(serializers.ModelSerializer):
         read_only_fields = fields
 
     @extend_schema_field(serializers.DictField(child=UserResultSerializer()))
-    def get_results(self, push: Push) -> dict[str, dict[str, str]]:
+    def get_results(self, push: Push) -> dict[str, dict[str, Any]]:
         user: User = self.context["request"].user
-        results: dict[str, dict[str, str]] = push.results
-        return {name: row for name, row in results.items() if user.is_staff or name == user.username}
+        shown = UserResultSerializer(context=self.context)
+        return {
+            name: shown.to_representation(row)
+            for name, row in push.results.items()
+            if user.is_staff or name == user.username
+        }

@@ -1,4 +1,4 @@
-"""What the worker runs. Each task may be lost, repeated or killed: the work stands in rows."""
+"""The worker's tasks. Each may be lost, repeated or killed: rows say what is to be done."""
 
 from servers.models import Server
 from servers.services.containers import jobs, suspension
@@ -9,15 +9,15 @@ from servers.services.worker import full_names, heartbeat, queue
 
 ACTOR = "worker"
 NAMES_SECONDS = 60.0
-NAMES_AFTER = 0.3  # the keys go first
+NAMES_DELAY = 0.3  # the keys go first
 
 
 def push_keys() -> None:
     """Update full names from the directory, and push the keys to every server that is due."""
     if not (runner.is_pending() or full_names.is_due()):
-        return  # one order of a burst, which another has served
+        return  # another task of the same burst has done it
     with heartbeat.beating():
-        refresh = full_names.start_refresh(actor=ACTOR, after=NAMES_AFTER)
+        refresh = full_names.start_refresh(actor=ACTOR, delay=NAMES_DELAY)
         runner.push_due(actor=ACTOR)
         refresh.join(NAMES_SECONDS)
 
@@ -37,18 +37,18 @@ def inspect() -> None:
 
 
 def send_heartbeat() -> None:
-    """Every few seconds, and when a worker starts: say that it is there, and have done what was lost."""
+    """Every few seconds, and when a worker starts: record a heartbeat, and queue what was lost."""
     heartbeat.beat()
     runner.close_interrupted()
     if runner.has_due():
         queue.enqueue(queue.PUSH)
-    suspension.suspend_forgotten(actor=ACTOR)
+    suspension.recover_lost(actor=ACTOR)
     if jobs.recover_interrupted():
         queue.enqueue(queue.CONTAINER_JOBS)
 
 
 def reconcile() -> None:
-    """Each minute, also without a watchdog: the same, and what has time."""
+    """Each minute, also without a watchdog: the same, and clean-up."""
     send_heartbeat()
     if inspection.is_due():
         queue.enqueue(queue.INSPECT)

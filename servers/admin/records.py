@@ -1,13 +1,25 @@
 """Read-only admin pages of containers, pushes, container jobs and placements."""
 
-from django.contrib import admin, messages
+from django.contrib import admin
+from django.contrib import messages as page_messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 
 from lab_iam.admin import ReadOnlyAdmin, actor_of, confirm_page, is_confirmed
+from servers import messages
 from servers.models import Container, ContainerJob, Placement, Push
-from servers.services.containers import jobs, suspension
+from servers.services.containers import jobs
+
+
+class WithError(ReadOnlyAdmin):
+    """Rows with a coded error: `reason` is what to search for, the text is shown."""
+
+    readonly_fields = ["error_text"]
+
+    @admin.display(description="error", ordering="error__reason")
+    def error_text(self, row: ContainerJob | Placement | Push) -> str:
+        return messages.render(row.error)
 
 
 @admin.register(Container)
@@ -27,20 +39,20 @@ class ContainerAdmin(ReadOnlyAdmin):
         purge = request.POST.get("purge") == "yes"
         for row in chosen:
             try:
-                suspension.request(actor=actor_of(request), server=row.server, user=row.user, purge=purge)
+                jobs.request_removal(actor=actor_of(request), server=row.server, user=row.user, purge=purge)
             except jobs.JobRefused as refused:
-                self.message_user(request, str(refused), messages.ERROR)
+                self.message_user(request, str(refused), page_messages.ERROR)
             else:
-                self.message_user(request, f"{row}: removal queued; see its container job.", messages.SUCCESS)
+                self.message_user(request, f"{row}: removal queued; see its container job.", page_messages.SUCCESS)
         return None
 
 
 @admin.register(Push)
-class PushAdmin(ReadOnlyAdmin):
-    list_display = ["server", "state", "revision", "trigger", "started_at", "finished_at", "written", "error"]
+class PushAdmin(WithError):
+    list_display = ["server", "state", "revision", "trigger", "started_at", "finished_at", "written", "error_text"]
     list_filter = ["state", "server"]
     list_select_related = ["server"]
-    search_fields = ["server__name", "error"]
+    search_fields = ["server__name", "error__reason"]
     date_hierarchy = "created_at"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Push]:
@@ -50,7 +62,7 @@ class PushAdmin(ReadOnlyAdmin):
 
 
 @admin.register(ContainerJob)
-class ContainerJobAdmin(ReadOnlyAdmin):
+class ContainerJobAdmin(WithError):
     list_display = [
         "user",
         "server",
@@ -61,17 +73,17 @@ class ContainerJobAdmin(ReadOnlyAdmin):
         "next_attempt",
         "started_at",
         "finished_at",
-        "error",
+        "error_text",
     ]
     list_filter = ["kind", "state", "server"]
     list_select_related = ["user", "server"]
-    search_fields = ["user__username", "server__name", "error"]
+    search_fields = ["user__username", "server__name", "error__reason"]
     date_hierarchy = "created_at"
 
 
 @admin.register(Placement)
-class PlacementAdmin(ReadOnlyAdmin):
-    list_display = ["user", "server", "host", "host_since", "container", "container_since", "error"]
+class PlacementAdmin(WithError):
+    list_display = ["user", "server", "host", "host_since", "container", "container_since", "error_text"]
     list_filter = ["host", "container", "server"]
     list_select_related = ["user", "server"]
-    search_fields = ["user__username", "server__name", "error"]
+    search_fields = ["user__username", "server__name", "error__reason"]

@@ -14,6 +14,7 @@ from django.utils.safestring import SafeString
 from accounts.models import User
 from accounts.services import keys
 from lab_iam.admin import actor_of, confirm_page, is_confirmed
+from servers.messages import phrase, render
 from servers.models import HeldBackPush, Push, Server
 from servers.services.containers import jobs
 from servers.services.fleet import probe, servers
@@ -87,7 +88,7 @@ class ServerAdmin(admin.ModelAdmin):
         "attempts",
         "next_attempt",
         "last_contact",
-        "last_error",
+        "error",
         "reported_revision",
         "ahead_since",
         "register_outcome",
@@ -157,12 +158,16 @@ class ServerAdmin(admin.ModelAdmin):
 
     @admin.display(description="why", ordering="behind_since")
     def why(self, server: Server) -> str:
-        text = server.last_error.removeprefix(f"{server.name}: ").rstrip(".")
+        text = phrase(server.last_error)
         if server.behind_since is not None:
             text += f"{', ' if text else ''}since {key_status.format_time(server.behind_since)}"
         if text and server.next_attempt is not None:
             text += f", next retry {key_status.format_time(server.next_attempt)}"
         return text
+
+    @admin.display(description="last error")
+    def error(self, server: Server) -> str:
+        return render(server.last_error)
 
     @admin.display(description="last contact", ordering="last_contact")
     def contact(self, server: Server) -> str:
@@ -213,7 +218,7 @@ class ServerAdmin(admin.ModelAdmin):
             try:
                 self.message_user(request, probe.test(actor=actor_of(request), server=server), messages.SUCCESS)
             except RemoteError as error:
-                self.message_user(request, error.message, messages.ERROR)
+                self.message_user(request, f"{server}: {error}", messages.ERROR)
 
     @admin.action(description="Register a person…", permissions=["change"])
     def register_container(self, request: HttpRequest, chosen: QuerySet[Server]) -> HttpResponse | None:
@@ -223,7 +228,7 @@ class ServerAdmin(admin.ModelAdmin):
             return confirm_page(self, request, "Register a person", "servers/admin_register.html", **context)
         for server in chosen:
             try:
-                jobs.request(actor=actor_of(request), server=server, user=form.cleaned_data["name"])
+                jobs.request_registration(actor=actor_of(request), server=server, user=form.cleaned_data["name"])
             except jobs.JobRefused as refused:
                 self.message_user(request, str(refused), messages.ERROR)
             else:

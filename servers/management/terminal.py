@@ -8,6 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from accounts.models import User
+from servers import messages
 from servers.models import ContainerJob, Server
 from servers.services.containers import jobs
 
@@ -47,11 +48,12 @@ class LabCommand(BaseCommand):
 
     def run_job(self, job: ContainerJob) -> None:
         """Run the job here, or follow it if the worker has taken it; raise CommandError unless it succeeds."""
-        if not jobs.run_waiting(only=job, tell=self.print_line):
+        if not jobs.run_waiting(only=job, report=self.print_line):
             self._follow(job)
         job.refresh_from_db()
         if job.state != ContainerJob.State.SUCCEEDED:
-            raise CommandError(job.error or "The job is not finished yet; see container jobs in the admin.")
+            error = messages.render(job.error) or "The job is not finished yet; see container jobs in the admin."
+            raise CommandError(f"{job.server.name}: {error}")
 
     def _follow(self, job: ContainerJob) -> None:
         """Print the job's log as the worker writes it, until the job ends."""

@@ -8,6 +8,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
+from servers.models.fields import MessageField
 from servers.models.servers import Server
 
 
@@ -45,7 +46,7 @@ class Placement(models.Model):
     host_since = models.DateTimeField()
     container = models.CharField(max_length=8, choices=State.choices)
     container_since = models.DateTimeField()
-    error = models.CharField(max_length=300, blank=True)
+    error = MessageField()
     kept_revision = models.PositiveBigIntegerField(default=0)
 
     class Meta:

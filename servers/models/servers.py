@@ -8,6 +8,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
+from servers.models.fields import MessageField
 from servers.ssh import host_keys
 
 NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z"  # $ would allow a line break at the end
@@ -43,7 +44,7 @@ class Server(models.Model):
     next_attempt = models.DateTimeField("next try", null=True, blank=True)
     behind_since = models.DateTimeField(null=True, blank=True)
     last_contact = models.DateTimeField(null=True, blank=True)
-    last_error = models.CharField(max_length=500, blank=True)
+    last_error = MessageField()
     lease_until = models.DateTimeField(null=True, blank=True)
     register_outcome = models.CharField(max_length=16, blank=True, help_text="Of the last push: register's key file.")
     register_since = models.DateTimeField(null=True, blank=True)
@@ -196,7 +197,7 @@ class Push(models.Model):
     created_at = models.DateTimeField("asked for", default=timezone.now)
     started_at = models.DateTimeField("started", null=True, blank=True)
     finished_at = models.DateTimeField("finished", null=True, blank=True)
-    error = models.CharField(max_length=500, blank=True)
+    error = MessageField()
     results = models.JSONField(default=dict, blank=True, help_text="Of each person who has something there.")
     written = models.PositiveIntegerField(default=0)
     unchanged = models.PositiveIntegerField(default=0)
@@ -253,7 +254,7 @@ class ContainerJob(models.Model):
     lease_until = models.DateTimeField(null=True, blank=True)
     lease_holder = models.CharField(max_length=64, blank=True)
     log = models.TextField(blank=True)
-    error = models.CharField(max_length=500, blank=True)
+    error = MessageField()
     created_at = models.DateTimeField("asked for", default=timezone.now)
     started_at = models.DateTimeField("started", null=True, blank=True)
     finished_at = models.DateTimeField("finished", null=True, blank=True)

@@ -1,7 +1,7 @@
-"""django-q's ORM broker, which here need not be asked all the time: an order rouses the worker of this machine.
+"""django-q's ORM broker, with a wake-up: queued work wakes the worker of this machine immediately.
 
-The rows are the queue, as ever. The rousing is one empty datagram to a socket in DATA_DIR, which may be lost: then, and
-when the order came from another machine, the worker finds it at its next look.
+The rows are the queue. The wake-up is one empty datagram to a socket in DATA_DIR. It may be lost: then, and for work
+that another machine queued, the worker finds the row at its next poll.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from typing import Any
 from django.conf import settings
 from django_q.brokers.orm import ORM
 
-LOOK_SECONDS = 0.2
+POLL_SECONDS = 0.2
 
 
 def _path() -> Path:
@@ -22,15 +22,15 @@ def _path() -> Path:
 
 
 class Broker(ORM):
-    """`dequeue` is called by one process of the worker alone; it needs `poll` to be 0."""
+    """`dequeue` is called by a single process of the worker; it needs django-q's `poll` to be 0."""
 
-    _ear: socket.socket | None = None
+    _listener: socket.socket | None = None
 
     def enqueue(self, task: str) -> Any:
         key = super().enqueue(task)
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as mouth:
-            mouth.setblocking(False)
-            mouth.sendto(b"", os.fspath(_path()))
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)
+            sender.sendto(b"", os.fspath(_path()))
         return key
 
     def dequeue(self) -> Any:
@@ -40,24 +40,24 @@ class Broker(ORM):
         return found
 
     def _wait(self) -> None:
-        """Until something is ordered on this machine, or it is time for a look."""
-        with contextlib.suppress(OSError):  # a full disk, say, or a path that is too long for a socket
-            self._ear = self._ear or _listen()
-        ears = [] if self._ear is None else [self._ear]
-        for ear in select.select(ears, [], [], LOOK_SECONDS)[0]:
+        """Until something is queued on this machine, at most POLL_SECONDS."""
+        with contextlib.suppress(OSError):  # for example a full disk, or a path that is too long for a socket
+            self._listener = self._listener or _listen()
+        listeners = [] if self._listener is None else [self._listener]
+        for listener in select.select(listeners, [], [], POLL_SECONDS)[0]:
             with contextlib.suppress(BlockingIOError):
-                while True:  # a burst is one
-                    ear.recv(1)
+                while True:  # several wake-ups count as one
+                    listener.recv(1)
 
 
 def _listen() -> socket.socket:
-    """The newest worker listens; an older one of this machine, if there is one, goes on looking."""
-    ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    """The newest worker of this machine listens; an older one falls back to polling."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
-        ear.setblocking(False)
+        listener.setblocking(False)
         _path().unlink(missing_ok=True)
-        ear.bind(os.fspath(_path()))
+        listener.bind(os.fspath(_path()))
     except BaseException:
-        ear.close()
+        listener.close()
         raise
-    return ear
+    return listener

@@ -1,7 +1,7 @@
-"""One django-q cluster as a process group of its own, none of whose processes outlives its parent.
+"""One django-q cluster as its own process group, in which no process outlives its parent.
 
-django-q leaves a cluster that still works when its main process is killed, and one that hangs for ever when an
-idle worker is: here a group is ended as a whole. The cluster is forked, not executed: starting it again is quick.
+Without this, a django-q cluster goes on when its main process is killed, and hangs when an idle worker process is
+killed. Here a group is ended as a whole. The cluster is forked, not executed, so that a restart is quick.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ from typing import Any, Never
 from django_q.cluster import Cluster as Processes
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
-M_ARENA_MAX, ARENAS = -8, 2  # mallopt(3): 48 threads with a heap each would keep what one big push needed
+M_ARENA_MAX, ARENAS = -8, 2  # mallopt(3): with a heap each, 48 threads would hold the memory of one big push
 _SIGNALS = {signal.SIGTERM, signal.SIGINT}
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class Cluster:
 
     def __init__(self) -> None:
         self.pid = 0  # of the main process and of its group; 0 while there is none
-        # What loses its parent becomes ours, so that we can tell when nothing of the group is left.
+        # Orphans of the group become our children, so that we know when none is left.
         _libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
 
     def start(self) -> None:
@@ -41,13 +41,13 @@ class Cluster:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def is_running(self) -> bool:
-        """Whether its main process is there; that of a wedged cluster is."""
+        """Whether its main process exists, which is also true of a wedged cluster."""
         return self.pid != 0 and os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
     def stop(self, patience: float) -> bool:
-        """Let it finish the tasks that it has begun; what is left after `patience` seconds is killed.
+        """Let it finish the running tasks, then kill what is left after `patience` seconds.
 
-        False if something had to be killed.
+        Returns False if something had to be killed.
         """
         if self.is_running():
             os.kill(self.pid, signal.SIGTERM)
@@ -59,14 +59,14 @@ class Cluster:
         return not is_left
 
     def kill(self) -> None:
-        """End every process of the group at once, and wait until they are gone."""
+        """Kill every process of the group, and wait until all are gone."""
         while self._reap():
             os.killpg(self.pid, signal.SIGKILL)
             time.sleep(0.01)
         self.pid = 0
 
     def _reap(self) -> bool:
-        """Whether anything of the group is left."""
+        """Collect ended processes; returns whether any of the group is left."""
         try:
             while self.pid and os.waitpid(-self.pid, os.WNOHANG)[0]:
                 pass
@@ -76,7 +76,7 @@ class Cluster:
 
 
 def _serve(parent: int, mask: Any) -> Never:
-    """The child: a cluster until it is told to stop."""
+    """In the child: run a cluster until a signal stops it."""
     status = 1
     try:
         os.setpgid(0, 0)
@@ -86,7 +86,7 @@ def _serve(parent: int, mask: Any) -> Never:
         _die_with(parent)
         _libc.mallopt(M_ARENA_MAX, ARENAS)
         gc.collect()
-        gc.freeze()  # what is loaded by now stays in pages that the processes of the cluster share
+        gc.freeze()  # what is loaded by now stays in pages that the cluster's processes share
         os.register_at_fork(before=_note_parent, after_in_child=lambda: _die_with(_parent))
         processes = Processes()  # takes over SIGTERM and SIGINT
         processes.start()
@@ -107,7 +107,7 @@ def _note_parent() -> None:
 
 
 def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends, however that ends."""
+    """Have the kernel kill this process when its parent ends, for whatever reason."""
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        os._exit(1)  # it ended before we had said so
+        os._exit(1)  # it ended before the prctl

@@ -1,4 +1,4 @@
-"""From a Server row to an open connection as `iam`."""
+"""Open a connection as `iam` to the server of a row."""
 
 from contextlib import AbstractContextManager
 from functools import lru_cache
@@ -22,32 +22,29 @@ def endpoint(server: Server) -> Endpoint:
 
 
 def connect(server: Server, *, seconds: float) -> Host:
-    """A connection to be entered with `with`. Raises RemoteError if the portal has no key."""
-    return Host(endpoint(server), _login(server), seconds=seconds)
+    """A connection, as a context manager. Raises RemoteError if the portal has no key."""
+    return Host(endpoint(server), _login(), seconds=seconds)
 
 
 def push_session(server: Server, *, seconds: float) -> AbstractContextManager[PooledSession]:
-    """Questions of set-keys, on a session that stays open. Raises RemoteError if the portal has no key."""
-    return sessions.pool().line(endpoint(server), _login(server), seconds=seconds)
+    """A set-keys session, which stays open for later pushes. Raises RemoteError if the portal has no key."""
+    return sessions.pool().session(endpoint(server), _login(), seconds=seconds)
 
 
-def _login(server: Server) -> Login:
+def _login() -> Login:
     path = settings.PORTAL_KEY_FILE
-    try:
-        _check_key(path, _changed(path))
-    except portal_key.NoKey as error:
-        raise RemoteError("no_key", str(error), permanent=True) from None
-    return Login(ACCOUNT, path, hint=f"run manage.py deploy_server {server.name}")
+    _check_key(path, _change_time(path))
+    return Login(ACCOUNT, path, refused="portal_key_refused")
 
 
 @lru_cache(maxsize=8)
-def _check_key(path: Path, _changed: int) -> None:
-    """Once after each change, not for each server of each push; what is refused is looked at again. Raises NoKey."""
+def _check_key(path: Path, _change_time: int) -> None:
+    """Reads the key once after each change of the file, not for each server of each push. Raises NoKey."""
     portal_key.public_line(path)
 
 
-def _changed(path: Path) -> int:
-    """Also another owner or mode is a change; 0 if it cannot be seen."""
+def _change_time(path: Path) -> int:
+    """Changes with the content, the owner and the mode; 0 if it cannot be read."""
     try:
         return path.stat().st_ctime_ns
     except OSError:
@@ -55,9 +52,9 @@ def _changed(path: Path) -> int:
 
 
 def status(server: Server, *, seconds: float = STATUS_SECONDS) -> protocol.Answer:
-    """What the server says about itself, within `seconds`. Raises RemoteError, also when it refuses."""
+    """The server's own status, within `seconds`. Raises RemoteError, also when it refuses."""
     with connect(server, seconds=seconds) as host:
         answer = ask(host, protocol.STATUS, protocol.frame(protocol.build_status()))
     if not answer.ok:
-        raise RemoteError("refused", f"{server.name}: {answer.message or answer.code}.")
+        raise RemoteError(answer.error or "refused", code="refused")
     return answer

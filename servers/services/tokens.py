@@ -1,4 +1,4 @@
-"""Tokens with which people's programs use the interface for machines. Only their digests are stored."""
+"""Tokens for the API. Only their digests are stored."""
 
 from datetime import timedelta
 
@@ -18,9 +18,9 @@ class TokenRefused(Exception):
 
 @transaction.atomic
 def create(*, actor: str, user: User) -> str:
-    """A new token, valid for LIFETIME; this text exists nowhere else. Raises TokenRefused."""
+    """A new token, valid for LIFETIME; only the caller ever has its text. Raises TokenRefused."""
     if AuthToken.objects.filter(user=user).count() >= MAX_TOKENS:
-        raise TokenRefused(f"You have {MAX_TOKENS} tokens: remove one that you no longer use.")
+        raise TokenRefused(f"You have {MAX_TOKENS} tokens. Remove one that you no longer use.")
     row, token = AuthToken.objects.create(user=user, expiry=LIFETIME)
     audit.record(actor=actor, verb="token.created", object=user.username, detail={"token": row.token_key})
     return str(token)
@@ -28,7 +28,7 @@ def create(*, actor: str, user: User) -> str:
 
 @transaction.atomic
 def revoke(*, actor: str, user: User, token_key: str) -> bool:
-    """Remove the person's token that begins with `token_key`; False if she has none such."""
+    """Remove the user's token that begins with `token_key`; False if there is none."""
     count, _ = AuthToken.objects.filter(user=user, token_key=token_key).delete()
     if count:
         audit.record(actor=actor, verb="token.removed", object=user.username, detail={"token": token_key})

@@ -1,11 +1,10 @@
-"""SSH to the servers: the only importer of Fabric and Paramiko.
+"""A connection to a server as one account, with Fabric and Paramiko.
 
-A server is believed only if it shows the pinned host key; nothing but the key exchange happens before that.
+A server is trusted only if it shows the pinned host key; nothing but the key exchange happens before that.
 Every connection has one deadline for all of it, after which its socket is closed whatever it is doing.
 """
 
 import contextlib
-import logging
 import shlex
 import socket
 import threading
@@ -21,26 +20,25 @@ import paramiko
 from servers import protocol
 from servers.ssh import host_keys
 from servers.ssh.dial import CONNECT_SECONDS, Endpoint, RemoteError, close_socket, dial, error_text, wait_for_banner
+from servers.ssh.host_key_scan import LOG_CHANNEL, scan_host_key
 from servers.ssh.stderr import StderrReader
 
 CHUNK = 256 * 1024
 POLL_SECONDS = 0.02
-LOOK_SECONDS = 5.0  # between two looks of an idle connection's thread whether it should end
+IDLE_POLL_SECONDS = 5.0  # how often an idle connection's thread looks whether it should end
 _BROKEN = (OSError, EOFError, paramiko.SSHException)
 Slot = contextlib.AbstractContextManager[Any]
 _RSA = ("rsa-sha2-512", "rsa-sha2-256")
 
-# Paramiko prints a traceback for each server that is down; here it is one line, said by whoever called.
-_LOG_CHANNEL = f"{__name__}.paramiko"
-logging.getLogger(_LOG_CHANNEL).setLevel(logging.CRITICAL + 1)
-
 
 @dataclass(frozen=True)
 class Login:
+    """`refused`: the reason of the error when the server refuses it."""
+
     user: str
     key_file: Path | None = None
     password: str = field(default="", repr=False)
-    hint: str = "check the account, its key or its password"  # said when it is refused
+    refused: str = "login_refused"
 
 
 @dataclass(frozen=True)
@@ -69,11 +67,7 @@ class Host:
 
     def __enter__(self) -> Self:
         if not self.endpoint.host_key:
-            raise RemoteError(
-                "host_key_unknown",
-                f"{self.endpoint.name}: no host key is pinned: accept one first.",
-                permanent=True,
-            )
+            raise RemoteError("host_key_unknown", permanent=True)
         self._watchdog.start()
         try:
             with self.faults():
@@ -101,17 +95,17 @@ class Host:
         on_line: Callable[[str], None] | None = None,
     ) -> Result:
         """Run one command, send it `stdin`, and read at most `most` bytes of its standard output."""
-        lines = StderrReader(on_line)
+        stderr = StderrReader(on_line)
         with self.faults():
             channel = self._connection.transport.open_session(timeout=self._left())
             with contextlib.closing(channel):
                 channel.settimeout(self._left())
                 channel.exec_command(command)
                 threading.Thread(target=self._send, args=(channel, stdin), name="send", daemon=True).start()
-                stdout = self._receive(channel, lines, most)
+                stdout = self._receive(channel, stderr, most)
                 if channel.exit_status == -1:
                     raise EOFError
-                return Result(channel.exit_status, stdout, " / ".join(lines.tail))
+                return Result(channel.exit_status, stdout, stderr.tail)
 
     @property
     def is_alive(self) -> bool:
@@ -119,12 +113,12 @@ class Host:
         return transport is not None and transport.is_active()
 
     def allow(self, seconds: float) -> None:
-        """From now on `seconds` bound what is done; nothing ends an idle connection any more."""
+        """Start a new deadline of `seconds` for what is done next; nothing closes an idle connection any more."""
         self._watchdog.cancel()
         self._ends = time.monotonic() + seconds
 
     def start(self, command: str) -> Any:
-        """The channel of a command that goes on listening. Raises RemoteError."""
+        """Start a command that keeps reading; its channel. Raises RemoteError."""
         with self.faults():
             channel = self._connection.transport.open_session(timeout=self._left())
             channel.settimeout(self._left())
@@ -137,12 +131,12 @@ class Host:
         with self._slot:
             self._shake_hands(self._socket)
 
-    def _shake_hands(self, line: socket.socket) -> None:
+    def _shake_hands(self, sock: socket.socket) -> None:
         there = self.endpoint
         key_type = there.host_key.split()[0]
         wanted = _RSA if key_type == "ssh-rsa" else (key_type,)
         others = [name for name in (*host_keys.TYPES, *_RSA) if name not in wanted]
-        # lazy: neither Fabric's nor OpenSSH's configuration files have a say in this.
+        # lazy: neither Fabric's nor OpenSSH's configuration files are read.
         config = fabric.Config(lazy=True, overrides={"load_ssh_configs": False})
         self._connection = fabric.Connection(
             there.address,
@@ -151,7 +145,7 @@ class Host:
             config=config,
             connect_timeout=min(CONNECT_SECONDS, self._left()),
             connect_kwargs={
-                "sock": line,
+                "sock": sock,
                 "allow_agent": False,
                 "look_for_keys": False,
                 "banner_timeout": CONNECT_SECONDS,
@@ -162,18 +156,18 @@ class Host:
             },
         )
         client = self._connection.client
-        client.set_log_channel(_LOG_CHANNEL)
+        client.set_log_channel(LOG_CHANNEL)
         client.set_missing_host_key_policy(paramiko.RejectPolicy())
         known = client.get_host_keys()
         known.clear()
         label = there.address if there.port == 22 else f"[{there.address}]:{there.port}"
         known.add(label, key_type, _public_key(there.host_key))
         self._connection.open()
-        # Paramiko looks ten times a second, which is felt with many connections. hang_up wakes it anyhow.
-        line.settimeout(LOOK_SECONDS)
+        # Paramiko polls ten times a second, which adds up with many connections. close_socket wakes it anyway.
+        sock.settimeout(IDLE_POLL_SECONDS)
 
     def _send(self, channel: Any, stdin: Iterable[bytes]) -> None:
-        """In a thread of its own, so that a command may talk before it has read everything."""
+        """Runs in its own thread, so that a command may write before it has read everything."""
         try:
             for piece in stdin:
                 channel.settimeout(max(self._left(), 0.1))
@@ -183,7 +177,7 @@ class Host:
             with contextlib.suppress(*_BROKEN):
                 channel.close()
 
-    def _receive(self, channel: Any, lines: StderrReader, most: int) -> bytes:
+    def _receive(self, channel: Any, stderr: StderrReader, most: int) -> bytes:
         stdout = bytearray()
         while True:
             ended = channel.closed or (channel.eof_received and channel.exit_status_ready())
@@ -192,14 +186,14 @@ class Host:
                 stdout += channel.recv(CHUNK)
                 idle = False
             if channel.recv_stderr_ready():
-                lines.feed(channel.recv_stderr(CHUNK))
+                stderr.feed(channel.recv_stderr(CHUNK))
                 idle = False
             if len(stdout) > most:
-                raise RemoteError("bad_answer", f"{self.endpoint.name}: its answer is too long.")
+                raise RemoteError("answer_too_long", code="bad_answer")
             if self._left() <= 0:
                 raise TimeoutError
             if idle and ended:
-                lines.end()
+                stderr.end()
                 return bytes(stdout)
             if idle:
                 time.sleep(POLL_SECONDS)
@@ -213,68 +207,49 @@ class Host:
 
     @contextlib.contextmanager
     def faults(self) -> Iterator[None]:
-        """Whatever goes wrong inside becomes one RemoteError."""
-        name = self.endpoint.name
+        """Turn every error of the block into a RemoteError."""
         try:
             yield
         except RemoteError:
             raise
         except paramiko.BadHostKeyException as error:
-            raise _changed(name, f"{error.key.get_name()} {error.key.get_base64()}") from None
+            raise _host_key_changed(f"{error.key.get_name()} {error.key.get_base64()}") from None
         except paramiko.IncompatiblePeer as error:
             if "host key" in str(error):
-                raise _changed(name, _scan_quietly(self.endpoint)) from None
-            raise RemoteError("unreachable", f"{name}: no common SSH algorithm ({error}).", permanent=True) from None
+                raise _host_key_changed(_scan_quietly(self.endpoint)) from None
+            detail = error_text(error)
+            raise RemoteError("no_common_algorithm", code="unreachable", permanent=True, detail=detail) from None
         except paramiko.AuthenticationException:
-            message = f"{name}: it refuses {self.login.user}'s sign-in: {self.login.hint}."
-            raise RemoteError("auth_refused", message) from None
+            user, server = self.login.user, self.endpoint.name
+            raise RemoteError(self.login.refused, code="auth_refused", user=user, server=server) from None
         except _BROKEN as error:
             # "No existing session": Paramiko stops waiting for the key exchange and goes on without one
             is_late = self._late or self._left() <= 0 or "No existing session" in str(error)
             if is_late or isinstance(error, TimeoutError):
-                raise RemoteError("timeout", f"{name}: it did not finish in time.") from None
-            raise RemoteError("unreachable", f"{name}: the connection broke off ({error_text(error)}).") from None
+                raise RemoteError("timeout") from None
+            raise RemoteError("connection_lost", code="unreachable", detail=error_text(error)) from None
 
 
 def ask(host: Host, verb: str, framed: bytes, *, on_line: Callable[[str], None] | None = None) -> protocol.Answer:
-    """The judged answer of a host to one verb and its framed request. Raises RemoteError."""
+    """The validated answer of a host to one verb and its framed request. Raises RemoteError."""
     result = host.run(verb, [framed], on_line=on_line)
-    name = host.endpoint.name
     try:
         answer = protocol.parse_answer(result.stdout)
     except protocol.BadAnswer as error:
-        said = f" ({result.tail})" if result.tail else ""
-        raise RemoteError("bad_answer", f"{name}: {error}{said}.") from None
+        raise bad_answer(error, result.tail) from None
     if answer.ok != (result.status == 0):
-        raise RemoteError("bad_answer", f"{name}: its answer and its exit status {result.status} disagree.")
+        raise RemoteError("status_mismatch", code="bad_answer", status=result.status)
     return answer
 
 
+def bad_answer(error: protocol.BadAnswer, stderr: str) -> RemoteError:
+    return RemoteError("bad_answer", detail=f"{error} ({stderr})" if stderr else str(error))
+
+
 def bounded(command: str, *, seconds: int, sudo: bool) -> str:
-    """A command line that ends on the far side after `seconds`, also when nobody is connected any more."""
-    line = f"timeout -k 5 {seconds} sh -c {shlex.quote(command)}"
-    return f"sudo -n -- {line}" if sudo else line
-
-
-def scan_host_key(address: str, port: int, *, seconds: float = CONNECT_SECONDS) -> str:
-    """The host key, `type blob`, that is shown at this address now; nobody signs in. Raises RemoteError."""
-    there = Endpoint(address, address, port, "")
-    end = time.monotonic() + seconds
-    line = dial(there, seconds)
-    transport = None
-    try:
-        transport = paramiko.Transport(line)
-        transport.set_log_channel(_LOG_CHANNEL)
-        transport.banner_timeout = seconds
-        transport.start_client(timeout=max(end - time.monotonic(), 0.1))
-        key = transport.get_remote_server_key()
-        return host_keys.canonical(f"{key.get_name()} {key.get_base64()}")
-    except (paramiko.SSHException, OSError, EOFError, ValueError) as error:
-        raise RemoteError("unreachable", f"{address}: no SSH host key on port {port} ({error_text(error)}).") from None
-    finally:
-        close_socket(line)
-        if transport is not None:
-            transport.close()
+    """A command line that ends on the server after `seconds`, even if the connection is gone."""
+    limited = f"timeout -k 5 {seconds} sh -c {shlex.quote(command)}"
+    return f"sudo -n -- {limited}" if sudo else limited
 
 
 def _scan_quietly(there: Endpoint) -> str:
@@ -284,10 +259,9 @@ def _scan_quietly(there: Endpoint) -> str:
         return ""
 
 
-def _changed(name: str, offered: str) -> RemoteError:
-    shown = host_keys.fingerprint(offered) or "a key of another type"
-    message = f"{name}: the host key has changed to {shown}; nothing was sent. Compare it, accept it in the admin."
-    return RemoteError("host_key_changed", message, permanent=True, offered=offered)
+def _host_key_changed(offered: str) -> RemoteError:
+    reason, shown = ("host_key_changed", host_keys.fingerprint(offered)) if offered else ("host_key_type_changed", "")
+    return RemoteError(reason, code="host_key_changed", permanent=True, offered=offered, fingerprint=shown)
 
 
 def _credentials(login: Login) -> dict[str, Any]:
@@ -296,8 +270,9 @@ def _credentials(login: Login) -> dict[str, Any]:
     try:
         return {"pkey": paramiko.PKey.from_path(login.key_file)}
     except (OSError, ValueError, TypeError, paramiko.SSHException, paramiko.pkey.UnknownKeyType) as error:
-        message = f"The private key {login.key_file} cannot be used: {error_text(error)}."
-        raise RemoteError("no_key", message, permanent=True) from None
+        raise RemoteError(
+            "private_key_unusable", code="no_key", permanent=True, path=str(login.key_file), detail=error_text(error)
+        ) from None
 
 
 def _public_key(host_key: str) -> Any:

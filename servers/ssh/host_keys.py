@@ -23,10 +23,10 @@ def canonical(text: str) -> str:
     try:
         blob = base64.b64decode(words[1], validate=True)
     except binascii.Error:
-        raise ValueError("this is not an SSH host key: its second word is not base64") from None
+        raise ValueError("this is not an SSH host key: the blob is not base64") from None
     size = int.from_bytes(blob[:4], "big")
     if blob[4 : 4 + size] != words[0].encode():
-        raise ValueError("this is not an SSH host key: its type differs from the one inside")
+        raise ValueError("this is not an SSH host key: its type differs from that of its blob")
     return f"{words[0]} {base64.b64encode(blob).decode()}"
 
 

@@ -1,4 +1,4 @@
-"""The portal's own SSH key, with which it enters the servers as `iam`: an ed25519 key in a file."""
+"""The portal's own SSH key, with which it logs in to the servers as `iam`: an ed25519 key in a file."""
 
 import os
 from pathlib import Path
@@ -6,15 +6,18 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-COMMENT = "lab-iam"
+from servers.ssh.dial import RemoteError, error_text
 
 
-class NoKey(Exception):
-    """There is no usable key; the message says what to do."""
+class NoKey(RemoteError):
+    """There is no usable key; the text says what to do."""
+
+    def __init__(self, reason: str, path: Path, **params: str) -> None:
+        super().__init__(reason, code="no_key", permanent=True, path=str(path), **params)
 
 
 def create(path: Path) -> str:
-    """Write a new key, 0600, whole or not at all, over an older one; gives the public line."""
+    """Write a new key (0600) atomically, replacing an older one; returns the public line."""
     key = ed25519.Ed25519PrivateKey.generate()
     text = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
@@ -35,10 +38,8 @@ def public_line(path: Path) -> str:
     try:
         key = serialization.load_ssh_private_key(path.read_bytes(), password=None)
     except OSError as error:
-        raise NoKey(
-            f"The portal's SSH key {path} cannot be read ({error.strerror}): run manage.py create_portal_key."
-        ) from None
+        raise NoKey("portal_key_missing", path, detail=error_text(error)) from None
     except ValueError:
-        raise NoKey(f"{path} is not an SSH key: run manage.py create_portal_key --force.") from None
+        raise NoKey("portal_key_invalid", path) from None
     line = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     return line.decode()

@@ -1,7 +1,7 @@
-"""Sessions of set-keys that stay open between pushes: a change then costs neither handshake nor new process.
+"""set-keys sessions that stay open between pushes: a change then costs neither a handshake nor a new process.
 
-Each process has a pool of its own. A session is lent to one push at a time; it is closed when it was idle for long,
-when the server's address or pinned key is another one now, and after any fault.
+Each process has its own pool. A session serves one push at a time. It is closed after a long idle time, when the
+server's address or pinned key has changed, and after any error.
 """
 
 import contextlib
@@ -13,17 +13,17 @@ from typing import Any
 
 from servers import protocol
 from servers.ssh.dial import Endpoint, RemoteError
-from servers.ssh.host import CHUNK, Host, Login
+from servers.ssh.host import CHUNK, Host, Login, bad_answer
 from servers.ssh.stderr import StderrReader
 
 IDLE_SECONDS = 300.0
-HANDSHAKES = 10  # at once; they are work for this machine, and a burst of them is dropped by sshd
+HANDSHAKES = 10  # at once; they load this machine, and sshd drops connections in a burst
 SLOT_SECONDS = 30.0
 ANSWER_SECONDS = 45.0
-LOOK_SECONDS = 5.0  # between two looks for idle sessions
+SWEEP_SECONDS = 5.0  # between two searches for idle sessions
 
 _Key = tuple[Endpoint, Login]
-_parsing = threading.Lock()  # one answer at a time: many of them, taken apart at once, would fill the memory
+_parsing = threading.Lock()  # one answer at a time: parsing many at once would fill the memory
 
 
 class Session:
@@ -32,37 +32,34 @@ class Session:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._channel: Any = host.start(protocol.SET_KEYS)
-        self._said = StderrReader(None)
-        self.since = time.monotonic()  # its last use
+        self.last_used = time.monotonic()
 
     @property
     def is_alive(self) -> bool:
-        """Nothing has ended, and nothing was said unasked."""
+        """Nothing has ended, and nothing was sent without a request."""
         return self._host.is_alive and not self._channel.eof_received and not self._channel.recv_ready()
 
     def ask(self, framed: bytes, seconds: float) -> protocol.Answer:
-        """The judged answer to one request. Raises RemoteError; the session is of no use after that."""
+        """The validated answer to one request. Raises RemoteError; the session cannot be used after that."""
         self._host.allow(seconds)
         with self._host.faults():
             self._channel.settimeout(seconds)
-            for start in range(0, len(framed), CHUNK):  # Paramiko copies what is left to be sent, again and again
+            for start in range(0, len(framed), CHUNK):  # Paramiko copies the rest of its argument at each write
                 self._channel.sendall(framed[start : start + CHUNK])
-            line = self._line(time.monotonic() + seconds)
+            data = self._read_line(time.monotonic() + seconds)
         try:
             with _parsing:
-                answer = protocol.parse_answer(line)
+                answer = protocol.parse_answer(data)
         except protocol.BadAnswer as error:
-            self._hear()
-            said = f" ({' / '.join(self._said.tail)})" if self._said.tail else ""
-            raise RemoteError("bad_answer", f"{self._host.endpoint.name}: {error}{said}.") from None
-        self.since = time.monotonic()
+            raise bad_answer(error, self._read_stderr()) from None
+        self.last_used = time.monotonic()
         return answer
 
     def close(self) -> None:
         self._host.close()
 
-    def _line(self, end: float) -> bytes:
-        """Up to the line break; what there is if the command ends before it."""
+    def _read_line(self, end: float) -> bytes:
+        """Up to the line break, or less if the command ends before it."""
         data = bytearray()
         while not data.endswith(b"\n"):
             self._channel.settimeout(max(end - time.monotonic(), 0.01))
@@ -73,24 +70,26 @@ class Session:
                 break
             data += piece
             if len(data) > protocol.MAX_ANSWER:
-                raise RemoteError("bad_answer", f"{self._host.endpoint.name}: its answer is too long.")
+                raise RemoteError("answer_too_long", code="bad_answer")
         return bytes(data)
 
-    def _hear(self) -> None:
-        self._channel.settimeout(1.0)  # sudo says why it refuses, and ends
+    def _read_stderr(self) -> str:
+        stderr = StderrReader()
+        self._channel.settimeout(1.0)  # sudo prints why it refuses, and ends
         with contextlib.suppress(OSError):
             while piece := self._channel.recv_stderr(CHUNK):
-                self._said.feed(piece)
-        self._said.end()
+                stderr.feed(piece)
+        stderr.end()
+        return stderr.tail
 
 
 class PooledSession:
-    """A session as one push sees it: opened when it is first needed, and once more if an old one proves dead."""
+    """The session of one push: opened on first use, and once more if one from the pool has died."""
 
     def __init__(self, pool: "Sessions", key: _Key, seconds: float) -> None:
         self._pool, self._key, self._ends = pool, key, time.monotonic() + seconds
         self._session = pool.take(key)
-        self._is_old = self._session is not None
+        self._is_reused = self._session is not None
 
     def ask(self, framed: bytes) -> protocol.Answer:
         """Raises RemoteError."""
@@ -98,9 +97,9 @@ class PooledSession:
             return self._ask(framed)
         except RemoteError as error:
             self._drop()
-            if not self._is_old or error.code == "timeout":
+            if not self._is_reused or error.code == "timeout":
                 raise
-        self._is_old = False
+        self._is_reused = False
         try:
             return self._ask(framed)
         except RemoteError:
@@ -109,7 +108,7 @@ class PooledSession:
 
     def give_back(self) -> None:
         if self._session is not None:
-            self._pool.keep(self._key, self._session)
+            self._pool.put_back(self._key, self._session)
 
     def _ask(self, framed: bytes) -> protocol.Answer:
         if self._session is None:
@@ -126,28 +125,30 @@ class PooledSession:
 
 
 class Sessions:
+    """The idle sessions of one process, one per server."""
+
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: dict[str, tuple[_Key, Session]] = {}  # by the server's name
+        self._idle: dict[str, tuple[_Key, Session]] = {}  # by the server's name
         self._slots = threading.BoundedSemaphore(HANDSHAKES)
-        self._is_watched = False
+        self._is_swept = False
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._idle)
 
     @contextlib.contextmanager
-    def line(self, there: Endpoint, login: Login, *, seconds: float) -> Iterator[PooledSession]:
-        """Questions to one server, all of them within `seconds`."""
-        line = PooledSession(self, (there, login), seconds)
+    def session(self, there: Endpoint, login: Login, *, seconds: float) -> Iterator[PooledSession]:
+        """A session for requests to one server, all of them within `seconds`."""
+        session = PooledSession(self, (there, login), seconds)
         try:
-            yield line
+            yield session
         finally:
-            line.give_back()
+            session.give_back()
 
     def take(self, key: _Key) -> Session | None:
-        """The kept session to exactly this server, ours alone until it is given back."""
+        """Take the idle session to exactly this server out of the pool; None if there is none."""
         with self._lock:
-            known, session = self._kept.pop(key[0].name, (None, None))
+            known, session = self._idle.pop(key[0].name, (None, None))
         if session is not None and (known != key or not session.is_alive):
             session.close()
             return None
@@ -163,13 +164,13 @@ class Sessions:
             host.close()
             raise
 
-    def keep(self, key: _Key, session: Session) -> None:
+    def put_back(self, key: _Key, session: Session) -> None:
         with self._lock:
-            _, other = self._kept.pop(key[0].name, (None, None))
-            self._kept[key[0].name] = (key, session)
-            if not self._is_watched:
-                self._is_watched = True
-                threading.Thread(target=self._watch, name="sessions", daemon=True).start()
+            _, other = self._idle.pop(key[0].name, (None, None))
+            self._idle[key[0].name] = (key, session)
+            if not self._is_swept:
+                self._is_swept = True
+                threading.Thread(target=self._sweep, name="sessions", daemon=True).start()
         if other is not None:
             other.close()
 
@@ -186,21 +187,21 @@ class Sessions:
             self._slots.release()
 
     def _close_if(self, condition: Any) -> bool:
-        """Close some of the kept ones; False if there are none left."""
+        """Close idle sessions for which `condition` holds; False if none is left."""
         with self._lock:
-            ended = [name for name, (_, session) in self._kept.items() if condition(session)]
-            closing = [self._kept.pop(name)[1] for name in ended]
-            is_watched = self._is_watched = bool(self._kept)
+            ended = [name for name, (_, session) in self._idle.items() if condition(session)]
+            closing = [self._idle.pop(name)[1] for name in ended]
+            is_swept = self._is_swept = bool(self._idle)
         for session in closing:
             session.close()
-        return is_watched
+        return is_swept
 
-    def _watch(self) -> None:
+    def _sweep(self) -> None:
         def is_over(session: Session) -> bool:
-            return not session.is_alive or time.monotonic() - session.since > IDLE_SECONDS
+            return not session.is_alive or time.monotonic() - session.last_used > IDLE_SECONDS
 
         while True:
-            time.sleep(LOOK_SECONDS)
+            time.sleep(SWEEP_SECONDS)
             if not self._close_if(is_over):
                 return
 
@@ -209,5 +210,5 @@ _pools: dict[int, Sessions] = {}
 
 
 def pool() -> Sessions:
-    """This process's own: a child must not speak on its parent's connections, nor close them."""
+    """This process's own pool: a child must neither use nor close its parent's connections."""
     return _pools.setdefault(os.getpid(), Sessions())

@@ -1,4 +1,4 @@
-"""What a far program says on standard error, for people."""
+"""Standard error of a program on a server, as clean lines."""
 
 from collections.abc import Callable
 
@@ -9,11 +9,16 @@ TAIL = 3
 
 
 class StderrReader:
-    """Bytes of standard error as clean lines, each given to `tell` as soon as it is whole."""
+    """Splits bytes of standard error into clean lines and passes each to `on_line` as soon as it is complete."""
 
-    def __init__(self, tell: Callable[[str], None] | None) -> None:
-        self._tell, self._rest, self._count = tell, b"", 0
-        self.tail: list[str] = []
+    def __init__(self, on_line: Callable[[str], None] | None = None) -> None:
+        self._on_line, self._rest, self._count = on_line, b"", 0
+        self._last: list[str] = []
+
+    @property
+    def tail(self) -> str:
+        """The last lines, as one."""
+        return " / ".join(self._last)
 
     def feed(self, data: bytes) -> None:
         *whole, rest = (self._rest + data).split(b"\n")
@@ -30,6 +35,6 @@ class StderrReader:
         if not text or self._count >= MAX_LINES:
             return
         self._count += 1
-        self.tail = [*self.tail[1 - TAIL :], text]
-        if self._tell is not None:
-            self._tell(text)
+        self._last = [*self._last[1 - TAIL :], text]
+        if self._on_line is not None:
+            self._on_line(text)

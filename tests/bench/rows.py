@@ -69,7 +69,7 @@ class Rows:
 
     def wait_for(self, revision: int) -> None:
         """Wait until every server is recorded as having this revision, without an error."""
-        query = "SELECT count(*) FROM servers_server WHERE applied_revision < ? OR last_error != ''"
+        query = "SELECT count(*) FROM servers_server WHERE applied_revision < ? OR last_error IS NOT NULL"
         self.wait(query, (revision,), 0)
 
     def wait(self, query: str, values: tuple[Any, ...], wanted: int) -> None:

@@ -190,7 +190,7 @@ class Soak:
         good = Server.objects.filter(pk__in=[server.pk for server in self._good])
         while good.filter(applied_revision__lt=revision).exists():
             if time.monotonic() - began > PATIENCE:
-                errors = good.exclude(last_error="").values_list("last_error", flat=True)[:3]
+                errors = good.filter(last_error__isnull=False).values_list("last_error", flat=True)[:3]
                 raise TimeoutError(f"not delivered within {PATIENCE:.0f} s: {list(errors)}")
             time.sleep(0.02)
         return time.monotonic() - began

@@ -16,7 +16,7 @@ from tests.lab.rerun import Part, run_part, verdict
 LAB_NETWORK = "172.16.2.0/24"
 
 # These use no database, only files, sockets and text: on PostgreSQL they would be the same again.
-WITHOUT_DATABASE = ("hostkeys", "iam_key", "remote", "ssh_config")
+WITHOUT_DATABASE = ("host", "host_keys", "messages", "portal_key", "ssh_config")
 # What writes from several threads or processes at once, or passes foreign text to the database, runs on PostgreSQL as
 # well, and so does everything about pushing keys: a new file in tests/servers runs on both without being named here.
 ON_POSTGRESQL = [

@@ -48,10 +48,14 @@ def labhost(folder: Path, verb: str) -> int:
     return int(cli._for_machines(verbs[verb]))
 
 
+def refusal(code: str, reason: str, **params: str) -> dict[str, object]:
+    return {"version": 1, "ok": False, "error": {"code": code, "reason": reason, "params": params}}
+
+
 def register(folder: Path, user: str) -> dict[str, object]:
     """Stands in for the eleven steps, which need root and a booted host: tests/e2e runs the real ones."""
     if not (folder / "may_register").exists():
-        return {"version": 1, "ok": False, "error": {"code": "refused", "message": "the template is missing"}}
+        return refusal("refused", "template_missing")
     for number, step in enumerate(["fetch", "account", "clone"], start=1):
         print(f"[{number}/3] {step}\x1b[31m", file=sys.stderr, flush=True)
     (folder / "state/users").mkdir(exist_ok=True)
@@ -71,11 +75,9 @@ def remove(folder: Path, user: str, purge: bool) -> dict[str, object]:
     """Stands in for the twelve steps of a removal, as `register` does."""
     path = folder / f"state/users/{user}.json"
     if not path.exists():
-        error = {"code": "not_registered", "message": f"{user} has nothing on gpu17"}
-        return {"version": 1, "ok": False, "error": error}
+        return refusal("not_registered", "not_registered", name=user)
     if (folder / "may_not_remove").exists():
-        error = {"code": "failed", "message": "the disk is full; not done yet: removing the account; say it again"}
-        return {"version": 1, "ok": False, "error": error}
+        return refusal("failed", "disk_full")
     print("[1/1] deleting" if purge else "[1/1] putting aside", file=sys.stderr, flush=True)
     path.unlink()
     return {"version": 1, "ok": True, "user": user, "kept": [] if purge else ["/home/.lab-iam-kept/alice"]}
@@ -83,8 +85,7 @@ def remove(folder: Path, user: str, purge: bool) -> dict[str, object]:
 
 def suspend(folder: Path) -> dict[str, object]:
     if (folder / "keys_are_live").exists():
-        error = {"code": "busy", "message": "the keys of alice are still live here; push them"}
-        return {"version": 1, "ok": False, "error": error}
+        return refusal("busy", "keys_still_live", name="alice")
     print("ending open sessions", file=sys.stderr, flush=True)
     return {"version": 1, "ok": True}
 
@@ -118,7 +119,7 @@ def main() -> int:
         return 0
     if behaviour == "fails-all":
         take_request()
-        print(json.dumps({"version": 1, "ok": False, "error": {"code": "failed", "message": "the disk is full"}}))
+        print(json.dumps(refusal("failed", "disk_full")))
         return 1
     return labhost(folder, command)
 

@@ -8,7 +8,7 @@ from django.utils import timezone
 from accounts.services import keys
 from servers import protocol
 from servers.models import Push, Server
-from servers.protocol import Answer, UserResult
+from servers.protocol import Answer, Message, UserResult
 from servers.services.push import results
 from servers.services.push.results import Claim, Outcome
 
@@ -43,7 +43,7 @@ def answered(
         users=users,
         register=register,
     )
-    return results.evaluate(begun.server, revision, digest, answer, whole=whole)
+    return results.evaluate(revision, digest, answer, whole=whole)
 
 
 def push(
@@ -57,10 +57,11 @@ def push(
     return push
 
 
-def fail(server: Server, words: str = "no route to host") -> Push:
-    """A push that did not reach the server."""
+def fail(server: Server, detail: str = "no route to host") -> Push:
+    """A push that reached nobody."""
     begun = claim(server)
-    push = results.record(begun, Outcome(Push.State.FAILED, begun.push.revision, error=f"{server.name}: {words}."))
+    error = Message("connection_failed", {"address": server.address, "port": server.ssh_port, "detail": detail})
+    push = results.record(begun, Outcome(Push.State.FAILED, begun.push.revision, error=error))
     assert push is not None
     server.refresh_from_db()
     return push

@@ -83,7 +83,7 @@ class RealWorker:
         return self.log_file.read_text()
 
     def restarts(self) -> list[str]:
-        return [line for line in self.log().splitlines() if "The worker is started again" in line]
+        return [line for line in self.log().splitlines() if "Restarting the worker" in line]
 
     def group(self) -> list[int]:
         """The supervisor and all of its cluster."""

@@ -10,7 +10,7 @@ from django.utils import timezone
 from accounts.models import AuditEvent, User
 from accounts.services.keys import add_keys
 from servers.models import Container, ContainerJob, HeldBackPush, Placement, Push, Server
-from servers.protocol import UserResult
+from servers.protocol import Message, UserResult
 from servers.ssh import host_keys
 from tests.accounts.keys import fingerprint, line
 from tests.servers.conftest import OTHER, PINNED, make_server, signed_in
@@ -41,7 +41,7 @@ def test_people_who_are_not_staff_see_none_of_it(alice: User, page: str) -> None
 def test_the_list_shows_what_is_behind_and_why(boss: Client, server: Server, alice: User) -> None:
     add_keys(actor="alice", user=alice, pasted=line())
     Container.objects.create(server=server, user=alice)
-    Server.objects.update(behind_since=timezone.now(), last_error="gpu17: it did not finish in time.")
+    Server.objects.update(behind_since=timezone.now(), last_error=Message("timeout"))
     page = unescape(boss.get(LIST).content.decode())
     for wanted in ("0 of 1", ">behind<", "did not finish in time", "revision: 1"):
         assert wanted in page
@@ -135,7 +135,7 @@ def test_register_asks_for_the_person_then_queues_a_job(boss: Client, server: Se
 
 
 def test_register_shows_the_reason_of_a_refusal(boss: Client, server: Server, staff: User) -> None:
-    assert "sign in once" in act(boss, "register_container", server, confirmed="yes", name="warden")
+    assert "first sign-in" in act(boss, "register_container", server, confirmed="yes", name="warden")
 
 
 def test_out_of_service_and_back(boss: Client, server: Server) -> None:
@@ -177,9 +177,9 @@ def test_x1_no_page_shows_the_digest_of_a_token(boss: Client, server: Server) ->
 
 
 def test_the_first_page_shows_servers_that_are_behind(boss: Client, server: Server) -> None:
-    Server.objects.update(behind_since=timezone.now(), last_error="gpu17: it is away.")
+    Server.objects.update(behind_since=timezone.now(), last_error=Message("timeout"))
     page = unescape(boss.get("/admin/").content.decode())
-    assert "gpu17: it is away." in page and "no heartbeat" in page
+    assert "The server did not finish in time." in page and "no heartbeat" in page
 
 
 def test_the_list_of_servers_counts_pending_changes(boss: Client, server: Server, alice: User, bob: User) -> None:
@@ -188,7 +188,7 @@ def test_the_list_of_servers_counts_pending_changes(boss: Client, server: Server
     assert "all live" in boss.get(LIST).content.decode()
     add_keys(actor="bob", user=bob, pasted=line(2))
     assert "1 change pending" in boss.get(LIST).content.decode()
-    push(server, {"alice": UserResult("failed", "absent", "host: the home is missing")})
+    push(server, {"alice": UserResult("failed", "absent", Message("home_missing"))})
     assert "failed for 1 person" in boss.get(LIST).content.decode()
 
 
@@ -197,7 +197,7 @@ def test_the_page_of_a_server_lists_its_pending_keys(boss: Client, server: Serve
     add_keys(actor="alice", user=alice, pasted=line(1))
     fail(server)
     page = unescape(boss.get(f"{LIST}{server.pk}/change/").content.decode())
-    assert fingerprint(line(1)) in page and "no route to host, since" in page
+    assert fingerprint(line(1)) in page and "(no route to host), since" in page
     push(server, {"alice": GOOD})
     page = unescape(boss.get(f"{LIST}{server.pk}/change/").content.decode())
     assert fingerprint(line(1)) not in page and "No pending changes" in page

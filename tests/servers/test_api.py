@@ -8,6 +8,7 @@ from django.utils import timezone
 from accounts.models import SSHKey, User
 from accounts.services.keys import add_keys, revoke_keys
 from servers.models import Container, Push, Server
+from servers.protocol import Message
 from servers.services import tokens
 from tests.accounts.keys import fingerprint, line
 from tests.servers.conftest import PINNED
@@ -25,7 +26,7 @@ def api(user: User) -> Client:
 @pytest.fixture
 def everything(server: Server, alice: User, bob: User) -> Server:
     add_keys(actor="alice", user=alice, pasted=line())
-    row = {"host": "written", "container": "failed", "error": "alice's trouble"}
+    row = {"host": "written", "container": "failed", "error": {"reason": "disk_full", "params": {}}}
     Container.objects.create(server=server, user=alice, state="running", address="10.0.3.160")
     Push.objects.create(server=server, state="partial", results={"alice": row}, finished_at=timezone.now())
     Server.objects.create(name="gpu99", address="172.16.2.99", enabled=False)
@@ -68,7 +69,12 @@ def test_people_see_only_their_own_rows(everything: Server, alice: User) -> None
     (container,) = client.get("/api/v1/containers").json()["results"]
     assert (container["user"], container["server"], container["state"]) == ("alice", "gpu17", "running")
     (push,) = client.get("/api/v1/pushes").json()["results"]
-    assert push["results"]["alice"]["error"] == "alice's trouble"
+    error = push["results"]["alice"]["error"]
+    assert error == {
+        "reason": "disk_full",
+        "params": {},
+        "text": "The server's disk is full; ask the lab's staff to free space.",
+    }
 
 
 def test_a_key_has_its_state_and_reason_on_each_server(everything: Server, alice: User) -> None:
@@ -82,7 +88,11 @@ def test_a_key_has_its_state_and_reason_on_each_server(everything: Server, alice
     assert (live["server"], live["state"], live["reason"]) == ("gpu17", "live", "") and live["since"]
     states = {place["name"]: place["state"] for place in live["places"]}
     assert states == {"host account": "live", "container": "absent", "register": "live"}
-    assert (waiting["server"], waiting["state"], waiting["reason"]) == ("gpu18", "waiting", "no route to host")
+    assert (waiting["server"], waiting["state"], waiting["reason"]) == (
+        "gpu18",
+        "waiting",
+        "the server cannot be reached (no route to host)",
+    )
     assert waiting["next_retry"]
     assert client.get(f"/api/v1/keys/{told['id']}").json() == told
 
@@ -158,3 +168,12 @@ def test_the_schema_has_no_warnings_and_names_every_path() -> None:
     call_command("spectacular", validate=True, fail_on_warn=True, stdout=out)
     assert all(f"/api/v1/{path}:" in out.getvalue() for path in PATHS)
     assert Client().get("/api/schema/").status_code == 200
+
+
+def test_staff_and_people_read_texts_of_their_own(everything: Server, alice: User, staff: User) -> None:
+    error = Message("portal_key_refused", {"user": "iam", "server": "gpu17"})
+    Push.objects.update(error=error)
+    (hers,) = api(alice).get("/api/v1/pushes").json()["results"]
+    (theirs,) = api(staff).get("/api/v1/pushes").json()["results"]
+    assert hers["error"]["reason"] == theirs["error"]["reason"] == "portal_key_refused"
+    assert "deploy_server gpu17" in theirs["error"]["text"] and "deploy_server" not in hers["error"]["text"]

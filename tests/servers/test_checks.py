@@ -5,12 +5,12 @@ from pathlib import Path
 
 from pytest_django.fixtures import Settings
 
-from servers.checks import iam_key_is_usable
+from servers.checks import portal_key_is_usable
 from servers.ssh import portal_key
 
 
 def ids() -> list[str | None]:
-    return [message.id for message in iam_key_is_usable()]
+    return [message.id for message in portal_key_is_usable()]
 
 
 def test_w001_there_is_no_key(settings: Settings, key_file: Path) -> None:

@@ -191,7 +191,7 @@ class TestRegisterContainer:
 
     def test_the_reason_of_a_refusal(self, farm: Farm, gpu17: Server, alice: User) -> None:
         (farm.folder / ADDRESSES[0] / "may_register").unlink()
-        assert refused("register_container", "gpu17", "alice") == (1, "gpu17: the template is missing")
+        assert refused("register_container", "gpu17", "alice") == (1, "gpu17: The template is missing.")
 
     def test_unknown_names_are_wrong_use(self, gpu17: Server, alice: User) -> None:
         assert refused("register_container", "gpu17", "nobody")[0] == 2
@@ -200,14 +200,14 @@ class TestRegisterContainer:
     def test_the_workers_progress_is_followed(
         self, gpu17: Server, alice: User, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real = jobs.request
+        real = jobs.request_registration
 
         def taken_by_the_worker(**words: Any) -> ContainerJob:
             order = real(**words)
             jobs.run_waiting()
             return order
 
-        monkeypatch.setattr(jobs, "request", taken_by_the_worker)
+        monkeypatch.setattr(jobs, "request_registration", taken_by_the_worker)
         assert "[3/3] clone" in run("register_container", "gpu17", "alice")
 
 
@@ -259,7 +259,7 @@ class TestDeployServer:
         make_server(farm)
         monkeypatch.setattr(sys, "stdin", io.StringIO("wrong\n"))
         code, words = refused("deploy_server", "gpu17", "--password-stdin")
-        assert code == 1 and "refuses root's sign-in" in words and "wrong" not in words
+        assert code == 1 and "Login as root was refused" in words and "wrong" not in words
 
 
 def test_wrong_options_are_exit_status_2_for_a_shell() -> None:

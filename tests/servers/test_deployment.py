@@ -59,9 +59,9 @@ class TestAsRoot:
     pytestmark = needs_root
 
     def test_the_scripts_run_with_the_portals_values(self, farm: Farm, gpu17: Server, out: Path) -> None:
-        told: list[str] = []
+        shown: list[str] = []
         plan = Plan(Login("root", farm.iam_key), options={"driver": "bind"})
-        deploy(actor="warden", server=gpu17, plan=plan, tell=told.append)
+        deploy(actor="warden", server=gpu17, plan=plan, report=shown.append)
         words = (out / "words").read_text().splitlines()
         given = dict(zip(words[::2], words[1::2], strict=True))
         token_file = given.pop("--token-file")
@@ -74,7 +74,7 @@ class TestAsRoot:
             "--subuids": "1000000000-2147483647",
             "--driver": "bind",
         }
-        assert "installing" in told
+        assert "installing" in shown
         assert set((out / "files").read_text().split()) == {"labhost", "setup-gpu-server.bash", "token"}
         assert not Path(token_file).parent.exists(), "it leaves its folder behind"
         assert AuditEvent.objects.filter(verb="server.deployed", actor="warden").exists()
@@ -84,7 +84,7 @@ class TestAsRoot:
         self, farm: Farm, gpu17: Server, out: Path
     ) -> None:
         plan = Plan(Login("root", farm.iam_key))
-        deploy(actor="warden", server=gpu17, plan=plan, tell=lambda _: None)
+        deploy(actor="warden", server=gpu17, plan=plan, report=lambda _: None)
         token = (out / "token").read_text().strip()
         gpu17.refresh_from_db()
         assert gpu17.token_digest == hashlib.sha256(token.encode()).hexdigest()
@@ -95,34 +95,34 @@ class TestAsRoot:
     def test_a_template_is_copied_whole_with_its_progress(self, farm: Farm, gpu17: Server, out: Path) -> None:
         template = out / "debian.tar.zst"
         template.write_bytes(os.urandom(3_000_000))
-        told: list[str] = []
+        shown: list[str] = []
         plan = Plan(Login("root", farm.iam_key), template=template)
-        deploy(actor="warden", server=gpu17, plan=plan, tell=told.append)
+        deploy(actor="warden", server=gpu17, plan=plan, report=shown.append)
         assert (out / "template.tar.zst").read_bytes() == template.read_bytes()
-        assert any("100 %" in line for line in told)
+        assert any("100 %" in line for line in shown)
 
     def test_the_last_words_of_setup_are_the_error_and_the_old_token_stays(
         self, farm: Farm, gpu17: Server, out: Path
     ) -> None:
         (out / "fail").touch()
         Server.objects.update(token_digest="d" * 64)
-        with pytest.raises(DeploymentFailed, match="gpu17: setup-gpu-server: debian 11 is not supported"):
-            deploy(actor="warden", server=gpu17, plan=Plan(Login("root", farm.iam_key)), tell=lambda _: None)
+        with pytest.raises(DeploymentFailed, match="setup-gpu-server: debian 11 is not supported"):
+            deploy(actor="warden", server=gpu17, plan=Plan(Login("root", farm.iam_key)), report=lambda _: None)
         gpu17.refresh_from_db()
         assert gpu17.token_digest == "d" * 64 and Push.objects.count() == 0
 
 
 def test_a_portal_without_a_key_is_told_before_anything_is_sent(farm: Farm, gpu17: Server, settings: Settings) -> None:
     settings.PORTAL_KEY_FILE = farm.folder / "none"
-    with pytest.raises(DeploymentFailed, match="create_portal_key"):
-        deploy(actor="warden", server=gpu17, plan=Plan(Login(farm.user, farm.iam_key)), tell=lambda _: None)
+    with pytest.raises(portal_key.NoKey, match="create_portal_key"):
+        deploy(actor="warden", server=gpu17, plan=Plan(Login(farm.user, farm.iam_key)), report=lambda _: None)
     assert farm.commands() == []
 
 
 def test_a_template_of_another_kind_is_refused(farm: Farm, gpu17: Server) -> None:
     plan = Plan(Login(farm.user, farm.iam_key), template=Path("debian.iso"))
     with pytest.raises(DeploymentFailed, match=r"tar\.zst"):
-        deploy(actor="warden", server=gpu17, plan=plan, tell=lambda _: None)
+        deploy(actor="warden", server=gpu17, plan=plan, report=lambda _: None)
 
 
 def test_the_archive_holds_the_real_scripts_as_roots_and_nothing_compiled() -> None:

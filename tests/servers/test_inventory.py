@@ -77,7 +77,7 @@ def test_the_probe_tells_what_answers_and_brings_the_row_up_to_date(farm: Farm) 
 
 def test_y5_the_probe_keeps_the_key_of_a_server_without_a_pinned_one(farm: Farm) -> None:
     server = make_server(farm, host_key="")
-    with pytest.raises(RemoteError, match="no host key is pinned") as refused:
+    with pytest.raises(RemoteError, match="No host key is pinned") as refused:
         probe.test(actor="warden", server=server)
     server.refresh_from_db()
     assert refused.value.code == "host_key_unknown" and server.offered_host_key == farm.host_key

@@ -12,7 +12,7 @@ from accounts.models import SSHKey, User
 from accounts.services import audit, keys, numbers, people, revision
 from accounts.services.keys import add_keys, revoke_key
 from servers.models import Confirmation, Placement, Server, Worker
-from servers.protocol import UserResult
+from servers.protocol import Message, UserResult
 from servers.services.push import results
 from servers.services.status import key_status, overview, placements
 from servers.services.status.key_status import KeyOnServer
@@ -21,8 +21,8 @@ from tests.servers.conftest import PINNED
 from tests.servers.pushes import GOOD, NOWHERE, answered, claim, fail, push
 
 pytestmark = pytest.mark.django_db
-BAD = UserResult("failed", "unchanged", "host: the home is missing")
-REFUSED = UserResult("failed", "failed", "one of the keys stands for two people")
+BAD = UserResult("failed", "unchanged", Message("home_missing"))
+REFUSED = UserResult("failed", "failed", Message("key_shared"))
 
 
 def give_key(user: User, number: int = 0) -> SSHKey:
@@ -87,9 +87,16 @@ def test_y1_a_server_that_is_down_says_why_since_when_and_until_when(
     push(gpu18, {"alice": GOOD})
     fail(server)
     one = on(key, server)
-    assert (one.state, one.reason, one.since) == ("waiting", "no route to host", server.behind_since)
+    assert (one.state, one.reason, one.since) == (
+        "waiting",
+        "the server cannot be reached (no route to host)",
+        server.behind_since,
+    )
     assert one.next_try == server.next_attempt
-    assert one.words.startswith("gpu17: no route to host, since ") and ", next try " in one.words
+    assert (
+        one.words.startswith("gpu17: the server cannot be reached (no route to host), since ")
+        and ", next try " in one.words
+    )
     assert on(key, gpu18).state == "live"
     (status,) = key_status.status_of([SSHKey.objects.select_related("user").get()])
     assert status.words == "live on 1 of 2 servers"
@@ -102,7 +109,7 @@ def test_y8_what_could_not_be_written_is_not_live_and_is_hers_alone(server: Serv
     hers, his = give_key(alice, 1), give_key(bob, 2)
     push(server, {"alice": GOOD, "bob": BAD})
     assert places(his, server) == {"host account": "waiting", "container": "live", "register": "live"}
-    assert on(his, server).reason == "host: the home is missing" and on(his, server).state == "waiting"
+    assert on(his, server).reason == "the home directory is missing" and on(his, server).state == "waiting"
     assert on(hers, server).state == "live"
     push(server, {"alice": GOOD, "bob": GOOD})
     since = Placement.objects.get(user=bob).host_since
@@ -151,7 +158,9 @@ def test_a_removed_key_is_live_where_its_removal_is_not_confirmed(server: Server
     fail(gpu18)
     push(server, {"alice": GOOD})
     assert on(key, server).state == "gone" and on(key, gpu18).state == "leaving"
-    assert on(key, gpu18).words.startswith("gpu18: still live there until it answers: no route to host, since ")
+    assert on(key, gpu18).words.startswith(
+        "gpu18: still live there until it answers: the server cannot be reached (no route to host), since "
+    )
     (status,) = overview.statuses_of(alice)
     assert status.words == "removed, but still live on gpu18"
     push(gpu18, {"alice": GOOD})
@@ -323,7 +332,9 @@ def _walk(steps: list[str], server: Server, alice: User) -> None:
             results.record(begun, answer)
             begun = answer = None
         elif step == "lose" and begun is not None:
-            results.record(begun, results.Outcome(results.Push.State.FAILED, begun.push.revision, error="gpu17: cut."))
+            results.record(
+                begun, results.Outcome(results.Push.State.FAILED, begun.push.revision, error=Message("timeout"))
+            )
             begun = answer = None
         elif step in ("break", "mend"):
             host.is_broken = step == "break"

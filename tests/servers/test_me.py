@@ -58,7 +58,7 @@ def test_each_key_shows_its_state_place_by_place(server: Server, alice: User) ->
     assert "live on 2 of 2 servers" in text and "live on 1 of 2 servers" in text
     place = re.search(r'data-label="host account">\s*<span class="good">live</span> <span[^>]*>since', text)
     assert place is not None and "no container there yet" in text
-    assert "gpu18: no route to host, since " in text and ", next try " in text
+    assert "gpu18: the server cannot be reached (no route to host), since " in text and ", next try " in text
 
 
 def test_a_removed_key_stays_on_the_page_until_every_server_has_dropped_it(server: Server, alice: User) -> None:
@@ -68,7 +68,10 @@ def test_a_removed_key_stays_on_the_page_until_every_server_has_dropped_it(serve
     fail(server)
     text = unescape(page(alice))
     assert "removed, but still live on gpu17" in text
-    assert "gpu17: still live there until it answers: no route to host" in text and fingerprint(line(1)) in text
+    assert (
+        "gpu17: still live there until it answers: the server cannot be reached (no route to host)" in text
+        and fingerprint(line(1)) in text
+    )
     push(server, {"alice": ACCOUNT})
     assert fingerprint(line(1)) not in unescape(page(alice))
 

@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 
 from accounts.sshkeys import PublicKey
 from servers import protocol
-from servers.protocol import BadAnswer, ContainerFact, UserResult, parse_answer
+from servers.protocol import BadAnswer, ContainerFact, Message, UserResult, parse_answer
 
 PARTIAL = {
     "version": 1,
     "ok": False,
-    "error": {"code": "partial", "message": "1 people were not served"},
+    "error": {"code": "partial", "reason": "people_failed", "params": {"count": 1}},
     "revision": 12,
     "digest": "a" * 64,
-    "users": {"lqchen": {"host": "written", "container": "failed", "error": "container: the disk is full"}},
+    "users": {"lqchen": {"host": "written", "container": "failed", "error": {"reason": "disk_full", "params": {}}}},
     "register": "written",
     "containers": {"lqchen": {"state": "running", "address": "10.0.3.160", "port": 22031}},
 }
@@ -44,7 +44,7 @@ def test_set_keys_carries_revision_digest_and_the_parts_of_each_key() -> None:
     request = protocol.build_set_keys(12, users, {"alice": 200000}, protocol.digest(users))
     assert request["users"]["alice"] == [{"type": "ssh-ed25519", "blob": "AAAA", "comment": "laptop é"}]
     assert request["revision"] == 12
-    # as the contract writes it down
+    # as docs/protocol.md has it
     text = json.dumps(request["users"], sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     assert request["digest"] == hashlib.sha256(text.encode()).hexdigest()
 
@@ -56,7 +56,8 @@ def test_the_digest_does_not_depend_on_the_order_of_people() -> None:
 def test_a_partial_answer_is_read_whole() -> None:
     read = parse_answer(json.dumps(PARTIAL).encode())
     assert (read.ok, read.code, read.revision) == (False, "partial", 12)
-    assert read.users == {"lqchen": UserResult("written", "failed", "container: the disk is full")}
+    assert read.error == Message("people_failed", {"count": 1})
+    assert read.users == {"lqchen": UserResult("written", "failed", Message("disk_full"))}
     assert read.users["lqchen"].failed and not read.users["lqchen"].is_elsewhere
     assert read.containers == {"lqchen": ContainerFact("running", "10.0.3.160", 22031)}
 
@@ -71,6 +72,7 @@ def test_a_partial_answer_is_read_whole() -> None:
         b"[" * 200_000,
         b"\xff\xfe",
         b"{}",
+        answer(version=0),
         answer(version=2),
         answer(version=True),
         answer(ok=1),
@@ -88,7 +90,7 @@ def test_a_partial_answer_is_read_whole() -> None:
         answer(containers={"alice": []}),
         answer(register="perhaps"),
     ],
-    ids=range(23),
+    ids=range(24),
 )
 def test_an_answer_of_another_kind_is_refused(data: bytes) -> None:
     with pytest.raises(BadAnswer) as refused:
@@ -103,14 +105,41 @@ def test_an_answer_that_is_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_texts_of_a_host_are_cut_and_made_printable() -> None:
+    params = {"error": "a\nb\u202e" + "y" * 9999, "Bad Name": 1, "flag": True, "list": [], "count": 2, "huge": 2**64}
+    error = {"reason": "os_error", "params": params}
     read = parse_answer(
         answer(
             labhost="1.0\x1b[31m" + "x" * 999,
-            users={"alice": {"host": "failed", "container": "absent", "error": "a\nb\u202e" + "y" * 9999}},
+            users={"alice": {"host": "failed", "container": "absent", "error": error}},
         )
     )
     assert read.labhost.startswith("1.0?[31m") and len(read.labhost) == 40
-    assert read.users["alice"].error.startswith("a?b?") and len(read.users["alice"].error) == 300
+    found = read.users["alice"].error
+    assert found and found.params.keys() == {"error", "count"} and found.params["count"] == 2
+    assert str(found.params["error"]).startswith("a?b?") and len(str(found.params["error"])) == 300
+
+
+def test_a_message_of_a_host_has_a_bounded_number_of_params() -> None:
+    many = {"reason": "os_error", "params": {f"p{number}": number for number in range(100)}}
+    found = Message.from_json(many)
+    assert found and len(found.params) == protocol.MAX_PARAMS
+
+
+@pytest.mark.parametrize("error", ["no home", [], {"reason": "No Slug"}, {"reason": "x" * 65}, {}])
+def test_an_error_of_a_person_that_is_no_message_is_not_lost(error: object) -> None:
+    read = parse_answer(answer(users={"alice": {"host": "absent", "container": "absent", "error": error}}))
+    assert read.users["alice"].error == Message("unknown") and not read.users["alice"].is_elsewhere
+
+
+def test_a_message_is_stored_and_read_back() -> None:
+    message = Message("disk_full", {"path": "/home", "count": 3})
+    assert Message.from_json(json.loads(json.dumps(message.as_json()))) == message
+    assert Message.from_json(None) is None
+
+
+def test_fields_that_a_newer_host_added_are_ignored() -> None:
+    read = parse_answer(answer(users={"alice": {"host": "written", "container": "absent", "since": 1}}, gpus=[1]))
+    assert read.users == {"alice": UserResult("written", "absent")}
 
 
 def test_names_that_are_no_names_and_addresses_that_are_none_are_dropped() -> None:
@@ -120,7 +149,12 @@ def test_names_that_are_no_names_and_addresses_that_are_none_are_dropped() -> No
 
 
 def test_an_unknown_error_code_becomes_failed() -> None:
-    assert parse_answer(answer(ok=False, error={"code": "sorry", "message": "m"})).code == "failed"
+    read = parse_answer(answer(ok=False, error={"code": "sorry", "reason": "sorry_too", "params": {}}))
+    assert (read.code, read.error) == ("failed", Message("sorry_too"))
+
+
+def test_a_refusal_without_a_reason_has_its_code_as_reason() -> None:
+    assert parse_answer(answer(ok=False, error={"code": "busy"})).error == Message("busy")
 
 
 json_values = st.recursive(
@@ -136,5 +170,7 @@ def test_whatever_a_host_answers_is_an_answer_or_a_refusal(changes: dict[str, An
         read = parse_answer(json.dumps(PARTIAL | changes).encode())
     except BadAnswer:
         return
-    texts = [read.message, read.name, read.driver, *(user.error for user in read.users.values())]
+    messages = [read.error, *(user.error for user in read.users.values())]
+    params = [value for message in messages if message for value in message.params.values()]
+    texts = [read.name, read.driver, *(value for value in params if isinstance(value, str))]
     assert all(text.isprintable() and len(text) <= protocol.MAX_TEXT for text in texts)

@@ -8,13 +8,13 @@ from django.utils import timezone
 from accounts.models import User
 from accounts.services.keys import add_keys, current_revision
 from servers.models import Server
-from servers.protocol import UserResult
+from servers.protocol import Message, UserResult
 from tests.accounts.keys import line
 from tests.servers.conftest import PINNED, signed_in
 from tests.servers.pushes import ACCOUNT, fail, push
 
 pytestmark = pytest.mark.django_db
-FAILED = UserResult("failed", "absent", "the home is missing")
+FAILED = UserResult("failed", "absent", Message("home_missing"))
 
 
 def page(client: Client) -> str:
@@ -62,7 +62,7 @@ def test_while_it_runs_it_counts_what_is_live_so_far(pasted: Client, server: Ser
     Server.objects.update(next_attempt=timezone.now() + timedelta(minutes=4))
     text = page(pasted)
     assert "live on 1 of 2 servers" in text and "so far" not in text and "hx-trigger" not in text
-    assert "<li>gpu18: no route to host, since " in text and ", next try " in text
+    assert "<li>gpu18: the server cannot be reached (no route to host), since " in text and ", next try " in text
 
 
 def test_a_server_that_is_down_is_behind_since_then_with_the_reason_and_the_next_try(
@@ -73,10 +73,10 @@ def test_a_server_that_is_down_is_behind_since_then_with_the_reason_and_the_next
         attempted_revision=current_revision(),
         behind_since=since,
         next_attempt=timezone.now() + timedelta(minutes=4),
-        last_error="gpu17: no answer from 172.16.2.17 port 22.",
+        last_error=Message("no_answer", {"address": "172.16.2.17", "port": 22}),
     )
     text = page(pasted)
-    assert "behind" in text and f"{since:%H:%M:%S}" in text and "no answer from 172.16.2.17" in text
+    assert "behind" in text and f"{since:%H:%M:%S}" in text and "the server does not answer in time" in text
     assert "next try" in text and "hx-trigger" not in text
 
 
@@ -84,8 +84,9 @@ def test_y8_people_see_their_own_failure_and_nobody_elses(pasted: Client, server
     add_keys(actor="bob", user=bob, pasted=line(2))
     push(server, {"alice": ACCOUNT, "bob": FAILED})
     text = page(pasted)
-    assert "live on 1 of 1 server" in text and "bob" not in text and "the home is missing" not in text
-    assert "live on 0 of 1 server" in page(signed_in(bob)) and "the home is missing" in page(signed_in(bob))
+    assert "live on 1 of 1 server" in text and "bob" not in text and "the home directory is missing" not in text
+    his = page(signed_in(bob))
+    assert "live on 0 of 1 server" in his and ">failed<" in his and "the home directory is missing" in his
 
 
 def test_charlie_sees_nothing_of_alices(pasted: Client, server: Server, charlie: User) -> None:

@@ -15,6 +15,7 @@ from accounts.services import keys
 from accounts.services.keys import add_keys
 from servers import checks
 from servers.models import Confirmation, KeySnapshot, Placement, Push, Server
+from servers.protocol import Message
 from servers.services.push import revisions, runner
 from tests.accounts.keys import line
 from tests.servers.conftest import make_server, signed_in
@@ -76,7 +77,7 @@ def test_y4_a_restored_older_database_takes_nothing_away_and_says_what_to_do(
     (push,) = converge()
     restored.refresh_from_db()
     assert push.state == "failed" and farm.register_file().count("\n") == 3
-    assert "holds a newer revision" in restored.last_error and "raise_revision" in restored.last_error
+    assert restored.last_error == Message("server_ahead")
     assert restored.ahead_since and list(revisions.ahead()) == [restored]
     assert ids(databases=["default"]) == ["servers.W004"] and ids() == []
     page = signed_in(staff).get("/admin/").content.decode()

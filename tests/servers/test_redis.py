@@ -62,7 +62,7 @@ def redis(tmp_path: Path) -> Iterator[Redis]:
 def running(farm: Farm, redis: Redis, tmp_path: Path) -> Iterator[RealWorker]:
     with RealWorker(farm, tmp_path, silence=5, grace=3, BROKER_URL=redis.url) as real:
         real.wait_until_ready()
-        within(30, heartbeat.last_seen, "the first sign of life, asked for through Redis")
+        within(30, heartbeat.last_seen, "the first heartbeat, requested through Redis")
         yield real
 
 

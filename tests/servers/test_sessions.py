@@ -38,8 +38,8 @@ def pool() -> Iterator[Sessions]:
 
 
 def ask(pool: Sessions, farm: Farm, revision: int, *, there: Endpoint | None = None, seconds: float = 20) -> Any:
-    with pool.line(there or farm.endpoint(), Login(farm.user, farm.iam_key), seconds=seconds) as line:
-        return line.ask(push(revision))
+    with pool.session(there or farm.endpoint(), Login(farm.user, farm.iam_key), seconds=seconds) as session:
+        return session.ask(push(revision))
 
 
 def test_several_pushes_are_one_command_of_one_connection(farm: Farm, pool: Sessions) -> None:
@@ -88,9 +88,9 @@ def test_y2_a_host_that_hangs_in_the_transfer_is_given_up(farm: Farm, pool: Sess
     farm.behave(HERE, "deaf")
     with (
         pytest.raises(RemoteError) as refused,
-        pool.line(farm.endpoint(), Login(farm.user, farm.iam_key), seconds=2) as line,
+        pool.session(farm.endpoint(), Login(farm.user, farm.iam_key), seconds=2) as session,
     ):
-        line.ask(protocol.frame({"version": 1, "x": "y" * 12_000_000}))
+        session.ask(protocol.frame({"version": 1, "x": "y" * 12_000_000}))
     assert refused.value.code == "timeout"
 
 
@@ -112,7 +112,7 @@ def test_a_host_that_speaks_unasked_loses_its_session(farm: Farm, pool: Sessions
     assert session is not None
     session._channel.sendall(push(2))  # the answer lies there when the next request comes
     eventually(session._channel.recv_ready, "the answer")
-    pool.keep(key, session)
+    pool.put_back(key, session)
     assert ask(pool, farm, 3).revision == 3 and len(farm.commands()) == 2
 
 
@@ -134,7 +134,7 @@ def test_a_session_ends_when_the_address_changes(farm: Farm, pool: Sessions) -> 
 
 def test_an_idle_session_is_closed(farm: Farm, pool: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "IDLE_SECONDS", 0.5)
-    monkeypatch.setattr(sessions, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(sessions, "SWEEP_SECONDS", 0.1)
     ask(pool, farm, 1)
     (pid,) = farm.pids()
     assert is_alive(pid) and gone_within(pid, 5) and len(pool) == 0
@@ -182,13 +182,13 @@ def test_at_most_ten_handshakes_at_a_time(farm: Farm, pool: Sessions, monkeypatc
     three_at_once = threading.Barrier(3, timeout=20)
     real = Host._shake_hands
 
-    def counted(self: Host, line: socket.socket) -> None:
+    def counted(self: Host, sock: socket.socket) -> None:
         nonlocal now, most
         with lock:
             now += 1
             most = max(most, now)
         try:
-            real(self, line)
+            real(self, sock)
             three_at_once.wait()
         finally:
             with lock:

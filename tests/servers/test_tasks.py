@@ -70,12 +70,12 @@ def test_y3_reconcile_recovers_what_a_dead_worker_held(server: Server, alice: Us
     past = timezone.now() - timedelta(minutes=5)
     Server.objects.update(lease_until=past, next_attempt=past, attempts=1)
     push = Push.objects.create(server=server, state="running", started_at=past)
-    order = ContainerJob.objects.create(server=server, user=alice, state="running", attempts=1, lease_until=past)
+    job = ContainerJob.objects.create(server=server, user=alice, state="running", attempts=1, lease_until=past)
     with TestCase.captureOnCommitCallbacks(execute=True):
         tasks.reconcile()
     push.refresh_from_db()
-    order.refresh_from_db()
-    assert (push.state, order.state) == ("failed", "queued")
+    job.refresh_from_db()
+    assert (push.state, job.state) == ("failed", "queued")
     assert sorted(waiting()) == [queue.PUSH, queue.CONTAINER_JOBS]
 
 
@@ -84,14 +84,14 @@ def test_y3_what_a_dead_process_holds_is_free_before_its_lease_ends(server: Serv
     later, dead = timezone.now() + timedelta(minutes=2), f"{lease_holder.current()}1"
     Server.objects.update(lease_until=later, lease_holder=dead, next_attempt=later, attempts=1)
     push = Push.objects.create(server=server, state="running", started_at=timezone.now())
-    order = ContainerJob.objects.create(
+    job = ContainerJob.objects.create(
         server=server, user=alice, state="running", attempts=1, lease_until=later, lease_holder=dead
     )
     with TestCase.captureOnCommitCallbacks(execute=True):
         tasks.send_heartbeat()
-    for row in (server, push, order):
+    for row in (server, push, job):
         row.refresh_from_db()
-    assert (push.state, order.state, server.lease_until) == ("failed", "queued", None)
+    assert (push.state, job.state, server.lease_until) == ("failed", "queued", None)
     assert server.next_attempt and server.next_attempt < timezone.now() + timedelta(seconds=3), "soon, after a pause"
     assert waiting() == [queue.CONTAINER_JOBS]
 
@@ -121,7 +121,7 @@ def test_the_names_of_tasks_are_those_of_functions(name: str) -> None:
 
 
 @pytest.mark.django_db
-def test_y9_the_orders_of_a_burst_that_were_served_with_the_first_cost_nothing(server: Server, alice: User) -> None:
+def test_y9_the_tasks_of_a_burst_that_the_first_has_done_cost_nothing(server: Server, alice: User) -> None:
     add_keys(actor="alice", user=alice, pasted=line())
     Server.objects.update(next_attempt=None, attempted_revision=1)  # served
     with patch.object(people, "sync_names", return_value=people.SyncNames()):
@@ -135,7 +135,7 @@ def test_y9_the_orders_of_a_burst_that_were_served_with_the_first_cost_nothing(s
 
 
 @pytest.mark.django_db
-def test_y9_an_order_during_the_pause_between_two_pushes_is_waited_for(server: Server, alice: User) -> None:
+def test_y9_a_push_requested_during_the_pause_between_two_pushes_is_waited_for(server: Server, alice: User) -> None:
     Server.objects.update(next_attempt=None, attempted_revision=0, attempted_at=timezone.now())
     add_keys(actor="alice", user=alice, pasted=line())
     assert not runner.has_due() and runner.is_pending()

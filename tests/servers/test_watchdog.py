@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 def running(farm: Farm, tmp_path: Path) -> Iterator[RealWorker]:
     with RealWorker(farm, tmp_path, silence=5, grace=5) as real:
         real.wait_until_ready()
-        within(30, heartbeat.last_seen, "the first sign of life")
+        within(30, heartbeat.last_seen, "the first heartbeat")
         yield real
 
 
@@ -45,7 +45,7 @@ def test_y3_an_idle_process_of_the_pool_is_killed_and_the_wedged_cluster_is_repl
         running.kill(pid)
     delivers(farm, alice, 1, 40)
     assert not set(before[1:]) & {pid for pid in before[1:] if is_alive(pid)}, "something of the old cluster is left"
-    assert "no sign of life for 5 s" in running.restarts()[0]
+    assert "no heartbeat for 5 s" in running.restarts()[0]
 
 
 @pytest.mark.parametrize("who", ["main", "sentinel"])

@@ -10,7 +10,7 @@ from servers.models import Server
 from servers.services.fleet import servers
 from servers.ssh import host_keys
 from servers.ssh.dial import RemoteError
-from servers.ssh.host import scan_host_key
+from servers.ssh.host_key_scan import scan_host_key
 
 
 class Command(LabCommand):
@@ -49,7 +49,7 @@ Exit status: 0 added; 1 not reachable, another fingerprint, or refused; 2 wrong 
         try:
             host_key = scan_host_key(address, ssh_port)
         except RemoteError as error:
-            raise CommandError(error.message) from None
+            raise CommandError(f"{name}: {error}") from None
         shown = host_keys.fingerprint(host_key)
         self.print_line(f"{address} port {ssh_port} presents {host_key.split()[0]} {shown}")
         if fingerprint and fingerprint != shown:

@@ -74,12 +74,10 @@ Exit status: 0 deployed; 1 failed, the last line says why; 2 wrong usage."""
             options={name: given for name in PASSED_ON if (given := options[name.replace("-", "_")]) is not None},
         )
         try:
-            deployment.deploy(actor=ACTOR, server=server, plan=plan, tell=self.print_line)
+            deployment.deploy(actor=ACTOR, server=server, plan=plan, report=self.print_line)
             self.print_line(probe.test(actor=ACTOR, server=server))
-        except RemoteError as error:
-            raise CommandError(error.message) from None
-        except deployment.DeploymentFailed as error:
-            raise CommandError(str(error)) from None
+        except (RemoteError, deployment.DeploymentFailed) as error:
+            raise CommandError(f"{server.name}: {error}") from None
 
     def _login(self, user: str, identity: Path | None, from_stdin: bool) -> Login:
         if identity is not None:

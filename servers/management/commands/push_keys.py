@@ -9,6 +9,7 @@ from django.core.management.base import CommandError
 from django.template.defaultfilters import pluralize
 
 from accounts.services import keys
+from servers import messages
 from servers.management.terminal import ACTOR, USAGE, LabCommand
 from servers.models import Push, Server
 from servers.services.push import runner
@@ -73,7 +74,7 @@ not; 2 wrong usage."""
     def _print_push(self, push: Push) -> None:
         if not self.is_json:
             seconds = (push.finished_at - push.started_at).total_seconds()  # type: ignore[operator]
-            result = push.error or f"{push.written} written, {push.unchanged} unchanged"
+            result = messages.render(push.error) or f"{push.written} written, {push.unchanged} unchanged"
             self.print_line(f"{push.server.name}: {push.state}, revision {push.revision}, {result} ({seconds:.1f} s)")
 
     def _wait(self, servers: list[Server]) -> None:
@@ -98,7 +99,7 @@ not; 2 wrong usage."""
             report = {
                 row.name: {
                     "revision": row.applied_revision,
-                    "error": row.last_error,
+                    "error": messages.render(row.last_error),
                     "ok": row.name not in behind,
                 }
                 for row in rows

@@ -40,7 +40,7 @@ Exit status: 0 raised, or not needed; 1 a server did not answer, or you answered
             if one.answer is not None:
                 self.print_line(f"{one.server.name}: revision {one.answer.revision}")
             elif one.fault is not None:
-                self.print_line(one.fault.message)
+                self.print_line(f"{one.server.name}: {one.fault}")
         current = keys.current_revision()
         newer = revisions.newer(reports)
         if newer:

@@ -32,7 +32,7 @@ Exit status: 0 registered; 1 failed, the last line says why; 2 wrong usage."""
     def handle(self, *args: Any, server: str, user: str, **options: Any) -> None:
         row, person = self.server(server), self.person(user)
         try:
-            job = jobs.request(actor=ACTOR, server=row, user=person)
+            job = jobs.request_registration(actor=ACTOR, server=row, user=person)
         except jobs.JobRefused as refused:
             raise CommandError(str(refused)) from None
         self.run_job(job)

@@ -6,7 +6,7 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from servers.management.terminal import ACTOR, LabCommand
-from servers.services.containers import jobs, suspension
+from servers.services.containers import jobs
 
 
 class Command(LabCommand):
@@ -39,7 +39,7 @@ Exit status: 0 removed; 1 not removed yet, the last line says why; 2 wrong usage
             files = "and DELETE all files" if purge else "and keep the files"
             self.confirm(f"Remove {person.username} from {row.name} {files}?", "--yes")
         try:
-            job = suspension.request(actor=ACTOR, server=row, user=person, purge=purge)
+            job = jobs.request_removal(actor=ACTOR, server=row, user=person, purge=purge)
         except jobs.JobRefused as refused:
             raise CommandError(str(refused)) from None
         self.run_job(job)

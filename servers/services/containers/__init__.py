@@ -1,1 +1,1 @@
-"""Jobs that register, suspend or remove a person's container, and its limits."""
+"""Jobs that register, suspend or remove a person's container, and what it may use."""

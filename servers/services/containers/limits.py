@@ -1,4 +1,4 @@
-"""What a container may use: found among the rows that speak of it, changed by staff, told to servers as text."""
+"""What a container may use: read from the rows that apply to it, changed by staff, sent to servers as text."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ GIGABYTE = 1 << 30
 
 @dataclass(frozen=True)
 class Effective:
-    """The values that hold for one container; None or "" is without limit."""
+    """The values that apply to one container; None or "" means no limit."""
 
     memory: int | None
     cpus: Any
@@ -50,7 +50,7 @@ def text(limits: Effective) -> str:
 
 
 def save(*, actor: str, limits: Limits) -> None:
-    """A new or changed row. Containers get it at their next start."""
+    """Save a new or changed row. Containers get it at their next start."""
     values = {name: str(value) for name in VALUES if (value := getattr(limits, name)) not in (None, "")}
     with transaction.atomic():
         limits.save()

@@ -1,4 +1,4 @@
-"""Order that a person's container is removed or suspended. Orders are carried out, and retried, by registration."""
+"""Suspend the containers of people who are locked out."""
 
 import logging
 from datetime import timedelta
@@ -6,48 +6,37 @@ from datetime import timedelta
 from django.utils import timezone
 
 from accounts.models import User
-from servers.models import Container, ContainerJob, Server
+from servers.models import Container, ContainerJob
+from servers.protocol import Message
 from servers.services.containers import jobs
 from servers.services.containers.jobs import JobRefused
 
 log = logging.getLogger(__name__)
-ORDERED_LATELY = timedelta(hours=1)
+PAUSE = timedelta(hours=1)  # before a lost suspension is queued again
 Kind, State = ContainerJob.Kind, ContainerJob.State
 
 
-def request(*, actor: str, server: Server, user: User, purge: bool = False) -> ContainerJob:
-    """Order it, or give the open order: also for somebody who is locked out. Raises RegistrationRefused.
-
-    The files are kept on the server unless `purge`. While the server is away, the order waits for it.
-    """
-    if not server.enabled:
-        raise JobRefused(f"{server.name} is disabled: enable it first.")
-    return jobs.enqueue_job(actor=actor, server=server, user=user, kind=ContainerJob.Kind.REMOVE, purge=purge)
-
-
 def suspend_everywhere(*, actor: str, user: User) -> list[ContainerJob]:
-    """Order it on every server where this person, who was locked out, has a container. The orders are its receipt.
+    """Queue a suspension on every server where this person has a container, also out of service; returns the jobs.
 
-    Disabled servers too. A registration that waits is called off; one that runs is met
-    by the keys that are gone.
+    A queued registration is cancelled. A running one ends in a container that accepts no key.
     """
-    waiting = ContainerJob.objects.filter(user=user, state=State.QUEUED, kind=Kind.REGISTER)
-    waiting.update(state=State.FAILED, finished_at=timezone.now(), error="The person was locked out.")
-    orders = []
+    jobs.fail(ContainerJob.objects.filter(user=user, state=State.QUEUED, kind=Kind.REGISTER), Message("locked_out"))
+    queued = []
     for container in Container.objects.filter(user=user).select_related("server"):
         try:
-            orders.append(jobs.enqueue_job(actor=actor, server=container.server, user=user, kind=Kind.SUSPEND))
+            queued.append(jobs.enqueue(actor=actor, server=container.server, user=user, kind=Kind.SUSPEND))
         except JobRefused as refused:
-            log.warning("%s", refused)  # it is being removed already
-    return orders
+            log.warning("%s", refused)  # it is already being removed
+    return queued
 
 
-def suspend_forgotten(*, actor: str) -> int:
-    """The same for whoever is locked out and still runs, unless that was ordered lately. Gives how many orders."""
-    lately = timezone.now() - ORDERED_LATELY
-    orders = 0
+def recover_lost(*, actor: str) -> int:
+    """Suspend people who are locked out and whose container runs, unless a job is recent. Returns how many jobs."""
+    recent = timezone.now() - PAUSE
+    count = 0
     for row in Container.objects.filter(user__is_active=False, state=Container.State.RUNNING):
         known = ContainerJob.objects.filter(server=row.server_id, user=row.user_id, kind=Kind.SUSPEND)
-        if not known.filter(created_at__gt=lately).exists():
-            orders += len(suspend_everywhere(actor=actor, user=row.user))
-    return orders
+        if not known.filter(created_at__gt=recent).exists():
+            count += len(suspend_everywhere(actor=actor, user=row.user))
+    return count

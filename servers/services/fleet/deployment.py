@@ -1,4 +1,4 @@
-"""Install the host scripts on a server over SSH: `setup-gpu-server.bash`, as root, with our values."""
+"""Install the host scripts on a server over SSH: runs `setup-gpu-server.bash` as root with the portal's values."""
 
 import contextlib
 import hashlib
@@ -30,16 +30,16 @@ UPLOAD_SECONDS = 3600
 CHUNK = 1024 * 1024
 FOLDER = re.compile(r"/var/tmp/lab-iam\.[A-Za-z0-9]{10}")  # noqa: S108 - mktemp makes it, on the server
 SUFFIXES = (".tar.zst", ".tar.gz", ".tar.xz", ".tar")
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 class DeploymentFailed(Exception):
-    """The server is not ready; the message says why in one line."""
+    """The deployment did not succeed; the text says why."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How to get in and what to install. `options` go to setup-gpu-server.bash, without their `--`."""
+    """How to log in and what to install. `options` go to setup-gpu-server.bash, without their `--`."""
 
     login: Login
     template: Path | None = None
@@ -51,27 +51,27 @@ class Plan:
         return self.login.user != "root"
 
 
-def deploy(*, actor: str, server: Server, plan: Plan, tell: Tell) -> None:
-    """Install or update the host scripts, and order a push. Raises DeploymentFailed or RemoteError.
+def deploy(*, actor: str, server: Server, plan: Plan, report: Report) -> None:
+    """Install or update the host scripts, then request a push. Raises DeploymentFailed or RemoteError.
 
-    The token with which the server reads the portal is made anew and travels on standard input only.
+    The server gets a new token for reading from the portal; it travels on standard input only.
     """
-    public_key = _public_key()
+    public_key = portal_key.public_line(settings.PORTAL_KEY_FILE)
     address = _address(server, plan)
     if plan.template is not None and not plan.template.name.endswith(SUFFIXES):
-        raise DeploymentFailed(f"{plan.template}: a template's name ends in {' or '.join(SUFFIXES)}.")
+        raise DeploymentFailed(f"{plan.template}: the file name must end in {' or '.join(SUFFIXES)}.")
     token = secrets.token_urlsafe(32)
-    tell(f"Signing in to {server.name} as {plan.login.user}")
+    report(f"Logging in to {server.name} as {plan.login.user}")
     connection = Host(remote.endpoint(server), plan.login, seconds=UPLOAD_SECONDS + SETUP_SECONDS)
     with connection as host, _folder(host, plan) as folder:
-        _upload_scripts(host, plan, folder, tell)
+        _upload_scripts(host, plan, folder, report)
         _run(host, plan, f"umask 077; cat > {folder}/token", [token.encode() + b"\n"])
-        template = _upload_template(host, plan, folder, tell)
-        words = _setup_words(server, plan, folder, public_key, address, template)
-        tell("Running setup-gpu-server.bash")
-        _run(host, plan, f"{shlex.join(words)} >&2", seconds=SETUP_SECONDS, tell=tell)
+        template = _upload_template(host, plan, folder, report)
+        command = _setup_command(server, plan, folder, public_key, address, template)
+        report("Running setup-gpu-server.bash")
+        _run(host, plan, f"{shlex.join(command)} >&2", seconds=SETUP_SECONDS, report=report)
     _record(actor, server, token)
-    tell(f"{server.name} is installed; the keys are being pushed")
+    report(f"{server.name} is installed. The keys are being pushed.")
 
 
 @transaction.atomic
@@ -82,15 +82,8 @@ def _record(actor: str, server: Server, token: str) -> None:
     runner.request_push(actor=actor, servers=[server])
 
 
-def _public_key() -> str:
-    try:
-        return portal_key.public_line(settings.PORTAL_KEY_FILE)
-    except portal_key.NoKey as error:
-        raise DeploymentFailed(str(error)) from None
-
-
 def _address(server: Server, plan: Plan) -> str:
-    """The IPv4 address that people reach; port rules on the server are keyed on it."""
+    """The server's public IPv4 address, which its port rules need."""
     address = plan.address or server.address
     try:
         return str(ipaddress.IPv4Address(address))
@@ -99,7 +92,7 @@ def _address(server: Server, plan: Plan) -> str:
     try:
         return socket.gethostbyname(address)
     except OSError:
-        raise DeploymentFailed(f"{address} leads to no IPv4 address: give it with --address.") from None
+        raise DeploymentFailed(f"{address} has no IPv4 address. Set one with --address.") from None
 
 
 def _run(
@@ -109,24 +102,24 @@ def _run(
     stdin: Iterable[bytes] = (),
     *,
     seconds: int = STEP_SECONDS,
-    tell: Tell | None = None,
+    report: Report | None = None,
 ) -> Result:
-    result = host.run(bounded(command, seconds=seconds, sudo=plan.sudo), stdin, on_line=tell)
+    result = host.run(bounded(command, seconds=seconds, sudo=plan.sudo), stdin, on_line=report)
     if result.status == 0:
         return result
     reason = result.tail.rpartition(" / ")[2] or f"exit status {result.status}"
     if "a password is required" in reason:
         reason = f"{plan.login.user} needs passwordless sudo"
-    raise DeploymentFailed(f"{host.endpoint.name}: {reason}")
+    raise DeploymentFailed(reason)
 
 
 @contextlib.contextmanager
 def _folder(host: Host, plan: Plan) -> Iterator[str]:
-    """A fresh folder on the server that only root can enter, removed at the end."""
+    """A new folder on the server that only root can enter, removed at the end."""
     made = _run(host, plan, "umask 077; mktemp -d /var/tmp/lab-iam.XXXXXXXXXX").stdout.decode("ascii", "replace")
     folder = made.strip()
     if FOLDER.fullmatch(folder) is None:
-        raise DeploymentFailed(f"{host.endpoint.name}: mktemp did not give a folder.")
+        raise DeploymentFailed("mktemp did not print a folder.")
     try:
         yield folder
     finally:
@@ -134,14 +127,14 @@ def _folder(host: Host, plan: Plan) -> Iterator[str]:
             _run(host, plan, f"rm -rf -- {folder}")
 
 
-def _upload_scripts(host: Host, plan: Plan, folder: str, tell: Tell) -> None:
+def _upload_scripts(host: Host, plan: Plan, folder: str, report: Report) -> None:
     archive = pack(settings.BASE_DIR / "hostscripts")
-    tell(f"Copying the host scripts ({len(archive) // 1024} KiB)")
+    report(f"Copying the host scripts ({len(archive) // 1024} KiB)")
     _run(host, plan, f"tar -xf - -C {folder} --no-same-owner", [archive])
 
 
 def pack(root: Path) -> bytes:
-    """A tar archive of the host scripts, all of it root's, without compiled files."""
+    """A tar archive of the host scripts, owned by root, without compiled files."""
     memory = io.BytesIO()
     with tarfile.open(fileobj=memory, mode="w") as archive:
         for path in sorted(root.rglob("*")):
@@ -156,29 +149,29 @@ def pack(root: Path) -> bytes:
     return memory.getvalue()
 
 
-def _upload_template(host: Host, plan: Plan, folder: str, tell: Tell) -> str:
-    """Where the template lies on the server now; "" if none is to be copied."""
+def _upload_template(host: Host, plan: Plan, folder: str, report: Report) -> str:
+    """The path of the copied template on the server; "" if there is none to copy."""
     if plan.template is None:
         return ""
     name = next(suffix for suffix in SUFFIXES if plan.template.name.endswith(suffix))
     target = f"{folder}/template{name}"
-    _run(host, plan, f"cat > {target}", _pieces(plan.template, tell), seconds=UPLOAD_SECONDS)
+    _run(host, plan, f"cat > {target}", _pieces(plan.template, report), seconds=UPLOAD_SECONDS)
     return target
 
 
-def _pieces(path: Path, tell: Tell) -> Iterator[bytes]:
-    total, sent, told = path.stat().st_size, 0, -10  # of each tenth, and of the end
+def _pieces(path: Path, report: Report) -> Iterator[bytes]:
+    total, sent, reported = path.stat().st_size, 0, -10  # reported at each tenth, and at the end
     with path.open("rb") as stream:
         while piece := stream.read(CHUNK):
             yield piece
             sent += len(piece)
             percent = 100 * sent // max(total, 1)
-            if percent >= min(told + 10, 100):
-                told = percent
-                tell(f"Copying the template: {percent} % of {total // CHUNK} MiB")
+            if percent >= min(reported + 10, 100):
+                reported = percent
+                report(f"Copying the template: {percent} % of {total // CHUNK} MiB")
 
 
-def _setup_words(server: Server, plan: Plan, folder: str, public_key: str, address: str, template: str) -> list[str]:
+def _setup_command(server: Server, plan: Plan, folder: str, public_key: str, address: str, template: str) -> list[str]:
     values = {
         "portal": settings.PORTAL_URL,
         "name": server.name,
@@ -190,7 +183,7 @@ def _setup_words(server: Server, plan: Plan, folder: str, public_key: str, addre
         **({"template": template} if template else {}),
         **plan.options,
     }
-    words = [f"{folder}/setup-gpu-server.bash"]
+    command = [f"{folder}/setup-gpu-server.bash"]
     for name, value in values.items():
-        words += [f"--{name}", value]
-    return words
+        command += [f"--{name}", value]
+    return command

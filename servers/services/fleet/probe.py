@@ -6,7 +6,7 @@ from servers.services.fleet import servers
 from servers.services.push import results
 from servers.ssh import host_keys
 from servers.ssh.dial import RemoteError
-from servers.ssh.host import scan_host_key
+from servers.ssh.host_key_scan import scan_host_key
 
 SECONDS = 10.0
 
@@ -20,8 +20,9 @@ def test(*, actor: str, server: Server) -> str:
         offered = scan_host_key(server.address, server.ssh_port)
         servers.record_offered_key(actor=actor, server=server, offered=offered)
         shown = host_keys.fingerprint(offered)
-        words = f"{server.name}: no host key is pinned; it shows {shown}. Compare it, then accept it."
-        raise RemoteError("host_key_unknown", words, permanent=True, offered=offered)
+        raise RemoteError(
+            "host_key_offered", code="host_key_unknown", permanent=True, offered=offered, fingerprint=shown
+        )
     try:
         answer = remote.status(server, seconds=SECONDS)
     except RemoteError as error:

@@ -27,12 +27,8 @@ SHORT = 16  # hexadecimal digits: enough to tell the keys of one person apart
 class HeldBack(RemoteError):
     """The push waits for a person's confirmation; nothing was sent."""
 
-    def __init__(self, server: Server, row: HeldBackPush) -> None:
-        words = (
-            f"{server.name}: waits for a person's confirmation: {row.keys} of the {row.of_keys} keys there "
-            f"({row.people} people) would go; staff decide in the admin, Held-back pushes."
-        )
-        super().__init__("held_back", words, permanent=True)
+    def __init__(self, row: HeldBackPush) -> None:
+        super().__init__("held_back", permanent=True, keys=row.keys, of=row.of_keys, people=row.people)
 
 
 def may_remove_many(names: Collection[str] | None) -> bool:
@@ -57,7 +53,7 @@ def check(server: Server, revision: int, digest: str, names: Collection[str] | N
     if not _is_many(held, gone):
         supersede([server])
     elif not _is_confirmed(server, gone):
-        raise HeldBack(server, _hold(server, revision, held, gone))
+        raise HeldBack(_hold(server, revision, held, gone))
 
 
 def supersede(servers: Collection[Server]) -> None:
@@ -158,8 +154,7 @@ def _loss(server: Server, digest: str) -> tuple[People, People]:
     try:
         wanted = _load(digest)
     except KeySnapshot.DoesNotExist:
-        words = f"{server.name}: these keys were overtaken by newer ones; it is tried again."
-        raise RemoteError("superseded", words) from None
+        raise RemoteError("superseded") from None
     try:
         return _difference(server.applied_digest, digest)
     except KeySnapshot.DoesNotExist:

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from accounts.services import audit, keys
 from servers.models import Push, Server
-from servers.protocol import Answer
+from servers.protocol import Answer, Message
 from servers.services.push import guard
 from servers.services.status import placements
 from servers.services.worker import queue
@@ -23,10 +23,6 @@ log = logging.getLogger(__name__)
 
 BACKOFF_FIRST, BACKOFF_MOST = 2.0, 300.0
 KEPT_SYNCS = 50  # of each server
-STALE = (
-    "it holds a newer revision of the keys than the portal, as after restoring an older backup; "
-    "nothing was changed there: see manage.py raise_revision --help"
-)
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,7 @@ class Outcome:
     state: Push.State
     revision: int
     digest: str = ""
-    error: str = ""
+    error: Message | None = None
     answer: Answer | None = None
     permanent: bool = False
     offered: str = ""
@@ -59,23 +55,22 @@ class Outcome:
     stale: bool = False
 
 
-def evaluate(server: Server, revision: int, digest: str, answer: Answer, *, whole: bool = True) -> Outcome:
+def evaluate(revision: int, digest: str, answer: Answer, *, whole: bool = True) -> Outcome:
     """What the answer to a push of this revision and digest means."""
     if answer.code == "stale_revision":
-        return Outcome(Push.State.FAILED, revision, error=f"{server.name}: {STALE}.", permanent=True, stale=True)
+        return Outcome(Push.State.FAILED, revision, error=Message("server_ahead"), permanent=True, stale=True)
     if not answer.ok and answer.code != "partial":
-        words = answer.message or answer.code
-        return Outcome(Push.State.FAILED, revision, error=f"{server.name}: {words}.".replace("..", "."))
+        return Outcome(Push.State.FAILED, revision, error=answer.error)
     if (answer.revision, answer.digest) != (revision, digest):
-        return Outcome(Push.State.FAILED, revision, error=f"{server.name}: it answers for another revision.")
+        return Outcome(Push.State.FAILED, revision, error=Message("other_revision"))
     failed = sum(1 for result in answer.users.values() if result.failed)
     if whole:  # who is not told of has nothing there
         answer = answer.of_people_here()
     if failed or not answer.ok:
-        who = "one person was" if failed == 1 else f"{failed} people were"
-        words = "the keys of 'register' were not written" if answer.register == "failed" else f"{who} not served"
-        return Outcome(Push.State.PARTIAL, revision, digest, f"{server.name}: {words}.", answer, whole=whole)
-    return Outcome(Push.State.SUCCEEDED, revision, digest, "", answer, whole=whole)
+        is_register = answer.register == "failed"
+        error = Message("register_failed") if is_register else Message("people_failed", {"count": failed})
+        return Outcome(Push.State.PARTIAL, revision, digest, error, answer, whole=whole)
+    return Outcome(Push.State.SUCCEEDED, revision, digest, None, answer, whole=whole)
 
 
 def failure(revision: int, error: RemoteError) -> Outcome:
@@ -137,7 +132,7 @@ def _update_servers(ours: Sequence[tuple[Claim, Outcome]], held: Mapping[int, Se
     for claim, outcome in ours:
         server = held[claim.server.pk]
         _refused_key(server, outcome)
-        changes = {"lease_until": None, "last_error": outcome.error[:500], **_changes(server, claim, outcome, now)}
+        changes = {"lease_until": None, "last_error": outcome.error, **_changes(server, claim, outcome, now)}
         alike.setdefault(tuple(changes.items()), []).append(server.pk)
     for pairs, servers in alike.items():
         Server.objects.filter(pk__in=servers).update(**dict(pairs))
@@ -146,7 +141,7 @@ def _update_servers(ours: Sequence[tuple[Claim, Outcome]], held: Mapping[int, Se
 def _finish_syncs(ours: Sequence[tuple[Claim, Outcome]], now: datetime) -> None:
     alike: dict[tuple[tuple[str, object], ...], list[int]] = {}
     for claim, outcome in ours:
-        end = {"state": outcome.state, "finished_at": now, "error": outcome.error[:500], "revision": outcome.revision}
+        end = {"state": outcome.state, "finished_at": now, "error": outcome.error, "revision": outcome.revision}
         for name, value in end.items():
             setattr(claim.push, name, value)
         alike.setdefault(tuple(end.items()), []).append(claim.push.pk)

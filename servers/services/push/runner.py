@@ -13,6 +13,7 @@ from django.utils import timezone
 from accounts.services import audit, keys
 from servers.models import Push, Server
 from servers.processes import lease_holder
+from servers.protocol import Message
 from servers.services import remote
 from servers.services.push import guard, results
 from servers.services.push.payloads import Payload, Payloads
@@ -29,7 +30,7 @@ LEASE = timedelta(seconds=2 * SERVER_SECONDS)
 SPACING = timedelta(seconds=3)  # between pushes of new revisions to one server: a burst of edits is few pushes
 QUICK_RETRY = timedelta(seconds=5)  # a pass waits for tries that are due so soon, later ones are reconcile's
 AFTER_A_CRASH = timedelta(seconds=10)  # at most, from the end of a worker to the next try of what it served
-INTERRUPTED = "The worker stopped in the middle of it; it is tried again."
+INTERRUPTED = Message("interrupted")
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def push_due(
     done: list[Push] = []
     wanted = None if servers is None else {server.pk for server in servers}
 
-    def settle(outcomes: list[tuple[Claim, Outcome]]) -> None:
+    def record(outcomes: list[tuple[Claim, Outcome]]) -> None:
         for push in results.record_all(outcomes):
             done.append(push)
             if tell is not None:
@@ -89,7 +90,7 @@ def push_due(
     thread_pool.serve(
         lambda room: _orders(_claim(actor, wanted, room)),
         lambda order: (order.claim, _push(order)),
-        settle=settle,
+        record=record,
         pending=lambda: _due(timezone.now() + QUICK_RETRY, wanted).exists(),
         threads=THREADS,
         seconds=PASS_SECONDS,
@@ -247,10 +248,9 @@ def _push(order: _Order) -> Outcome:
                 payload = order.payloads.whole()
                 _permit_whole(order)
                 answer = line.ask(payload.framed)
-        return results.evaluate(server, payload.revision, payload.digest, answer, whole=payload.names is None)
+        return results.evaluate(payload.revision, payload.digest, answer, whole=payload.names is None)
     except RemoteError as error:
         return results.failure(payload.revision, error)
     except Exception:
         log.exception("The push to %s failed in an unforeseen way.", server.name)
-        words = f"{server.name}: internal error; see the worker's log."
-        return Outcome(Push.State.FAILED, payload.revision, error=words)
+        return Outcome(Push.State.FAILED, payload.revision, error=Message("internal_error"))

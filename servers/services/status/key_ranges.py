@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from accounts.models import AuditEvent, Port, SSHKey
 from accounts.services import keys as key_service
+from servers import messages
 from servers.models import Confirmation, Placement, Server
 from servers.services.worker import heartbeat
 
@@ -45,8 +46,7 @@ class Facts:
         if not server.enabled:
             return "it is out of service", None
         if server.last_error:
-            words = server.last_error.removeprefix(f"{server.name}:").strip().rstrip(".")
-            return words, server.behind_since
+            return messages.phrase(server.last_error, "person"), server.behind_since
         if self.is_worker_silent:
             return "the portal's worker does not answer", None
         if server.lease_until is not None and server.lease_until > self.now:

@@ -14,6 +14,7 @@ from functools import cached_property
 from django.utils import timezone
 
 from accounts.models import SSHKey
+from servers import messages
 from servers.models import Placement, Server
 from servers.services.status import key_ranges
 from servers.services.status.key_ranges import Facts, Span
@@ -240,11 +241,12 @@ def _unwanted(server: Server, row: Placement | None, span: Span, until: int, tol
 def _files(server: Server, row: Placement | None) -> Iterator[tuple[str, str, datetime | None, str]]:
     """Of each key file: place, what the server said of it, since when, and its error."""
     absent = Placement.State.ABSENT
-    yield (HOST, row.host, row.host_since, row.error) if row else (HOST, absent, None, "")
-    yield (CONTAINER, row.container, row.container_since, row.error) if row else (CONTAINER, absent, None, "")
+    error = messages.phrase(row.error if row else None, "person")
+    yield (HOST, row.host, row.host_since, error) if row else (HOST, absent, None, "")
+    yield (CONTAINER, row.container, row.container_since, error) if row else (CONTAINER, absent, None, "")
     if row is not None and row.host == row.container == Placement.State.FAILED:
         # her entry as a whole may have been refused: then her line in register's file is the old one
-        yield REGISTER, Placement.State.FAILED, row.host_since, row.error
+        yield REGISTER, Placement.State.FAILED, row.host_since, error
     else:
         outcome = server.register_outcome or Placement.State.GOOD
         yield REGISTER, outcome, server.register_since, "register's key file could not be written"

@@ -11,7 +11,7 @@ from django.db.models.functions import Coalesce
 
 from accounts.models import SSHKey, User
 from accounts.services import keys
-from servers import ssh_config
+from servers import messages, ssh_config
 from servers.models import Container, Placement, Push, Server
 from servers.services.status import key_status
 from servers.services.status.key_status import KeyOnServer, KeyStatus
@@ -33,7 +33,7 @@ class ServerView:
     container: Container | None
     own: Placement | None
     push: Push | None
-    people: list[tuple[str, dict[str, str]]]
+    people: list[tuple[str, dict[str, Any]]]
     hidden: int = 0
 
     @property
@@ -43,7 +43,7 @@ class ServerView:
     @property
     def words(self) -> str:
         """`gpu9: no route, since 10:02, next try 10:06`."""
-        words = f"{self.server.name}: {self.reason.removeprefix(f'{self.server.name}: ') or self.state}".rstrip(".")
+        words = f"{self.server.name}: {self.reason or self.state}"
         if self.since is not None:
             words += f", since {key_status.format_time(self.since)}"
         return words + (f", next try {key_status.format_time(self.next_try)}" if self.next_try is not None else "")
@@ -127,7 +127,7 @@ def _for_person(
     waiting = next((one for one in own if one.state in key_status.OPEN), None)
     if waiting is None:
         return LIVE, "", None
-    if place is not None and place.failed and waiting.reason == place.error:
+    if place is not None and place.failed and waiting.reason == messages.phrase(place.error, "person"):
         return FAILED, waiting.reason, waiting.since
     if server.last_error or not server.enabled:
         return BEHIND, waiting.reason, waiting.since
@@ -135,17 +135,19 @@ def _for_person(
 
 
 def _for_staff(server: Server, current: int) -> tuple[str, str, datetime | None]:
+    error = messages.phrase(server.last_error)
     if server.applied_revision >= current and server.applied_digest:
-        return (FAILED, server.last_error, server.behind_since) if server.last_error else (LIVE, "", None)
+        return (FAILED, error, server.behind_since) if error else (LIVE, "", None)
     if server.attempted_revision < current and not server.last_error:
         return PUSHING, "", None
-    return BEHIND, server.last_error, server.behind_since
+    return BEHIND, error, server.behind_since
 
 
-def _telling(results: dict[str, dict[str, str]]) -> list[tuple[str, dict[str, str]]]:
+def _telling(results: dict[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
     """Failed ones first, then what was written; people for whom nothing changed are only counted."""
-    rows = [(name, row) for name, row in results.items() if {"failed", "written"} & set(row.values())]
-    return sorted(rows, key=lambda item: ("failed" not in item[1].values(), item[0]))
+    outcomes = {name: {row["host"], row["container"]} for name, row in results.items()}
+    rows = [(name, row) for name, row in results.items() if {"failed", "written"} & outcomes[name]]
+    return sorted(rows, key=lambda item: ("failed" not in outcomes[item[0]], item[0]))
 
 
 def keys_pending() -> Combinable:

@@ -8,7 +8,7 @@ from django.db.models import Count, QuerySet
 
 from accounts.models import SSHKey, User
 from servers.models import Confirmation, Container, Placement, Server
-from servers.protocol import Answer, ContainerFact, UserResult
+from servers.protocol import Answer, ContainerFact, Message, UserResult
 
 State = Placement.State
 KEPT_CONFIRMATIONS = 1000  # of each server, before it is asked which of them still matter
@@ -100,7 +100,7 @@ def _note_people(server: Server, told: Mapping[str, UserResult], among: Collecti
     Placement.objects.bulk_create(new, batch_size=500)
 
 
-def _told(result: UserResult) -> tuple[State, State, str]:
+def _told(result: UserResult) -> tuple[State, State, Message | None]:
     return _state(result.host), _state(result.container), result.error
 
 

@@ -1,4 +1,4 @@
-"""The first step of each push: full names from the directory, whose failure stops nothing."""
+"""Read full names from the directory, beside each push; a failure stops nothing."""
 
 import logging
 import threading
@@ -14,12 +14,12 @@ log = logging.getLogger(__name__)
 
 
 def is_due() -> bool:
-    """Whether keys have changed since the names were read."""
+    """Whether keys have changed since the names were last read."""
     return not Worker.objects.filter(pk=1, names_revision__gte=keys.current_revision()).exists()
 
 
 def refresh(*, actor: str) -> bool:
-    """Update the full names of all people, once for each revision; False if nothing was done."""
+    """Update the full names of all people, once per revision; False if nothing was done."""
     revision = keys.current_revision()
     Worker.objects.get_or_create(pk=1)
     if not Worker.objects.filter(pk=1, names_revision__lt=revision).update(names_revision=revision):
@@ -30,15 +30,15 @@ def refresh(*, actor: str) -> bool:
         log.warning("Full names were not updated: %s", error)
         return False
     if result.missing:
-        log.warning("%d people are not in the directory; nobody was locked out.", len(result.missing))
+        log.warning("People who are not in the directory: %d. Nobody was locked out.", len(result.missing))
     return True
 
 
-def start_refresh(*, actor: str, after: float = 0.0) -> threading.Thread:
-    """The same in a thread of its own, in `after` seconds: a slow directory does not keep the keys waiting."""
+def start_refresh(*, actor: str, delay: float = 0.0) -> threading.Thread:
+    """The same in a thread, after `delay` seconds: a slow directory does not delay the keys."""
 
     def work() -> None:
-        time.sleep(after)
+        time.sleep(delay)
         try:
             refresh(actor=actor)
         except Exception:

@@ -1,4 +1,4 @@
-"""The worker's sign of life."""
+"""The worker's heartbeat: when it last worked, as a row."""
 
 import contextlib
 import logging
@@ -13,7 +13,7 @@ from servers.models import Worker
 
 log = logging.getLogger(__name__)
 
-SILENT_AFTER = timedelta(minutes=3)  # it is asked for a sign of life every few seconds, and gives one while it works
+SILENT_AFTER = timedelta(minutes=3)  # a heartbeat comes every few seconds, also during a task
 BEAT_SECONDS = 2.0
 
 
@@ -25,7 +25,7 @@ def beat(*, unless_within: timedelta = timedelta(0)) -> None:
 
 @contextlib.contextmanager
 def beating() -> Iterator[None]:
-    """Signs of life during a task: one that takes long is no silence. A short one is not delayed by a write."""
+    """Keep the heartbeat going during a long task. A short task does not wait for a write."""
     is_done = threading.Event()
     thread = threading.Thread(target=_beat, args=(is_done,), name="beat", daemon=True)
     thread.start()
@@ -41,7 +41,7 @@ def _beat(is_done: threading.Event) -> None:
         try:
             beat()
         except DatabaseError as error:
-            log.warning("No sign of life could be written: %s", error)
+            log.warning("The heartbeat could not be written: %s", error)
         finally:
             connections.close_all()
 
@@ -51,12 +51,12 @@ def last_seen() -> datetime | None:
 
 
 def silence() -> timedelta | None:
-    """How long ago the worker was seen; None if never."""
-    seen = last_seen()
-    return None if seen is None else timezone.now() - seen
+    """Time since the last heartbeat; None if there never was one."""
+    last = last_seen()
+    return None if last is None else timezone.now() - last
 
 
 def is_silent() -> bool:
-    """Whether the worker was seen once, and is not any more."""
-    gone = silence()
-    return gone is not None and gone > SILENT_AFTER
+    """Whether there was a heartbeat once, but none for SILENT_AFTER."""
+    age = silence()
+    return age is not None and age > SILENT_AFTER

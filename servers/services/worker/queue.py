@@ -1,4 +1,4 @@
-"""Wake the worker. The order itself stands in a row already: what the broker loses, reconcile finds."""
+"""Wake the worker. What is to be done is in a row already: reconcile finds what the broker loses."""
 
 from django.db import transaction
 from django_q.tasks import async_task
@@ -9,10 +9,10 @@ HEARTBEAT = "servers.tasks.send_heartbeat"
 
 def enqueue(task: str) -> None:
     """Have the worker run one of the tasks as soon as this transaction is committed."""
-    # robust: a broker that is down must not undo or hide what was just saved
+    # robust: a broker that is down must not undo what was just saved
     transaction.on_commit(lambda: async_task(task), robust=True)
 
 
 def request_heartbeat() -> None:
-    """Have the worker give a sign of life now, and look for what was lost. Raises what the broker raises."""
-    async_task(HEARTBEAT, q_options={"save": False})  # asked every few seconds: no row of each
+    """Have the worker send a heartbeat now, and look for lost work. Raises what the broker raises."""
+    async_task(HEARTBEAT, q_options={"save": False})  # every few seconds: no result row for each

@@ -1,4 +1,4 @@
-"""Serve whatever can be claimed, several at once, so that one that hangs delays nobody."""
+"""Claim jobs and work on several at once, so that one that hangs delays no other."""
 
 import logging
 import time
@@ -12,23 +12,23 @@ log = logging.getLogger(__name__)
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 POLL_SECONDS = 0.25
-GATHER_SECONDS, GATHER_MOST = 0.012, 0.05  # results that come one soon after the other are settled together
+BATCH_SECONDS, BATCH_MOST = 0.012, 0.05  # results that come shortly after each other are recorded together
 
 
 def serve(
     claim: Callable[[int], Sequence[Job]],
     work: Callable[[Job], Result],
     *,
-    settle: Callable[[list[Result]], None] = lambda _: None,
+    record: Callable[[list[Result]], None] = lambda _: None,
     pending: Callable[[], bool],
     threads: int,
     seconds: float,
 ) -> None:
-    """Claim and work until nothing is left to claim and none is `pending`, but begin nothing after `seconds`.
+    """Claim and work until nothing is left to claim and nothing is `pending`, but begin nothing after `seconds`.
 
-    `claim` gives at most so many jobs as it is asked for. It is asked again while others are being worked on: what
-    becomes due in the meantime does not wait for the slowest. `work` runs in threads and must bound its own time;
-    what it raises is logged and stops nobody else. `settle` gets the results, in the thread of the caller.
+    `claim(room)` returns at most `room` jobs. It is called again during the work, so that a job that becomes due does
+    not wait for the slowest. `work` runs in threads and must bound its own time; what it raises is logged and does
+    not affect other jobs. `record` is called with the results, in the caller's thread.
     """
     end = time.monotonic() + seconds
     running: set[Future[Result]] = set()
@@ -45,36 +45,36 @@ def serve(
                 time.sleep(POLL_SECONDS)
                 continue
             if wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED).done:
-                done, running = _gather(running)
-                _settle(settle, [future.result() for future in done if future.exception() is None])
+                done, running = _batch(running)
+                _record(record, [future.result() for future in done if future.exception() is None])
 
 
-def _gather(running: set[Future[Result]]) -> tuple[set[Future[Result]], set[Future[Result]]]:
-    """Done and not done, as soon as no more come for a moment."""
-    end, before = time.monotonic() + GATHER_MOST, 0
+def _batch(running: set[Future[Result]]) -> tuple[set[Future[Result]], set[Future[Result]]]:
+    """Done and not done, as soon as no more finish for a moment."""
+    end, before = time.monotonic() + BATCH_MOST, 0
     while True:
-        done, left = wait(running, timeout=GATHER_SECONDS, return_when=ALL_COMPLETED)
+        done, left = wait(running, timeout=BATCH_SECONDS, return_when=ALL_COMPLETED)
         if not left or len(done) == before or time.monotonic() >= end:
             return done, left
         before = len(done)
 
 
-def _settle(settle: Callable[[list[Result]], None], results: list[Result]) -> None:
-    """Together if that works, else each alone, so that one does not take the others with it."""
+def _record(record: Callable[[list[Result]], None], results: list[Result]) -> None:
+    """Record all together if possible, else each alone, so that one failure does not affect the others."""
     try:
-        settle(results)
+        record(results)
     except Exception:
-        log.exception("%d results could not be settled.", len(results))
+        log.exception("Results that could not be recorded: %d.", len(results))
         if len(results) > 1:
             for result in results:
-                _settle(settle, [result])
+                _record(record, [result])
 
 
 def _work(work: Callable[[Job], Result], job: Job) -> Result:
     try:
         return work(job)
     except Exception:
-        log.exception("%s failed in an unforeseen way.", job)
+        log.exception("%s failed unexpectedly.", job)
         raise
     finally:
-        connections.close_all()  # this thread's own; nobody else would close them
+        connections.close_all()  # this thread's own connections

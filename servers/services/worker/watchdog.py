@@ -1,4 +1,4 @@
-"""Keep the cluster at work: start it again when it ends, or when it is silent although it was asked for a sign."""
+"""Restart the cluster when it ends, or when it sends no heartbeat although one was requested."""
 
 import logging
 import time
@@ -14,39 +14,39 @@ from servers.services.worker import heartbeat, queue
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
-LOOK_SECONDS = 1.0
-ASK_SECONDS = 10.0
-MOST_FAILURES = 5  # starts in a row that came to nothing
-SHORT_LIFE, PAUSE = 10.0, 0.5  # seconds: what ends so soon is not started again without a pause
+CHECK_SECONDS = 1.0
+REQUEST_SECONDS = 10.0
+MAX_FAILURES = 5  # failed starts in a row
+SHORT_LIFE, PAUSE = 10.0, 0.5  # seconds: after so short a life it is restarted with a pause
 
 
 @dataclass(frozen=True)
 class Limits:
-    """`silence`: seconds without a sign of life after which a cluster is wedged; `grace`: seconds to finish."""
+    """`silence`: seconds without a heartbeat after which a cluster is wedged; `grace`: seconds to finish."""
 
     silence: float
     grace: float
 
 
 def watch(cluster: Cluster, limits: Limits, is_over: Callable[[], bool]) -> bool:
-    """Keep `cluster` at work until `is_over`; False if it keeps failing at start. Nothing of it is left after."""
+    """Keep `cluster` running until `is_over`; False if it keeps failing at start. Leaves none of its processes."""
     failures = 0
     while not is_over():
-        connections.close_all()  # a connection must not be shared by two processes
+        connections.close_all()  # two processes must not share a connection
         cluster.start()
-        signs = _Signs(limits.silence)
+        heartbeats = _Heartbeats(limits.silence)
         try:
-            reason = _watch_one(cluster, signs, is_over)
+            reason = _watch_one(cluster, heartbeats, is_over)
         finally:
             _end(cluster, limits, is_over)
         if is_over():
             break
-        failures = 0 if signs.was_seen else failures + 1
-        if failures >= MOST_FAILURES:
-            log.error("The worker failed %d times at start, the last time because %s: given up.", failures, reason)
+        failures = 0 if heartbeats.were_seen else failures + 1
+        if failures >= MAX_FAILURES:
+            log.error("Giving up: the worker failed %d times at start; %s.", failures, reason)
             return False
-        log.warning("The worker is started again: %s.", reason)
-        if failures or time.monotonic() - signs.began < SHORT_LIFE:
+        log.warning("Restarting the worker: %s.", reason)
+        if failures or time.monotonic() - heartbeats.began < SHORT_LIFE:
             _pause(PAUSE * 2**failures, is_over)
     return True
 
@@ -58,13 +58,13 @@ def _end(cluster: Cluster, limits: Limits, is_over: Callable[[], bool]) -> None:
         log.warning("The worker did not finish within %.0f s and was killed.", limits.grace)
 
 
-def _watch_one(cluster: Cluster, signs: "_Signs", is_over: Callable[[], bool]) -> str:
-    """Until it must be ended; gives why."""
+def _watch_one(cluster: Cluster, heartbeats: "_Heartbeats", is_over: Callable[[], bool]) -> str:
+    """Wait until the cluster must be ended; returns why."""
     while not is_over():
         if not cluster.is_running():
             return "it ended by itself"
-        if signs.are_missing():
-            return f"it gave no sign of life for {signs.limit:.0f} s"
+        if heartbeats.are_missing():
+            return f"no heartbeat for {heartbeats.limit:.0f} s"
         time.sleep(POLL_SECONDS)
     return ""
 
@@ -75,37 +75,37 @@ def _pause(seconds: float, is_over: Callable[[], bool]) -> None:
         time.sleep(POLL_SECONDS)
 
 
-class _Signs:
-    """What was seen of one cluster. Only changes of the row count, so that no two clocks are compared."""
+class _Heartbeats:
+    """The heartbeats of one cluster. Only changes of the row count, so that no two clocks are compared."""
 
     def __init__(self, limit: float) -> None:
-        self.limit, self.was_seen = limit, False
-        self.began = self._since = time.monotonic()  # _since: of the last sign, or when it could not be judged
-        self._looked = self._asked = 0.0
+        self.limit, self.were_seen = limit, False
+        self.began = self._since = time.monotonic()  # _since: the last heartbeat, or when none could be read
+        self._checked = self._requested = 0.0
         self._last: datetime | None = None
         self._is_first, self._is_blind = True, False
 
     def are_missing(self) -> bool:
         now = time.monotonic()
-        if now - self._looked < LOOK_SECONDS:
+        if now - self._checked < CHECK_SECONDS:
             return False
-        self._looked = now
+        self._checked = now
         try:
-            self._look(now)
-            if now - self._asked >= min(ASK_SECONDS, self.limit / 4):
-                self._asked = now
+            self._check(now)
+            if now - self._requested >= min(REQUEST_SECONDS, self.limit / 4):
+                self._requested = now
                 queue.request_heartbeat()
             self._is_blind = False
         except Exception as error:
-            # Without its database or its broker a worker cannot be judged, and a new one would fare no better.
+            # Without the database or the broker nothing is known about the worker, and a new one would not help.
             if not self._is_blind:
-                log.warning("The worker cannot be asked for a sign of life: %s", error)
+                log.warning("The worker's heartbeat cannot be requested: %s", error)
             self._is_blind, self._since = True, now
         return now - self._since > self.limit
 
-    def _look(self, now: float) -> None:
-        seen = heartbeat.last_seen()
-        if seen != self._last:
-            self.was_seen = self.was_seen or not self._is_first
-            self._last, self._since = seen, now
+    def _check(self, now: float) -> None:
+        last = heartbeat.last_seen()
+        if last != self._last:
+            self.were_seen = self.were_seen or not self._is_first
+            self._last, self._since = last, now
         self._is_first = False

@@ -10,7 +10,8 @@ import pytest
 from servers import protocol
 from servers.ssh import host_keys
 from servers.ssh.dial import Endpoint, RemoteError
-from servers.ssh.host import Host, Login, ask, bounded, scan_host_key
+from servers.ssh.host import Host, Login, ask, bounded
+from servers.ssh.host_key_scan import scan_host_key
 from tests.accounts.keys import generated
 from tests.lab.waiting import ends_within
 from tests.servers.conftest import OTHER
@@ -86,7 +87,7 @@ def test_y5_a_changed_host_key_is_refused_and_shown(farm: Farm) -> None:
         pass
     assert refused.value.code == "host_key_changed" and refused.value.permanent
     assert refused.value.offered == farm.host_key
-    assert host_keys.fingerprint(farm.host_key) in refused.value.message
+    assert refused.value.message.params["fingerprint"] == host_keys.fingerprint(farm.host_key)
     assert "Accepted" not in farm.log()[len(before) :] and farm.commands() == []
 
 
@@ -108,7 +109,7 @@ def test_a_key_that_the_server_does_not_know_is_refused_in_clear_words(farm: Far
     other.write_text(generated(number=7)[1])
     with pytest.raises(RemoteError) as refused, Host(farm.endpoint(), Login(farm.user, other), seconds=10):
         pass
-    assert refused.value.code == "auth_refused" and "check the account" in refused.value.message
+    assert refused.value.code == "auth_refused" and "Check the account" in str(refused.value)
 
 
 def test_a_private_key_that_is_missing_is_named(farm: Farm) -> None:
@@ -129,7 +130,7 @@ def test_y1_a_refused_connection_is_told_at_once(farm: Farm) -> None:
 
 def test_y1_a_name_that_leads_nowhere_is_told_at_once(farm: Farm) -> None:
     there = Endpoint("gpu17", f"{'x' * 64}.invalid", 22, farm.host_key)  # no resolver is asked for such a name
-    with pytest.raises(RemoteError, match="leads to no address") as refused, Host(there, login(farm), seconds=10):
+    with pytest.raises(RemoteError, match="has no address") as refused, Host(there, login(farm), seconds=10):
         pass
     assert refused.value.code == "unreachable"
 
@@ -228,7 +229,7 @@ def test_an_answer_that_is_no_answer_is_told_with_the_last_words(farm: Farm) -> 
     with pytest.raises(RemoteError) as refused, open_host(farm) as host:
         ask(host, "status", STATUS)
     assert refused.value.code == "bad_answer"
-    assert refused.value.message == "gpu17: its answer is not JSON (sudo: ?[31ma password is required)."
+    assert refused.value.message.params == {"detail": "its answer is not JSON (sudo: ?[31ma password is required)"}
 
 
 def test_success_in_the_answer_but_not_in_the_exit_status_is_no_success(farm: Farm) -> None:
