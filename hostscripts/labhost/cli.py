@@ -106,8 +106,8 @@ def _register(words: list[str]) -> int:
         host = config.load()
         done = registration.register(host, name, progress)
         if not done.created:
-            progress.line(f"{name} has a container on {host.config.server.name} already")
-        progress.line(f"now: ssh {host.config.server.name}-manage, and then: ssh {host.config.server.name}")
+            progress.write(f"{name} has a container on {host.config.server.name} already")
+        progress.write(f"now: ssh {host.config.server.name}-manage, and then: ssh {host.config.server.name}")
 
     return _for_people(work, progress)
 
@@ -207,7 +207,7 @@ def _reconcile(words: list[str]) -> int:
         try:
             client.announce_online(host.config)
         except PortalUnavailable as error:
-            progress.line(f"warning: {error}; it will find this server at its next try")
+            progress.write(f"warning: {error}; it will find this server at its next try")
 
     return _usage() if words else _for_people(work, progress)
 
@@ -257,7 +257,7 @@ def _for_people(
         work()
     except Exception as error:
         refusal = answers.to_refusal(error)
-        progress.refusal(str(refusal))
+        progress.error(str(refusal))
         return status(refusal)
     return 0
 

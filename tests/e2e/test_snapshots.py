@@ -85,7 +85,7 @@ def test_s1_another_persons_snapshot_is_out_of_reach(lab: Lab, machine: Machine,
 def plant(machine: Machine, name: str, archive: bytes, template: str) -> None:
     """A snapshot of alice's that a hostile NAS put there, its checksum right."""
     manifest = {
-        "name": name, "user": "alice", "server": "gpu17", "made": time.time(), "storage": "overlay",
+        "name": name, "user": "alice", "server": "gpu17", "created_at": time.time(), "storage": "overlay",
         "template": template, "unpacked": 1, "size": len(archive), "sha256": hashlib.sha256(archive).hexdigest(),
     }  # fmt: skip
     machine.run(f"install -d -m 0700 {HERS}; base64 -d > {HERS}/{name}.tar.zst", stdin=encoded(archive))

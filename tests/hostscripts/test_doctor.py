@@ -19,7 +19,7 @@ START = 1000000000
 
 
 def alice(**changes: Any) -> User:
-    values = {"uid": 1001, "gid": 1001, "account": "made", "port": 22001, "subuid": START, "address": "10.0.3.10"}
+    values = {"uid": 1001, "gid": 1001, "account": "created", "port": 22001, "subuid": START, "address": "10.0.3.10"}
     return User("alice", **{**values, "registered": True, "desired_state": "running", **changes})
 
 

@@ -8,8 +8,8 @@ from labhost.host.user_state import User
 from labhost.shell import top
 from labhost.shell.top import Look, Process, Share
 
-ALICE = User("alice", account="made", uid=1001, subuid=1_000_000_000)
-BOB = User("bob", account="made", uid=1002, subuid=1_000_065_536)
+ALICE = User("alice", account="created", uid=1001, subuid=1_000_000_000)
+BOB = User("bob", account="created", uid=1002, subuid=1_000_065_536)
 SECOND, PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 GPUS = """0, GPU-aaaa, NVIDIA A100, 87, 10240, 40960
 1, GPU-bbbb, NVIDIA A100, [N/A], [N/A], [N/A]

@@ -24,7 +24,7 @@ def remove(words: list[str], progress: Progress) -> int:
     if "--yes" not in options:
         _confirm(f"remove {name}'s container and account {what}?")
     removed = removal.remove(config.load(), name, progress, purge=purge)
-    progress.line(f"{name} is removed; files: {', '.join(removed.kept) or 'none are kept'}")
+    progress.write(f"{name} is removed; files: {', '.join(removed.kept_folders) or 'none are kept'}")
     return 0
 
 
@@ -34,7 +34,7 @@ def remove_request(request: dict[str, Any]) -> dict[str, Any]:
         raise BadRequest("a remove request has version, user and purge, and nothing else")
     name = check_name(request["user"])
     removed = removal.remove(config.load(), name, Progress(sys.stderr), purge=request["purge"])
-    return {"version": 1, "ok": True, "user": name, "kept": removed.kept}
+    return {"version": 1, "ok": True, "user": name, "kept": removed.kept_folders}
 
 
 def suspend_request(request: dict[str, Any]) -> dict[str, Any]:

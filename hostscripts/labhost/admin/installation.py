@@ -34,21 +34,21 @@ TRUSTED = (
 def configure(words: Sequence[str], progress: Progress) -> None:
     """`section.key=value ...`, `token-file=FILE`, `iam-key=LINE`: what is not given stays as it was."""
     paths = Paths()
-    values = config.values_of(files.read_text(paths.config) or "")
+    values = config.read_values(files.read_text(paths.config) or "")
     for word in words:
         name, equals, value = word.partition("=")
         if name == "token-file":
             values["portal.token"] = (files.read_text(Path(value), 4096) or "").strip()
         elif name == "iam-key":
             _write_iam_key(paths, value)
-        elif equals:
+        elif equals and name in config.DEFAULTS:
             values[name] = value
         else:
-            raise LabhostError(f"configure: {word} is not KEY=VALUE")
+            raise LabhostError(f"configure: {name} is not a known KEY=VALUE")
     _choose_storage(paths, values, progress)
     text = config.render(values)
-    config.parse(config.values_of(text))
-    progress.line(f"{paths.config} {'written' if files.write_atomic(paths.config, text, mode=0o600) else 'unchanged'}")
+    config.parse(config.read_values(text))
+    progress.write(f"{paths.config} {'written' if files.write_atomic(paths.config, text, mode=0o600) else 'unchanged'}")
 
 
 def _choose_storage(paths: Paths, values: dict[str, str], progress: Progress) -> None:
@@ -57,11 +57,11 @@ def _choose_storage(paths: Paths, values: dict[str, str], progress: Progress) ->
     if wanted not in ("auto", "overlay"):
         return
     first = config.parse({**values, "container.storage": "dir"}).server.subuids.first
-    fault = probe.overlay_fault(paths, first)
+    fault = probe.overlay_error(paths, first)
     if wanted == "overlay" and fault:
         raise Refused(f"--storage overlay: {fault}; use --storage dir, or Linux 5.19 and ext4, XFS or btrfs")
     if fault:
-        progress.line(f"storage: dir, for overlay does not work here ({fault})")
+        progress.write(f"storage: dir, for overlay does not work here ({fault})")
     values["container.storage"] = "dir" if fault else "overlay"
 
 
@@ -80,7 +80,9 @@ def check(host: Host, progress: Progress) -> None:
     for path in untrusted():
         raise Refused(f"{path} must belong to root, and nobody else may write it")
     snapshot_store.prepare(host)
-    progress.line(f"driver: {nvidia.host_version(host.config) or 'none'}, storage: {host.config.container.storage}")
+    for name in host.unknown_settings:
+        progress.write(f"warning: host.conf: {name} is unknown and ignored")
+    progress.write(f"driver: {nvidia.host_version(host.config) or 'none'}, storage: {host.config.container.storage}")
 
 
 def check_policy(host: Host) -> None:

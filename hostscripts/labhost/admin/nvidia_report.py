@@ -28,10 +28,10 @@ def show(host: Host, words: list[str], progress: Progress) -> None:
         raise BadRequest("say labhost nvidia, or labhost nvidia VERSION such as 550.54.14")
     version, bind = nvidia.host_version(host.config), host.config.driver.mode == "bind"
     found = [_inside(host, user) for user in user_state.all_users(host) if user.registered]
-    progress.line(f"{host.config.server.name}: driver {version or 'none'}, mode {host.config.driver.mode}")
+    progress.write(f"{host.config.server.name}: driver {version or 'none'}, mode {host.config.driver.mode}")
     rows = [(item.name, "running" if item.running else "stopped", _words(item, version, bind)) for item in found]
     for line in formatting.table(("person", "container", "driver inside"), rows) if rows else ["no containers"]:
-        progress.line(line)
+        progress.write(line)
     _upgrade(host, words[0] if words else version, found, progress)
 
 
@@ -47,20 +47,20 @@ def _words(item: Inside, version: str, bind: bool) -> str:
 
 def _upgrade(host: Host, version: str, found: list[Inside], progress: Progress) -> None:
     if not version:
-        progress.line("now: install the server's driver; containers follow at their next start")
+        progress.write("now: install the server's driver; containers follow at their next start")
         return
     running = [item.name for item in found if item.running]
     if host.config.driver.mode == "bind":
-        progress.line(f"{version}: {_count(running)} must restart to see it: {_names(running)}")
+        progress.write(f"{version}: {_count(running)} must restart to see it: {_names(running)}")
         return
     differing = [item.name for item in found if item.version != version]
-    progress.line(f"{version}: {_count(differing)} get it at their next start: {_names(differing)}")
-    progress.line(
+    progress.write(f"{version}: {_count(differing)} get it at their next start: {_names(differing)}")
+    progress.write(
         f"of these {_count([name for name in differing if name in running])} run now, and work only after a restart"
     )
     installer = host.config.driver.installers / f"NVIDIA-Linux-{platform.machine()}-{version}.run"
     if not installer.is_file():
-        progress.line(f"warning: {installer} is missing; without it nothing is installed inside")
+        progress.write(f"warning: {installer} is missing; without it nothing is installed inside")
 
 
 def _count(names: list[str]) -> str:

@@ -27,7 +27,7 @@ def to_start(host: Host) -> list[User]:
         if user.registered
         and user.desired_state == "running"
         and linux_accounts.passwd_entry(host, user) is not None
-        and not lxc.is_running(host, linux_accounts.identity(host, user))
+        and not lxc.is_running(host, linux_accounts.account_of(host, user))
     ]
 
 
@@ -38,7 +38,7 @@ def start_all(host: Host, progress: Progress) -> None:
     with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
         reasons = dict(zip((user.name for user in users), pool.map(_start, users), strict=True))
     for name, reason in reasons.items():
-        progress.line(f"{name}: {reason or 'runs again'}")
+        progress.write(f"{name}: {reason or 'runs again'}")
     failed = [name for name, reason in reasons.items() if reason]
     if failed:
         raise LabhostError(f"{', '.join(failed)} did not come back; see labhost doctor")

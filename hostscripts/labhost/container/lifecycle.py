@@ -46,7 +46,7 @@ def locked(host: Host, user: User, doing: str) -> Iterator[tuple[User, Account]]
             raise NotRegistered(
                 f"{user.name} has no container here: ssh register@{host.config.server.name}-manage {user.name}"
             )
-        yield now, linux_accounts.identity(host, now)
+        yield now, linux_accounts.account_of(host, now)
 
 
 def start(host: Host, user: User, progress: Progress, *, again: bool = False) -> None:
@@ -58,8 +58,8 @@ def start(host: Host, user: User, progress: Progress, *, again: bool = False) ->
         if again and user.desired_state != "running":
             return
         _refresh(host, user, progress)
-        progress.line(f"port: {user.port}")
-        lxc.prepare(host, account)  # first, for its cgroup tells which limits this server can enforce
+        progress.write(f"port: {user.port}")
+        lxc.start_user_manager(host, account)  # first, for its cgroup tells which limits this server can enforce
         write_config(host, user)
         system_swap.prepare(host, user, account, progress)
         failpoints.hit("start:configured")
@@ -72,21 +72,21 @@ def start(host: Host, user: User, progress: Progress, *, again: bool = False) ->
         _check_address(host, user, account)
         apply_rules(host)
         failpoints.hit("start:ruled")
-        with progress.during("waiting for its sshd"):
+        with progress.spinner("waiting for its sshd"):
             answered = _wait_for_sshd(host, user, account)
         if answered:
             nvidia.install_matching_driver(host, user, account, progress)
         elif not lxc.is_running(host, account):
             raise _gave_up(host, user, account, LabhostError(_end_of(host, account)))
-        progress.line(f"address: {user.address}")
+        progress.write(f"address: {user.address}")
         failpoints.hit("start:answered")
-        progress.line(f"forward: {host.config.server.address}:{user.port} leads to {user.address}:22")
+        progress.write(f"forward: {host.config.server.address}:{user.port} leads to {user.address}:22")
         if not answered:
             raise LabhostError(
                 f"the container runs, but no sshd answered within {BANNER_SECONDS} s; "
                 f"look inside with: ssh -t {host.config.server.name}-manage console"
             )
-        progress.line(f"now: ssh {host.config.server.name}")
+        progress.write(f"now: ssh {host.config.server.name}")
         system_swap.commit(host, user, account)
     log.write(f"{user.name}: container started")
 
@@ -94,8 +94,8 @@ def start(host: Host, user: User, progress: Progress, *, again: bool = False) ->
 def stop(host: Host, user: User, progress: Progress) -> None:
     with locked(host, user, "starting or stopping") as (user, account):
         if not halt(host, user, account, progress):
-            progress.line("the container is stopped already")
-    progress.line(f"to start it again: ssh {host.config.server.name}-manage")
+            progress.write("the container is stopped already")
+    progress.write(f"to start it again: ssh {host.config.server.name}-manage")
 
 
 def halt(host: Host, user: User, account: Account, progress: Progress) -> bool:
@@ -107,12 +107,12 @@ def halt(host: Host, user: User, account: Account, progress: Progress) -> bool:
     failpoints.hit("stop:ruled")
     if not lxc.is_running(host, account):
         return False
-    progress.line("stopping the container")
-    with progress.during("stopping the container"):
+    progress.write("stopping the container")
+    with progress.spinner("stopping the container"):
         lxc.stop(host, account, grace=0 if user.needs_provisioning else STOP_GRACE)
     failpoints.hit("stop:down")
     log.write(f"{user.name}: container stopped")
-    progress.line("the container is stopped")
+    progress.write("the container is stopped")
     return True
 
 
@@ -123,13 +123,13 @@ def rebuild(host: Host, user: User, progress: Progress) -> None:
         driver.attach(user, account)
         driver.remove_leftovers(user, account)
         driver.check()
-        system = driver.fresh(user, account)
+        system = driver.create_fresh(user, account)
         halt(host, user, account, progress)
         system_swap.swap(host, user, account, system)
     log.write(f"{user.name}: container rebuilt")
-    progress.line("a fresh system is in place; the one before is kept until the first good start")
-    progress.line(f"it has SSH host keys of its own: ssh-keygen -R '[{host.config.server.address}]:{user.port}'")
-    progress.line(f"to start it: ssh {host.config.server.name}-manage")
+    progress.write("a fresh system is in place; the one before is kept until the first good start")
+    progress.write(f"it has SSH host keys of its own: ssh-keygen -R '[{host.config.server.address}]:{user.port}'")
+    progress.write(f"to start it: ssh {host.config.server.name}-manage")
 
 
 def restart(host: Host, user: User, progress: Progress) -> None:
@@ -139,7 +139,7 @@ def restart(host: Host, user: User, progress: Progress) -> None:
 
 def write_config(host: Host, user: User) -> None:
     """The LXC configuration as it must be now; devices may have come since the last start."""
-    if not addresses.belongs(host.config, user.address):
+    if not addresses.in_network(host.config, user.address):
         with locks.hold(host, locks.ACCOUNTS, seconds=linux_accounts.WAIT, doing="accounts are being changed"):
             others = [other for other in user_state.all_users(host) if other.name != user.name]
             user.address = addresses.address_for(host, user, others)
@@ -149,7 +149,7 @@ def write_config(host: Host, user: User) -> None:
 
 
 def config_file(host: Host, user: User) -> Path:
-    return lxc.own_folder(host, user.name) / "config"
+    return lxc.container_folder(host, user.name) / "config"
 
 
 def config_text(host: Host, user: User) -> str:
@@ -169,7 +169,10 @@ def wanted_rules(host: Host) -> list[firewall.Forward]:
     for user in user_state.all_users(host):
         if user.registered and user.desired_state == "running" and is_running(host, user):
             found.append(firewall.Forward(user.port, user.address))
-            found += [firewall.Forward(pair.outside, user.address, pair.inside) for pair in forwards.of(host, user)]
+            found += [
+                firewall.Forward(pair.server_port, user.address, pair.container_port)
+                for pair in forwards.list_forwards(host, user)
+            ]
     return found
 
 
@@ -185,34 +188,36 @@ def _refresh(host: Host, user: User, progress: Progress) -> None:
     try:
         port, allowed = client.fetch_values(host.config, user.name)
     except PortalUnavailable as error:
-        progress.line(f"warning: {error}; going on with what was known on {formatting.moment(user.values_at)}")
+        progress.write(f"warning: {error}; going on with what was known on {formatting.moment(user.fetched_at)}")
         return
     holder = next(
         (other.name for other in user_state.all_users(host) if other.port == port and other.name != user.name), ""
     )
     if holder:
-        progress.line(f"warning: the portal gave port {port}, which belongs to somebody else here; keeping {user.port}")
+        progress.write(
+            f"warning: the portal gave port {port}, which belongs to somebody else here; keeping {user.port}"
+        )
         log.write(f"{user.name}: the portal gave port {port} of {holder}", warning=True)
         return
     if port != user.port and ownership.belongs_to_other_person(user, applied_keys.load(host)):
-        progress.line(f"warning: the portal knows somebody else as {user.name} now; keeping port {user.port}")
+        progress.write(f"warning: the portal knows somebody else as {user.name} now; keeping port {user.port}")
         return
-    user.port, user.limits, user.values_at = port, allowed, time.time()
+    user.port, user.limits, user.fetched_at = port, allowed, time.time()
 
 
 def _bring_up(host: Host, user: User, account: Account, progress: Progress) -> None:
     if lxc.is_running(host, account):
-        progress.line("the container runs already")
+        progress.write("the container runs already")
         return
-    progress.line("starting the container")
+    progress.write("starting the container")
     began = time.monotonic()
     nvidia.remove_stale_links(host, user)
     try:
-        with progress.during("starting the container"):
+        with progress.spinner("starting the container"):
             lxc.start(host, account)
     except LabhostError as error:
         raise _gave_up(host, user, account, error) from error
-    progress.line(f"the container runs ({time.monotonic() - began:.1f} s)")
+    progress.write(f"the container runs ({time.monotonic() - began:.1f} s)")
 
 
 def _gave_up(host: Host, user: User, account: Account, error: LabhostError) -> LabhostError:
@@ -243,7 +248,7 @@ def _greets(address: str) -> bool:
 
 
 def _end_of(host: Host, account: Account) -> str:
-    reason = lxc.diagnosis(host, account) or "its init ended"
+    reason = lxc.last_error(host, account) or "its init ended"
     return f"the container stopped again by itself: {reason}; tell the lab's staff"
 
 
@@ -259,5 +264,5 @@ def _check_address(host: Host, user: User, account: Account) -> None:
 
 def is_running(host: Host, user: User) -> bool:
     return linux_accounts.passwd_entry(host, user) is not None and lxc.is_running(
-        host, linux_accounts.identity(host, user)
+        host, linux_accounts.account_of(host, user)
     )

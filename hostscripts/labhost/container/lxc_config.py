@@ -19,7 +19,7 @@ def render(host: Host, user: User, extra: Iterable[str]) -> str:
         f"lxc.net.0.link = {config.container.bridge}",
         "lxc.net.0.flags = up",
         "lxc.net.0.name = eth0",
-        f"lxc.net.0.hwaddr = {addresses.hardware_address(user.address)}",
+        f"lxc.net.0.hwaddr = {addresses.mac_address(user.address)}",
         f"lxc.net.0.ipv4.address = {user.address}/{config.container.network.prefixlen}",
         f"lxc.net.0.ipv4.gateway = {config.container.gateway}",
         *(_lab_mount(mount) for mount in config.container.mounts),
@@ -33,7 +33,7 @@ def render_provisioning(host: Host, user: User) -> str:
 
 
 def _base(host: Host, user: User) -> list[str]:
-    rootfs = user_state.home_of(host, user.name) / ".local/share/lxc" / user.name / "rootfs"
+    rootfs = user_state.home_folder(host, user.name) / ".local/share/lxc" / user.name / "rootfs"
     lines = [
         "# Written by labhost; changes are lost at the next start.",
         f"lxc.include = {host.paths.lxc_share}/common.conf",

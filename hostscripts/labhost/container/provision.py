@@ -48,9 +48,9 @@ id -g "$name"
 def start(host: Host, user: User, account: Account) -> None:
     drivers.driver_of(host, user).attach(user, account)
     if not lxc.is_running(host, account):
-        path = lxc.own_folder(host, user.name) / "config.inside"
+        path = lxc.container_folder(host, user.name) / "config.inside"
         files.write_atomic(path, lxc_config.render_provisioning(host, user), mode=0o644)
-        lxc.prepare(host, account)
+        lxc.start_user_manager(host, account)
         lxc.start(host, account, config=path, init=_WAITING)
 
 

@@ -22,7 +22,7 @@ LEVEL = "-3"
 
 def create(host: Host, user: User, progress: Progress, name: str = "") -> None:
     """A snapshot of that name, or of a name by the date. The container may run meanwhile."""
-    name = snapshot_store.check(name or time.strftime("%Y-%m-%d-%H%M%S"))
+    name = snapshot_store.check_snapshot_name(name or time.strftime("%Y-%m-%d-%H%M%S"))
     with lifecycle.locked(host, user, "being snapshotted") as (user, account):
         driver = drivers.driver_of(host, user)
         driver.attach(user, account)
@@ -30,32 +30,32 @@ def create(host: Host, user: User, progress: Progress, name: str = "") -> None:
         if any(one.name == name for one in snapshot_store.list_snapshots(host, user.name)):
             raise Refused(f"there is a snapshot {name} already; choose another name")
         unpacked = driver.size(user, account)
-        progress.line(f"snapshot {name}: {_megabytes(unpacked)} to pack")
-        tree.check_room(snapshot_store.folder(host, user.name), unpacked)
+        progress.write(f"snapshot {name}: {_megabytes(unpacked)} to pack")
+        tree.check_free_space(snapshot_store.folder(host, user.name), unpacked)
         size, sha256 = _pack(host, user, account, name)
         failpoints.hit("packed")
         what = (driver.name, driver.version(user), unpacked, size, sha256)
         snapshot_store.publish(host, Manifest(name, user.name, host.config.server.name, time.time(), *what))
         failpoints.hit("published")
-        progress.line(f"snapshot {name} is complete: {_megabytes(size)}, to get it back: recover {name}")
+        progress.write(f"snapshot {name} is complete: {_megabytes(size)}, to get it back: recover {name}")
         for old in snapshot_store.list_snapshots(host, user.name)[: -host.config.snapshots.keep]:
             snapshot_store.remove(host, old)
-            progress.line(f"snapshot {old.name} removed: {host.config.snapshots.keep} are kept")
+            progress.write(f"snapshot {old.name} removed: {host.config.snapshots.keep} are kept")
     log.write(f"{user.name}: snapshot {name}")
 
 
 def show(host: Host, user: User, progress: Progress) -> None:
     found = snapshot_store.list_snapshots(host, user.name)
     for one in found:
-        made = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.made))
-        progress.line(f"{one.name}  {made}  {_megabytes(one.size)}, {_megabytes(one.unpacked)} unpacked")
+        made = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.created_at))
+        progress.write(f"{one.name}  {made}  {_megabytes(one.size)}, {_megabytes(one.unpacked)} unpacked")
     if not found:
-        progress.line(f"you have no snapshots here; to make one: ssh {host.config.server.name}-manage snapshot")
+        progress.write(f"you have no snapshots here; to make one: ssh {host.config.server.name}-manage snapshot")
 
 
 def recover(host: Host, user: User, progress: Progress, name: str) -> None:
     """The system of a snapshot in the place of the current one, which is kept until the first good start."""
-    snapshot_store.check(name)
+    snapshot_store.check_snapshot_name(name)
     with lifecycle.locked(host, user, "being recovered") as (user, account):
         driver = drivers.driver_of(host, user)
         driver.attach(user, account)
@@ -66,17 +66,17 @@ def recover(host: Host, user: User, progress: Progress, name: str) -> None:
                 f"the snapshot {name} was made with storage {wanted.storage}, and your container has {driver.name};"
                 " ask the lab's staff"
             )
-        progress.line(f"checking the snapshot {name}: {_megabytes(wanted.size)}")
-        tree.check_room(host.paths.home, wanted.unpacked)
+        progress.write(f"checking the snapshot {name}: {_megabytes(wanted.size)}")
+        tree.check_free_space(host.paths.home, wanted.unpacked)
         with snapshot_store.open_verified(host, wanted) as archive:
             _check_members(account, archive, name)
-            progress.line("unpacking it")
+            progress.write("unpacking it")
             system = _unpack(host, user, account, archive, wanted.template)
         lifecycle.halt(host, user, account, progress)
         system_swap.swap(host, user, account, system)
     log.write(f"{user.name}: snapshot {name} recovered")
-    progress.line("it is in place; the system before is kept until the first good start")
-    progress.line(f"to start it: ssh {host.config.server.name}-manage")
+    progress.write("it is in place; the system before is kept until the first good start")
+    progress.write(f"to start it: ssh {host.config.server.name}-manage")
 
 
 def _pack(host: Host, user: User, account: Account, name: str) -> tuple[int, str]:
@@ -89,7 +89,7 @@ def _pack(host: Host, user: User, account: Account, name: str) -> tuple[int, str
         try:
             assert source.stdout is not None and packer.stdout is not None
             source.stdout.close()
-            while piece := packer.stdout.read(snapshot_store.PIECE):
+            while piece := packer.stdout.read(snapshot_store.CHUNK):
                 target.write(piece)
                 digest.update(piece)
                 size += len(piece)
@@ -106,7 +106,7 @@ def _check_members(account: Account, archive: IO[bytes], name: str) -> None:
     """LabhostError if a member could do harm, or if the archive does not end as it should."""
     os.lseek(archive.fileno(), 0, os.SEEK_SET)  # the descriptor's own: another process has read from it
     reader = spawn(["/usr/bin/zstd", "-dcq"], account=account, stdin=archive)
-    lister = spawn(tar_listing.LISTING, account=account, stdin=reader.stdout)
+    lister = spawn(tar_listing.LIST_COMMAND, account=account, stdin=reader.stdout)
     errors = [_LastWords(reader), _LastWords(lister)]
     reason = ""
     try:

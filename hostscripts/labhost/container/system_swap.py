@@ -25,12 +25,12 @@ def swap(host: Host, user: User, account: Account, system: Path) -> None:
         user.needs_provisioning = True
         user_state.save_user(host, user)
     failpoints.hit("unfinished")
-    drivers.driver_of(host, user).put(user, account, system)
+    drivers.driver_of(host, user).install(user, account, system)
     failpoints.hit("exchanged")
     try:
         provision.provision_system(host, user, account)
     except (LabhostError, OSError):
-        drivers.driver_of(host, user).revert(user, account)
+        drivers.driver_of(host, user).roll_back(user, account)
         raise
 
 
@@ -51,41 +51,41 @@ def _attach(host: Host, name: str) -> None:
     if user is None or user.removal or linux_accounts.passwd_entry(host, user) is None:
         return
     if drivers.driver_of(host, user).exists(user):
-        drivers.driver_of(host, user).attach(user, linux_accounts.identity(host, user))
+        drivers.driver_of(host, user).attach(user, linux_accounts.account_of(host, user))
 
 
 def refresh_templates(host: Host, progress: Progress) -> None:
     """The current template is unpacked beside the old ones; those that no system and no snapshot needs are removed."""
     if not host.config.container.template.is_file():
-        progress.line(
+        progress.write(
             f"warning: the template {host.config.container.template} is missing; build it with create-lxc-template.bash"
         )
         return
     with locks.hold(host, locks.TEMPLATES, seconds=900, doing="the template is being unpacked"):
         if host.config.container.storage == "overlay":
             current = templates.unpack(host)
-            progress.line(f"template: {current}, unpacked once for all containers")
+            progress.write(f"template: {current}, unpacked once for all containers")
         else:
             current = template_archive.inspect(host).version
-            progress.line(f"template: {current}")
+            progress.write(f"template: {current}")
         asked_for = snapshot_store.templates_in_use(host)
         if asked_for is not None:
             for version in templates.prune(host, {current} | overlay.needed_versions(host) | asked_for):
-                progress.line(f"template: {version} removed, nothing needs it any more")
+                progress.write(f"template: {version} removed, nothing needs it any more")
 
 
 def prepare(host: Host, user: User, account: Account, progress: Progress) -> None:
     """What a start needs: the files attached, account and keys inside."""
     drivers.driver_of(host, user).attach(user, account)
     if user.needs_provisioning:
-        progress.line("completing the new system")
+        progress.write("completing the new system")
         provision.provision_system(host, user, account)
 
 
 def commit(host: Host, user: User, account: Account) -> None:
     """After a good start: the system before is no longer needed."""
     try:
-        drivers.driver_of(host, user).settle(user, account)
+        drivers.driver_of(host, user).commit(user, account)
     except (LabhostError, OSError) as error:
         log.write(f"{user.name}: the old system is not removed yet: {error}", warning=True)
 
@@ -94,7 +94,7 @@ def roll_back_failed_start(host: Host, user: User, account: Account, error: Labh
     """The error of a start that failed; if the system never started before, the one before it is back."""
     if lxc.is_running(host, account):
         lxc.stop(host, account, grace=0)
-    if not drivers.driver_of(host, user).revert(user, account):
+    if not drivers.driver_of(host, user).roll_back(user, account):
         return error
     user.needs_provisioning = True  # its keys may be older than the last push
     user_state.save_user(host, user)

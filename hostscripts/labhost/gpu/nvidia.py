@@ -148,25 +148,25 @@ def install_matching_driver(host: Host, user: User, account: Account, progress: 
     """
     wanted = host_version(host.config)
     if not wanted:
-        progress.line("driver: this server has none, skipped")
+        progress.write("driver: this server has none, skipped")
         return
     if host.config.driver.mode == "bind":
-        progress.line(f"driver: {wanted}, shared by the server")
+        progress.write(f"driver: {wanted}, shared by the server")
         return
     found = container_version(host, user)
     if found == wanted:
-        progress.line(f"driver: {wanted}, the same inside")
+        progress.write(f"driver: {wanted}, the same inside")
         return
     installer = host.config.driver.installers / f"NVIDIA-Linux-{os.uname().machine}-{wanted}.run"
     if not installer.is_file():
-        progress.line(f"warning: driver {wanted} is not inside, and {installer} is missing; tell the lab's staff")
+        progress.write(f"warning: driver {wanted} is not inside, and {installer} is missing; tell the lab's staff")
         return
-    progress.line(f"driver: {found or 'none'} inside, {wanted} on the server; installing, this takes a while")
-    with progress.during("installing the driver"):
+    progress.write(f"driver: {found or 'none'} inside, {wanted} on the server; installing, this takes a while")
+    with progress.spinner("installing the driver"):
         reason = _install(host, account, installer)
     if not reason and container_version(host, user) != wanted:
         reason = "the installer ended well but left another version"
-    progress.line(f"warning: driver not installed: {reason}" if reason else f"driver: {wanted} installed inside")
+    progress.write(f"warning: driver not installed: {reason}" if reason else f"driver: {wanted} installed inside")
 
 
 def _install(host: Host, account: Account, installer: Path) -> str:

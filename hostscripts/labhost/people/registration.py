@@ -43,7 +43,7 @@ class Run:
 
     @property
     def account(self) -> Account:
-        return linux_accounts.identity(self.host, self.user)
+        return linux_accounts.account_of(self.host, self.user)
 
 
 def register(host: Host, name: str, progress: Progress) -> Registered:
@@ -53,7 +53,7 @@ def register(host: Host, name: str, progress: Progress) -> Registered:
         user = user_state.load_user(host, name)
         linux_accounts.refuse_unmanaged(host, name, user)
         if user is not None and user.removal:
-            progress.line("an earlier removal is finished first")
+            progress.write("an earlier removal is finished first")
             removal.finish(host, user, progress)
             user = None
         _refuse_somebody_else(host, user)
@@ -70,8 +70,10 @@ def register(host: Host, name: str, progress: Progress) -> Registered:
             raise
     log.write(f"{name}: registered")
     gone = tombstones.load(host, name)
-    if gone is not None and gone.kept and gone.subuid == run.user.subuid:  # not a former person of that name
-        progress.line(f"files of an earlier container are kept in {', '.join(gone.kept)}; ask the lab's staff for them")
+    if gone is not None and gone.kept_folders and gone.subuid == run.user.subuid:  # not a former person of that name
+        progress.write(
+            f"files of an earlier container are kept in {', '.join(gone.kept_folders)}; ask the lab's staff for them"
+        )
     return Registered(run.user, created=True)
 
 
@@ -109,7 +111,7 @@ def _steps(run: Run) -> None:
     for number, (name, text, action) in enumerate(STEPS, 1):
         if _is_done(run.user, name):
             continue
-        run.progress.line(f"[{number}/{len(STEPS)}] {text}")
+        run.progress.write(f"[{number}/{len(STEPS)}] {text}")
         failpoints.hit(f"before:{name}")
         action(run)
         failpoints.hit(f"unnoted:{name}")
@@ -136,8 +138,8 @@ def _take_back(run: Run) -> None:
         return
     if run.user.managed:
         drivers.driver_of(run.host, run.user).remove(run.user, run.account)
-        lxc.dismiss(run.account)
-    linux_accounts.remove(run.host, run.user)
+        lxc.stop_user_manager(run.account)
+    linux_accounts.undo_create(run.host, run.user)
 
 
 def _fetch(run: Run) -> None:
@@ -149,20 +151,20 @@ def _fetch(run: Run) -> None:
     except PortalUnavailable as error:
         if not user.subuid:
             raise
-        run.progress.line(f"warning: {error}; going on with what was known")
+        run.progress.write(f"warning: {error}; going on with what was known")
         return
     if user.subuid not in (0, person.subuid):
         raise Refused(f"the portal now gives {user.name} other subordinate ids than before; ask the lab's staff")
     user.port, user.subuid, user.ssh_config = person.port, person.subuid, person.ssh_config
     user.keys, user.keys_revision = [as_entry(key) for key in person.keys], revision
-    user.values_at = time.time()
+    user.fetched_at = time.time()
 
 
 def _account(run: Run) -> None:
     with locks.hold(run.host, locks.ACCOUNTS, seconds=linux_accounts.WAIT, doing="accounts are being changed"):
         linux_accounts.claim_numbers(run.host, run.user)
         linux_accounts.create(run.host, run.user)
-    lxc.linger(run.account)  # it comes up while the next steps are done
+    lxc.enable_linger(run.account)  # it comes up while the next steps are done
 
 
 def _under_accounts_lock(action: Callable[[Host, User], None]) -> Callable[[Run], None]:

@@ -66,7 +66,7 @@ def finish(host: Host, user: User, progress: Progress) -> tombstones.Tombstone:
     _adopt(run)
     done: list[str] = []
     for number, (name, text, action) in enumerate(STEPS, 1):
-        progress.line(f"[{number}/{len(STEPS)}] {text}")
+        progress.write(f"[{number}/{len(STEPS)}] {text}")
         failpoints.hit(f"before:remove:{name}")
         try:
             action(run)
@@ -79,7 +79,7 @@ def finish(host: Host, user: User, progress: Progress) -> tombstones.Tombstone:
     removed = tombstones.load(host, user.name) or tombstones.Tombstone(user.name)
     if user.removal == PURGE:
         removed = tombstones.purge(host, removed)
-    log.write(f"{user.name}: removed; files: {', '.join(removed.kept) or 'none kept'}")
+    log.write(f"{user.name}: removed; files: {', '.join(removed.kept_folders) or 'none kept'}")
     return removed
 
 
@@ -87,8 +87,8 @@ def _purge_kept(host: Host, name: str, progress: Progress, *, purge: bool) -> to
     removed = tombstones.load(host, name)
     if removed is None:
         raise NotRegistered(f"{name} has nothing on {host.config.server.name}")
-    if purge and removed.kept:
-        progress.line("deleting the kept files")
+    if purge and removed.kept_folders:
+        progress.write("deleting the kept files")
         removed = tombstones.purge(host, removed)
         log.write(f"{name}: kept files deleted")
     return removed
@@ -103,7 +103,7 @@ def _adopt(run: Run) -> None:
             entry = pwd.getpwnam(user.name)
         except KeyError:
             return
-        user.account, user.uid, user.gid = "made", entry.pw_uid, entry.pw_gid
+        user.account, user.uid, user.gid = "created", entry.pw_uid, entry.pw_gid
         user_state.save_user(run.host, user)
 
 
@@ -130,7 +130,7 @@ def _deny_network(host: Host, user: User) -> None:
 
 def _keys(run: Run) -> None:
     with locks.hold(run.host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written"):
-        if (user_state.home_of(run.host, run.user.name) / ".ssh").is_dir():
+        if (user_state.home_folder(run.host, run.user.name) / ".ssh").is_dir():
             key_files.write(run.host, run.user, key_files.HOST, ())
 
 
@@ -164,7 +164,7 @@ def _container(run: Run) -> None:
     try:
         lxc.stop(run.host, account, grace=STOP_GRACE)
     except LabhostError as error:
-        run.progress.line(f"warning: {error}; ending its processes instead")
+        run.progress.write(f"warning: {error}; ending its processes instead")
 
 
 def _manager(run: Run) -> None:
@@ -205,16 +205,16 @@ def _processes() -> list[tuple[int, int]]:
 
 def _data(run: Run) -> None:
     host, user = run.host, run.user
-    home = user_state.home_of(host, user.name)
+    home = user_state.home_folder(host, user.name)
     drivers.driver_of(host, user).detach(user, Account(user.name, user.uid, user.gid, str(home)))
     if user.removal == PURGE:
         tombstones.delete(home, user.subuid)
         return
-    if not user.kept:
-        user.kept = str(tombstones.new_folder(host, user.name))
+    if not user.kept_folder:
+        user.kept_folder = str(tombstones.new_folder(host, user.name))
         user_state.save_user(host, user)
         failpoints.hit("remove:place")
-    tombstones.move_aside(home, Path(user.kept))
+    tombstones.move_aside(home, Path(user.kept_folder))
 
 
 def _forget(run: Run) -> None:

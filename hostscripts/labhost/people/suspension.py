@@ -32,7 +32,7 @@ def suspend(host: Host, name: str, progress: Progress) -> None:
         run = removal.Run(host, user, progress)
         for step, text, action in removal.STEPS:
             if step in ENDS:
-                progress.line(text)
+                progress.write(text)
                 action(run)
     log.write(f"{name}: suspended")
 

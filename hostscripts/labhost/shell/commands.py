@@ -97,7 +97,7 @@ def _top(call: Call) -> None:
         answer(formatting.json_line(server=call.host.config.server.name, **top.as_json(found)))
         return
     for line in top.lines(found):
-        call.progress.line(line)
+        call.progress.write(line)
 
 
 def _port(call: Call) -> None:
@@ -107,23 +107,24 @@ def _port(call: Call) -> None:
     with lifecycle.locked(call.host, call.user, "starting or stopping") as (user, _):
         if call.arguments[0] == "-d":
             gone = forwards.remove(call.host, user, int(call.arguments[1]))
-            text = f"port {gone.outside} of {call.host.config.server.name} leads nowhere now"
+            text = f"port {gone.server_port} of {call.host.config.server.name} leads nowhere now"
         else:
             inside, *more = (int(word) for word in call.arguments)
             pair = forwards.add(call.host, user, inside, more[0] if more else None)
-            text = f"{call.host.config.server.address}:{pair.outside} leads to port {pair.inside} of your container"
+            address = f"{call.host.config.server.address}:{pair.server_port}"
+            text = f"{address} leads to port {pair.container_port} of your container"
         lifecycle.apply_rules(call.host)
         running = lifecycle.is_running(call.host, user)
     log.write(f"{user.name}: {text}")
-    call.progress.line(text)
+    call.progress.write(text)
     if not running:
-        call.progress.line(f"it takes effect when the container runs: ssh {call.host.config.server.name}-manage")
+        call.progress.write(f"it takes effect when the container runs: ssh {call.host.config.server.name}-manage")
 
 
 def _list_ports(call: Call) -> None:
-    config, pairs = call.host.config, forwards.of(call.host, call.user)
+    config, pairs = call.host.config, forwards.list_forwards(call.host, call.user)
     if call.json:
-        shown = [{"inside": pair.inside, "outside": pair.outside} for pair in pairs]
+        shown = [{"inside": pair.container_port, "outside": pair.server_port} for pair in pairs]
         answer(
             formatting.json_line(
                 address=config.server.address, port=call.user.port, most=config.server.forwards_each, ports=shown
@@ -131,16 +132,16 @@ def _list_ports(call: Call) -> None:
         )
         return
     rows: list[tuple[int, int, str]] = [(call.user.port, 22, f"ssh {config.server.name}")]
-    rows += [(pair.outside, pair.inside, f"{config.server.address}:{pair.outside}") for pair in pairs]
+    rows += [(pair.server_port, pair.container_port, f"{config.server.address}:{pair.server_port}") for pair in pairs]
     for line in formatting.table((f"port of {config.server.name}", "leads to", "reach it by"), rows):
-        call.progress.line(line)
-    call.progress.line(f"{len(pairs)} of {config.server.forwards_each} used; one more: port N, give back: port -d N")
+        call.progress.write(line)
+    call.progress.write(f"{len(pairs)} of {config.server.forwards_each} used; one more: port N, give back: port -d N")
 
 
 def _snapshot(call: Call) -> None:
     from labhost.container import snapshots
 
-    with call.progress.during("snapshot"):
+    with call.progress.spinner("snapshot"):
         snapshots.create(call.host, call.user, call.progress, *call.arguments)
 
 
@@ -149,16 +150,16 @@ def _snapshots(call: Call) -> None:
 
     found = snapshot_store.list_snapshots(call.host, call.user.name)
     if call.json:
-        shown = [{"name": one.name, "made": int(one.made), "size": one.size} for one in found]
+        shown = [{"name": one.name, "made": int(one.created_at), "size": one.size} for one in found]
         answer(formatting.json_line(snapshots=shown))
         return
     rows = [
-        (one.name, formatting.moment(one.made), formatting.size(one.size), formatting.size(one.unpacked))
+        (one.name, formatting.moment(one.created_at), formatting.size(one.size), formatting.size(one.unpacked))
         for one in found
     ]
     for line in formatting.table(("name", "made", "size", "unpacked"), rows) if rows else ["no snapshots yet"]:
-        call.progress.line(line)
-    call.progress.line(f"one more: ssh {call.host.config.server.name}-manage snapshot")
+        call.progress.write(line)
+    call.progress.write(f"one more: ssh {call.host.config.server.name}-manage snapshot")
 
 
 def _recover(call: Call) -> None:
@@ -170,7 +171,7 @@ def _recover(call: Call) -> None:
     snapshot_store.find(call.host, call.user.name, name)  # before anything is asked: is there one?
     what = f"The snapshot {name} takes the place of your container; what was written since is lost."
     confirm.ask(call.host, call.user.name, f"recover {name}", word, what, call.progress)
-    with call.progress.during("recovering"):
+    with call.progress.spinner("recovering"):
         snapshots.recover(call.host, call.user, call.progress, name)
 
 
@@ -179,7 +180,7 @@ def _rebuild(call: Call) -> None:
 
     what = "A fresh system takes the place of your container; everything in it is lost, your home inside included."
     confirm.ask(call.host, call.user.name, "rebuild", (*call.arguments, "")[0], what, call.progress)
-    with call.progress.during("rebuilding"):
+    with call.progress.spinner("rebuilding"):
         lifecycle.rebuild(call.host, call.user, call.progress)
 
 

@@ -40,8 +40,8 @@ def ask(host: Host, name: str, action: str, word: str, what: str, progress: Prog
         return
     answer = _question(f"{what}\nType {host.config.server.name} to go on: ")
     if answer is None:
-        progress.line(what)
-        progress.line(
+        progress.write(what)
+        progress.write(
             f"to go on, within 10 minutes: ssh {host.config.server.name}-manage {action} {_give(host, name, action)}"
         )
     if answer is None or answer.strip() != host.config.server.name:

@@ -40,18 +40,18 @@ def check(host: Host, user: User) -> None:
     """BadRequest without a terminal, Refused when the container does not run."""
     if not os.isatty(0) or not os.isatty(1):
         raise BadRequest(f"a console needs a terminal: ssh -t {host.config.server.name}-manage console")
-    if not lxc.is_running(host, linux_accounts.identity(host, user)):
+    if not lxc.is_running(host, linux_accounts.account_of(host, user)):
         raise Refused(f"the container does not run; start it first: ssh {host.config.server.name}-manage")
 
 
 def open_shell(host: Host, user: User) -> None:
     """Relays until the shell or the connection ends."""
-    account = linux_accounts.identity(host, user)
+    account = linux_accounts.account_of(host, user)
     outer, inner = pty.openpty()
     os.fchown(inner, account.uid, account.gid)
     _copy_size(outer)
-    words = [*lxc.scope(), *lxc.attach_words(host, account, ["/bin/sh", "-c", SHELL], _variables())]
-    shell = _spawn(words, account, inner, lxc.session(host, account))
+    words = [*lxc.scope_command(), *lxc.attach_command(host, account, ["/bin/sh", "-c", SHELL], _variables())]
+    shell = _spawn(words, account, inner, lxc.session_environment(host, account))
     os.close(inner)
     before = termios.tcgetattr(0)
     signal.signal(signal.SIGWINCH, lambda *_: _copy_size(outer))

@@ -23,7 +23,9 @@ def collect(host: Host, user: User) -> dict[str, Any]:
         "server_address": host.config.server.address,
         "port": user.port,
         "address": user.address,
-        "ports": [{"inside": pair.inside, "outside": pair.outside} for pair in forwards.of(host, user)],
+        "ports": [
+            {"inside": pair.container_port, "outside": pair.server_port} for pair in forwards.list_forwards(host, user)
+        ],
         "limits": user.limits,
         "limits_not_enforced": limits.not_enforced(user.limits, available),
         "driver": {
@@ -31,7 +33,7 @@ def collect(host: Host, user: User) -> dict[str, Any]:
             "inside": nvidia.container_version(host, user),
             "mode": host.config.driver.mode,
         },
-        "portal_values_at": int(user.values_at),
+        "portal_values_at": int(user.fetched_at),
     }
 
 
@@ -39,21 +41,21 @@ def show(host: Host, user: User, progress: Progress) -> None:
     """The same for people; the next step last."""
     found = collect(host, user)
     name, running = host.config.server.name, found["state"] == "running"
-    progress.line(f"{user.name} on {name}: {found['state']}")
+    progress.write(f"{user.name} on {name}: {found['state']}")
     if not running and user.desired_state == "running":
-        progress.line(
+        progress.write(
             "warning: it was started, but does not run (any more): it ended by itself, or the server was restarted"
         )
-    progress.line(f"port: {user.port}, address: {user.address}")
-    progress.line(f"ports: {ports_summary(host, user)}")
-    progress.line(f"limits: {limits.summary(user.limits, limits.controllers(host, user))}")
-    progress.line(f"driver: {_driver(found['driver'])}")
-    progress.line(f"portal: values of {formatting.moment(user.values_at)}")
-    progress.line(f"now: ssh {name}" if running else f"to start it: ssh {name}-manage")
+    progress.write(f"port: {user.port}, address: {user.address}")
+    progress.write(f"ports: {ports_summary(host, user)}")
+    progress.write(f"limits: {limits.summary(user.limits, limits.controllers(host, user))}")
+    progress.write(f"driver: {_driver(found['driver'])}")
+    progress.write(f"portal: values of {formatting.moment(user.fetched_at)}")
+    progress.write(f"now: ssh {name}" if running else f"to start it: ssh {name}-manage")
 
 
 def ports_summary(host: Host, user: User) -> str:
-    pairs = [f"{pair.outside} leads to {pair.inside}" for pair in forwards.of(host, user)]
+    pairs = [f"{pair.server_port} leads to {pair.container_port}" for pair in forwards.list_forwards(host, user)]
     return ", ".join(pairs) or "none besides your own"
 
 

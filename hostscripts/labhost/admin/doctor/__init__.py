@@ -45,7 +45,13 @@ def examine(host: Host, *, fix: bool) -> Report:
                 log.write(f"doctor: corrected: {item}")
         seen = inspection.collect(host)
         left = checks.run_checks(seen)
-    return Report([item for item in fixed if item not in left], left, [*seen.notes, *failures])
+    return Report(
+        [item for item in fixed if item not in left], left, [*_ignored_settings(host), *seen.notes, *failures]
+    )
+
+
+def _ignored_settings(host: Host) -> list[str]:
+    return [f"host.conf: {name} is unknown and ignored" for name in host.unknown_settings]
 
 
 def show(report: Report, progress: Progress, *, fix: bool, as_json: bool) -> None:
@@ -60,12 +66,12 @@ def show(report: Report, progress: Progress, *, fix: bool, as_json: bool) -> Non
         sys.stdout.write(json.dumps(value) + "\n")
         return
     for item in report.fixed:
-        progress.line(f"fixed: {item}")
+        progress.write(f"fixed: {item}")
     for item in report.left:
-        progress.line(str(item))
+        progress.write(str(item))
     for note in report.notes:
-        progress.line(f"note: {note}")
+        progress.write(f"note: {note}")
     if report.ok:
-        progress.line("nothing is wrong" if not report.fixed else "nothing is wrong any more")
+        progress.write("nothing is wrong" if not report.fixed else "nothing is wrong any more")
     elif not fix and any(item.remedy for item in report.left):
-        progress.line("to have corrected what needs no human: labhost doctor --fix")
+        progress.write("to have corrected what needs no human: labhost doctor --fix")

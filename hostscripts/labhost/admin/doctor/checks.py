@@ -75,7 +75,7 @@ def _shared_files(facts: ServerFacts) -> Iterator[Finding]:
 def _rules(facts: ServerFacts) -> Iterator[Finding]:
     if facts.damaged:
         return
-    is_, wanted = ({firewall.normal(rule) for rule in rules} for rules in (facts.rules, facts.rules_wanted))
+    is_, wanted = ({firewall.normalize_rule(rule) for rule in rules} for rules in (facts.rules, facts.rules_wanted))
     missing, extra = len(wanted - is_), len(is_ - wanted)
     jumps = len({ours for _, _, ours in firewall.JUMPS} - facts.jumps)
     if missing or extra or jumps:

@@ -115,13 +115,13 @@ def _debris(host: Host, item: Finding) -> None:
 def _leftovers(host: Host, item: Finding) -> None:
     with locks.hold(host, locks.user_lock(item.who), seconds=WAIT, doing=f"{item.who}'s container is at work"):
         user = _user(host, item)
-        drivers.driver_of(host, user).remove_leftovers(user, linux_accounts.identity(host, user))
+        drivers.driver_of(host, user).remove_leftovers(user, linux_accounts.account_of(host, user))
 
 
 def _attach(host: Host, item: Finding) -> None:
     with locks.hold(host, locks.user_lock(item.who), seconds=WAIT, doing=f"{item.who}'s container is at work"):
         user = _user(host, item)
-        drivers.driver_of(host, user).attach(user, linux_accounts.identity(host, user))
+        drivers.driver_of(host, user).attach(user, linux_accounts.account_of(host, user))
 
 
 def _config(host: Host, item: Finding) -> None:
@@ -151,7 +151,7 @@ def _adopt(host: Host, item: Finding) -> None:
             found = pwd.getpwnam(item.who)
         except KeyError:
             return
-        user.account, user.uid, user.gid = "made", found.pw_uid, found.pw_gid
+        user.account, user.uid, user.gid = "created", found.pw_uid, found.pw_gid
         linux_accounts.refuse_unmanaged(host, item.who, user)
         container_files = drivers.driver_of(host, user)
         user.steps = ["clone"] if container_files.exists(user) else []

@@ -20,7 +20,7 @@ from labhost.keys.public_keys import render_container, render_host
 from labhost.network import firewall
 from labhost.portal import client
 from labhost.storage import drivers
-from labhost.system import files, openat2
+from labhost.system import files, json_files, openat2
 from labhost.system.names import is_name
 
 WAIT = 3.0  # for a person who is at work right now
@@ -99,12 +99,12 @@ def entry(path: Path, *, read: bool = False) -> Entry:
     except (FileNotFoundError, NotADirectoryError):
         return Entry()
     kind = "dir" if stat.S_ISDIR(status.st_mode) else "file" if stat.S_ISREG(status.st_mode) else "other"
-    text = (files.read_text(path, user_state.STATE_MOST) or "") if read and kind == "file" else ""
+    text = (files.read_text(path, json_files.MAX_SIZE) or "") if read and kind == "file" else ""
     return Entry(kind, status.st_uid, stat.S_IMODE(status.st_mode), text)
 
 
 def folders_of(host: Host, name: str) -> list[Path]:
-    home = user_state.home_of(host, name)
+    home = user_state.home_folder(host, name)
     share = home / ".local/share"
     return [home, home / ".ssh", home / ".local", share, share / "lxc"]
 
@@ -171,7 +171,7 @@ def _person(facts: ServerFacts, user: User, groups: frozenset[str], password: st
     base = UserFacts(user, name_taken=_exists(user.name))
     if account is None:
         return base
-    driver, identity = drivers.driver_of(host, user), linux_accounts.identity(host, user)
+    driver, identity = drivers.driver_of(host, user), linux_accounts.account_of(host, user)
     running = lxc.is_running(host, identity)
     known = set_keys.current_keys(host, user)
     has_system = driver.exists(user)
@@ -185,7 +185,7 @@ def _person(facts: ServerFacts, user: User, groups: frozenset[str], password: st
         password=password,
         groups=groups,
         folders={str(path): entry(path) for path in folders_of(host, user.name)},
-        keys=entry(user_state.home_of(host, user.name) / ".ssh/authorized_keys", read=True),
+        keys=entry(user_state.home_folder(host, user.name) / ".ssh/authorized_keys", read=True),
         keys_wanted=render_host(known),
         inside_current=not (user.registered and attached) or _inside_current(host, user, render_container(known)),
         config=entry(lifecycle.config_file(host, user), read=True),
