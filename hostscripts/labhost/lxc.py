@@ -32,35 +32,35 @@ class Info:
         return self.state == "RUNNING"
 
 
-def folder(host: Host, name: str) -> Path:
+def lxc_path(host: Host, name: str) -> Path:
     """What LXC calls the lxcpath: it holds the container's own folder."""
-    return _folders(user_state.home_of(host, name), name)[0]
+    return _folders(user_state.home_folder(host, name), name)[0]
 
 
-def own_folder(host: Host, name: str) -> Path:
-    return _folders(user_state.home_of(host, name), name)[1]
+def container_folder(host: Host, name: str) -> Path:
+    return _folders(user_state.home_folder(host, name), name)[1]
 
 
-@lru_cache(maxsize=user_state.PATHS)
+@lru_cache(maxsize=user_state.PATH_CACHE_SIZE)
 def _folders(home: Path, name: str) -> tuple[Path, Path]:
     return home / ".local/share/lxc", home / ".local/share/lxc" / name
 
 
-def linger(account: Account) -> None:
+def enable_linger(account: Account) -> None:
     """Lets the person's user manager come up without a session, and does not wait for it."""
     if not Path("/var/lib/systemd/linger", account.name).exists():
         logind.loginctl("enable-linger", account.name).check("the user manager cannot be started")
 
 
-def dismiss(account: Account) -> None:
+def stop_user_manager(account: Account) -> None:
     """Ends the person's user manager with everything below it."""
     logind.loginctl("disable-linger", account.name)
     run(["/usr/bin/systemctl", "stop", f"user@{account.uid}.service"], timeout=90)
 
 
-def prepare(host: Host, account: Account) -> None:
+def start_user_manager(host: Host, account: Account) -> None:
     """A user manager that outlives the session: containers run in a delegated scope below it."""
-    linger(account)
+    enable_linger(account)
     ready = host.paths.run_user / str(account.uid) / "systemd/private"
     if not ready.exists():
         started = run(["/usr/bin/systemctl", "start", f"user@{account.uid}.service"], timeout=40)
@@ -95,7 +95,7 @@ def start(host: Host, account: Account, *, config: Path | None = None, init: Seq
     ]
     deadline = time.monotonic() + LINK_SECONDS
     while not (result := _scoped(host, account, words, timeout=40)).ok:
-        reason = diagnosis(host, account) or result.error_line
+        reason = last_error(host, account) or result.error_line
         # The monitor of a start that failed just now has not given her one link to the bridge back yet.
         if "Quota reached" not in reason or time.monotonic() >= deadline:
             raise LabhostError(f"the container did not start: {reason}")
@@ -105,7 +105,7 @@ def start(host: Host, account: Account, *, config: Path | None = None, init: Seq
 def stop(host: Host, account: Account, *, grace: int) -> None:
     """Asks init to stop, after `grace` seconds kills it; with 0 it is not asked."""
     words = ["/usr/bin/lxc-stop", *_which(host, account), *(["--timeout", str(grace)] if grace else ["--kill"])]
-    result = run(words, timeout=grace + 20, account=account, env=session(host, account))
+    result = run(words, timeout=grace + 20, account=account, env=session_environment(host, account))
     if not result.ok and is_running(host, account):
         raise LabhostError(f"the container did not stop: {result.error_line}")
 
@@ -119,10 +119,10 @@ def attach(
     stdin: int | IO[bytes] | None = None,
 ) -> Result:
     """Runs words as root of the container, inside its namespaces. Its output is the container's word."""
-    return _scoped(host, account, attach_words(host, account, words), timeout=timeout, stdin=stdin)
+    return _scoped(host, account, attach_command(host, account, words), timeout=timeout, stdin=stdin)
 
 
-def attach_words(host: Host, account: Account, words: Sequence[str], variables: Sequence[str] = ()) -> list[str]:
+def attach_command(host: Host, account: Account, words: Sequence[str], variables: Sequence[str] = ()) -> list[str]:
     """lxc-attach with an environment of these variables (`NAME=value`), PATH and LC_ALL."""
     every = ("PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", *variables)
     settings = [word for variable in every for word in ("--set-var", variable)]
@@ -131,7 +131,7 @@ def attach_words(host: Host, account: Account, words: Sequence[str], variables: 
 
 def info(host: Host, account: Account) -> Info:
     words = ["/usr/bin/lxc-info", *_which(host, account), "--state", "--ips", "--stats"]
-    result = run(words, timeout=15, account=account, env=session(host, account))
+    result = run(words, timeout=15, account=account, env=session_environment(host, account))
     return parse_info(result.out.decode("utf-8", "replace"))
 
 
@@ -149,7 +149,7 @@ def parse_info(text: str) -> Info:
 
 def is_running(host: Host, account: Account) -> bool:
     """True if the container's monitor listens on its command socket, and it is a process of this person's."""
-    address = f"\0{folder(host, account.name)}/{account.name}/command"
+    address = f"\0{lxc_path(host, account.name)}/{account.name}/command"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
         peer.settimeout(1)
         try:
@@ -160,13 +160,13 @@ def is_running(host: Host, account: Account) -> bool:
     return bool(struct.unpack("3i", credentials)[1] == account.uid)
 
 
-def in_map(account: Account, subuid: int, words: Sequence[str]) -> list[str]:
+def in_id_map(account: Account, subuid: int, words: Sequence[str]) -> list[str]:
     """Words that run as root of the person's id map, but with the host's files and programs."""
     maps = ["-m", f"u:0:{subuid}:{SUBUID_COUNT}", "-m", f"g:0:{subuid}:{SUBUID_COUNT}"]
     return ["/usr/bin/lxc-usernsexec", *maps, "--", *words]
 
 
-def diagnosis(host: Host, account: Account) -> str:
+def last_error(host: Host, account: Account) -> str:
     """The last error of LXC's log of this start, in one line; read as the person, because the log is hers."""
     result = run(["/usr/bin/tail", "-c", "16384", "--", str(_log(host, account))], timeout=5, account=account)
     lines = result.out.decode("utf-8", "replace").splitlines()
@@ -179,15 +179,15 @@ def _log(host: Host, account: Account) -> Path:
 
 
 def _which(host: Host, account: Account) -> list[str]:
-    return ["--lxcpath", str(folder(host, account.name)), "--name", account.name]
+    return ["--lxcpath", str(lxc_path(host, account.name)), "--name", account.name]
 
 
-def session(host: Host, account: Account) -> dict[str, str]:
+def session_environment(host: Host, account: Account) -> dict[str, str]:
     """How the person's processes find her user manager."""
     return {"XDG_RUNTIME_DIR": str(host.paths.run_user / str(account.uid))}
 
 
-def scope() -> list[str]:
+def scope_command() -> list[str]:
     """Words that put what follows them into a delegated cgroup of the person's user manager."""
     options = ["--user", "--scope", "--quiet", "--collect", "--property", "Delegate=yes"]
     return ["/usr/bin/systemd-run", *options, "--"]
@@ -201,7 +201,7 @@ def _scoped(
     timeout: float,
     stdin: int | IO[bytes] | None = None,
 ) -> Result:
-    result = run([*scope(), *words], timeout=timeout, account=account, env=session(host, account), stdin=stdin)
+    result = run([*scope_command(), *words], timeout=timeout, account=account, env=session_environment(host, account), stdin=stdin)
     return replace(result, words=tuple(words))
 
 

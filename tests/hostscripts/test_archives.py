@@ -54,7 +54,7 @@ BAD_NAMES = [
 @pytest.mark.parametrize("name", BAD_NAMES, ids=lambda name: repr(name[:10]))
 def test_s1_another_name_is_refused(host: Host, name: str) -> None:
     with pytest.raises(Refused, match="not a snapshot's name"):
-        snapshot_store.check(name)
+        snapshot_store.check_snapshot_name(name)
 
 
 def test_s1_another_persons_snapshot_is_not_found(host: Host) -> None:
@@ -110,9 +110,9 @@ def test_s4_what_a_kill_left_is_debris_and_the_whole_ones_stay(host: Host) -> No
 
 
 def test_r7_without_room_nothing_is_begun(tmp_path: Path) -> None:
-    tree.check_room(tmp_path, 1 << 20)
+    tree.check_free_space(tmp_path, 1 << 20)
     with pytest.raises(LabhostError, match="disk is low"):
-        tree.check_room(tmp_path, 1 << 60)
+        tree.check_free_space(tmp_path, 1 << 60)
 
 
 @pytest.mark.parametrize("harm", [b"", b"an archivf", TEXT + b"x", None])

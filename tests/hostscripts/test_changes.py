@@ -126,7 +126,7 @@ def people(host: Host, monkeypatch: pytest.MonkeyPatch) -> dict[str, User]:
     uid, gid = os.geteuid(), os.getegid()
     found = {}
     for name in BEFORE:
-        user = User(name, uid=uid or 1, gid=gid, account="made", registered=True, subuid=hosts.SUBUID)
+        user = User(name, uid=uid or 1, gid=gid, account="created", registered=True, subuid=hosts.SUBUID)
         # What is inside belongs to whoever runs the tests.
         user.container_uid, user.container_gid = uid - hosts.SUBUID, gid - hosts.SUBUID
         user_state.save_user(host, user)
@@ -218,7 +218,7 @@ from labhost.host.config import Host, Paths
 from labhost.keys import key_files, set_keys
 import pwd
 folder, pushes = Path(sys.argv[2]), json.loads(sys.argv[3])
-values = config.values_of((folder / "host.conf").read_text())
+values = config.read_values((folder / "host.conf").read_text())
 linux_accounts.entry_of = lambda host, user, known=None: pwd.getpwuid(os.geteuid())
 key_files._HOST_OWNER = (os.geteuid(), os.getegid())
 key_files.FEW = int(sys.argv[4])

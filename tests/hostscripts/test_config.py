@@ -19,8 +19,8 @@ def test_defaults_are_those_of_the_documents() -> None:
 def test_what_is_written_is_read_again() -> None:
     values = VALUES | {"container.mounts": "/data:/data:ro\n/scratch:/scratch", "driver.mode": "bind"}
     text = config.render(values)
-    assert config.parse(config.values_of(text)) == config.parse(values)
-    assert config.render(config.values_of(text)) == text
+    assert config.parse(config.read_values(text)) == config.parse(values)
+    assert config.render(config.read_values(text)) == text
     assert config.parse(values).container.mounts == (
         Mount("/data", "/data", True),
         Mount("/scratch", "/scratch", False),
@@ -70,10 +70,10 @@ def test_a_missing_value_is_named(name: str) -> None:
 )
 def test_what_the_file_may_not_hold_is_refused(text: str) -> None:
     with pytest.raises(LabhostError, match=r"host\.conf"):
-        config.values_of(text)
+        config.read_values(text)
 
 
 def test_c4_a_range_holds_whole_blocks_only() -> None:
     block = Range(1_000_000, 1_000_000 + 65_535)
-    assert block.holds(1_000_000, 65_536)
-    assert not block.holds(1_000_001, 65_536) and not block.holds(999_999, 65_536)
+    assert block.contains(1_000_000, 65_536)
+    assert not block.contains(1_000_001, 65_536) and not block.contains(999_999, 65_536)

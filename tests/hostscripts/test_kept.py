@@ -23,7 +23,7 @@ def host(tmp_path: Path) -> Host:
 
 
 def alice(**values: object) -> User:
-    return User("alice", **{"account": "made", "uid": 54321, "port": 22001, "subuid": START, **values})  # type: ignore[arg-type]
+    return User("alice", **{"account": "created", "uid": 54321, "port": 22001, "subuid": START, **values})  # type: ignore[arg-type]
 
 
 def test_a_place_is_named_by_person_and_time(host: Host) -> None:
@@ -54,11 +54,11 @@ def test_a_tombstone_remembers_earlier_folders(host: Host) -> None:
     first, second = host.paths.home / "kept-1", host.paths.home / "kept-2"
     for folder in (first, second):
         folder.mkdir()
-        tombstones.record(host, alice(kept=str(folder)))
-    tombstones.record(host, alice(kept=str(second), uid=0))
+        tombstones.record(host, alice(kept_folder=str(folder)))
+    tombstones.record(host, alice(kept_folder=str(second), uid=0))
     removed = tombstones.load(host, "alice")
     assert removed is not None
-    assert removed.kept == [str(first), str(second)]
+    assert removed.kept_folders == [str(first), str(second)]
     assert (removed.uid, removed.port, removed.subuid) == (54321, 22001, START)
     assert [item.name for item in tombstones.load_all(host)] == ["alice"]
 
@@ -91,5 +91,5 @@ def test_files_are_never_taken_back_when_only_the_account_is_gone(host: Host) ->
     (rootfs / "precious").touch()
     user = registration._continued(host, alice(registered=True, steps=["fetch", "account", "clone"]))
     assert (user.account, user.uid, user.steps) == ("creating", 0, ["clone"])
-    registration._take_back(registration.Run(host, user, Progress(sys.stderr)))
+    registration._undo(registration.Run(host, user, Progress(sys.stderr)))
     assert (rootfs / "precious").exists()

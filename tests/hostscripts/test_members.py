@@ -28,7 +28,7 @@ def faults(tmp_path: Path, *infos: tarfile.TarInfo) -> list[str]:
         for info in infos:
             tar.addfile(info, io.BytesIO())
     with archive.open("rb") as stream:
-        done = subprocess.run(tar_listing.LISTING, stdin=stream, capture_output=True, check=True)
+        done = subprocess.run(tar_listing.LIST_COMMAND, stdin=stream, capture_output=True, check=True)
     return [tar_listing.refusal_reason(line) for line in done.stdout.splitlines()]
 
 

@@ -49,7 +49,7 @@ def test_f2_an_address_is_never_shared(tmp_path: Path) -> None:
     for person in people:
         person.address = addresses.address_for(host, person, [other for other in people if other is not person])
     assert len({person.address for person in people}) == 30
-    assert len({addresses.hardware_address(person.address) for person in people}) == 30
+    assert len({addresses.mac_address(person.address) for person in people}) == 30
     assert people[0].address == "10.0.3.10"
 
 
@@ -116,7 +116,7 @@ def test_only_where_bridged_packets_pass_iptables_a_port_may_lead_back(
 
 
 def test_ones_own_lease_does_not_cost_the_address(tmp_path: Path) -> None:
-    mac = addresses.hardware_address("10.0.3.99")
+    mac = addresses.mac_address("10.0.3.99")
     lines = f"1795479832 {mac} 10.0.3.99 gpu17 *\n1795479832 00:16:3e:aa:bb:cc 10.0.3.98 other *\n"
     (tmp_path / "dnsmasq.lxcbr0.leases").write_text(lines)
     host = hosts.make(tmp_path)

@@ -47,9 +47,9 @@ def terminal_text(term: str, monkeypatch: pytest.MonkeyPatch) -> str:
     outer, inner = pty.openpty()
     with os.fdopen(inner, "w") as stream:
         say = Progress(stream)
-        say.line("warning: old")
-        say.line("port: 1")
-        say.refusal("no\x1b[2J")
+        say.write("warning: old")
+        say.write("port: 1")
+        say.error("no\x1b[2J")
         text = b""
         while text.count(b"\n") < 3:  # a terminal gives what it has, which may be less than was written
             text += os.read(outer, 4096)
@@ -61,7 +61,7 @@ def test_colour_only_on_a_terminal_and_nobody_elses_escapes(monkeypatch: pytest.
     assert terminal_text("xterm", monkeypatch) == "\x1b[33mwarning: old\x1b[0m\r\nport: 1\r\n\x1b[31mno?[2J\x1b[0m\r\n"
     assert "\x1b" not in terminal_text("dumb", monkeypatch)
     stream = io.StringIO()
-    Progress(stream).line("warning: old")
+    Progress(stream).write("warning: old")
     assert stream.getvalue() == "warning: old\n"
 
 
@@ -74,7 +74,7 @@ def test_what_takes_long_says_so_and_its_child_is_gone_afterwards(monkeypatch: p
     before = children()
     reading, writing = os.pipe()
     with os.fdopen(writing, "w") as stream:
-        with Progress(stream).during("stopping"):
+        with Progress(stream).spinner("stopping"):
             time.sleep(0.3)
         said = os.read(reading, 4096).decode()
     os.close(reading)

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from labhost.host.config import Paths
 from labhost.storage import probe
-print(probe.overlay_fault(Paths(state=Path(sys.argv[1], "state"), home=Path(sys.argv[1], "home")), 1_200_000_000))
+print(probe.overlay_error(Paths(state=Path(sys.argv[1], "state"), home=Path(sys.argv[1], "home")), 1_200_000_000))
 """
 
 

@@ -8,7 +8,7 @@ from labhost.host import user_state
 from labhost.host.config import Host
 from labhost.host.user_state import User
 from labhost.network import firewall, forwards
-from labhost.network.forwards import Forwarded
+from labhost.network.forwards import ForwardedPort
 
 from tests.hostscripts import hosts
 
@@ -27,16 +27,16 @@ def person(host: Host, name: str) -> User:
 
 def test_the_first_free_port_is_given_and_kept(host: Host) -> None:
     alice, bob = person(host, "alice"), person(host, "bob")
-    assert forwards.add(host, alice, 8888, None) == Forwarded(8888, 30000)
-    assert forwards.add(host, bob, 8888, None) == Forwarded(8888, 30001)
+    assert forwards.add(host, alice, 8888, None) == ForwardedPort(8888, 30000)
+    assert forwards.add(host, bob, 8888, None) == ForwardedPort(8888, 30001)
     again = user_state.load_user(host, "alice")
-    assert again is not None and forwards.of(host, again) == [Forwarded(8888, 30000)]
+    assert again is not None and forwards.list_forwards(host, again) == [ForwardedPort(8888, 30000)]
 
 
 def test_saying_it_twice_is_no_error_and_uses_nothing_up(host: Host) -> None:
     alice = person(host, "alice")
     for outside in (None, None, 30000):
-        assert forwards.add(host, alice, 8888, outside) == Forwarded(8888, 30000)
+        assert forwards.add(host, alice, 8888, outside) == ForwardedPort(8888, 30000)
     assert len(alice.forwards) == 1
     with pytest.raises(Refused, match="port -d 8888"):
         forwards.add(host, alice, 8888, 30005)
@@ -70,7 +70,7 @@ def test_peoples_own_ports_are_never_given_though_the_ranges_overlap(
     monkeypatch.setattr(forwards, "TABLES", ())
     host = hosts.make(tmp_path, server__ports="22000-30001", server__forwards="30000-30002")
     alice = person(host, "alice")
-    assert forwards.add(host, alice, 80, None) == Forwarded(80, 30002)
+    assert forwards.add(host, alice, 80, None) == ForwardedPort(80, 30002)
     with pytest.raises(Refused):
         forwards.add(host, alice, 81, 30001)
 
@@ -86,8 +86,8 @@ def test_f3_a_port_that_is_listened_on_is_occupied(host: Host, tmp_path: Path, m
     six.write_text("  sl\n   0: 00000000000000000000000000000000:7532 00000000000000000000000000000000:0000 0A 0\n")
     monkeypatch.setattr(forwards, "TABLES", (table, six, tmp_path / "missing"))
     alice = person(host, "alice")
-    assert forwards.add(host, alice, 80, None).outside == 30001  # only connected there, not listening
-    assert forwards.add(host, alice, 81, None).outside == 30003
+    assert forwards.add(host, alice, 80, None).server_port == 30001  # only connected there, not listening
+    assert forwards.add(host, alice, 81, None).server_port == 30003
     with pytest.raises(Refused, match="in use"):
         forwards.add(host, alice, 82, 30000)
 
@@ -108,21 +108,21 @@ def test_f4_another_persons_port_is_occupied_and_not_to_be_removed(host: Host) -
     for number in (8888, 30004):
         with pytest.raises(Refused, match="you have no port"):
             forwards.remove(host, bob, number)
-    assert forwards.of(host, alice) == [Forwarded(8888, 30004)]
+    assert forwards.list_forwards(host, alice) == [ForwardedPort(8888, 30004)]
 
 
 def test_a_port_is_removed_by_either_number_the_one_inside_first(host: Host) -> None:
     alice = person(host, "alice")
     forwards.add(host, alice, 30001, 30000)
     forwards.add(host, alice, 80, 30001)
-    assert forwards.remove(host, alice, 30001) == Forwarded(30001, 30000)
-    assert forwards.remove(host, alice, 30001) == Forwarded(80, 30001)
+    assert forwards.remove(host, alice, 30001) == ForwardedPort(30001, 30000)
+    assert forwards.remove(host, alice, 30001) == ForwardedPort(80, 30001)
 
 
 def test_a_port_that_host_conf_no_longer_has_gets_no_rule(host: Host) -> None:
     alice = person(host, "alice")
     alice.forwards = [[80, 30000], [81, 40000]]
-    assert forwards.of(host, alice) == [Forwarded(80, 30000)]
+    assert forwards.list_forwards(host, alice) == [ForwardedPort(80, 30000)]
 
 
 def test_f3_rules_have_numbers_though_services_have_names() -> None:

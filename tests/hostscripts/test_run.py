@@ -43,8 +43,8 @@ def test_a_descendant_that_keeps_the_output_open_is_not_waited_for() -> None:
 
 
 def test_endless_output_is_cut_and_ends_at_the_deadline() -> None:
-    done = run(["/bin/cat", "/dev/zero"], timeout=0.5, most=1000)
-    assert done.timed_out and done.cut and len(done.out) == 1000
+    done = run(["/bin/cat", "/dev/zero"], timeout=0.5, max_output=1000)
+    assert done.timed_out and done.truncated and len(done.out) == 1000
 
 
 def test_the_environment_is_clean_and_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ def _in_map(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """lxc-usernsexec maps only what /etc/subuid grants; the lab's tests use it, here the kernel is asked itself."""
     with mounts._user_namespace(SUBUID, 65536) as namespace:
         enter = ["nsenter", f"--user=/proc/{os.getpid()}/fd/{namespace}", "--setuid=0", "--setgid=0", "--"]
-        monkeypatch.setattr(lxc, "in_map", lambda *words: [*enter, *words[2]])
+        monkeypatch.setattr(lxc, "in_id_map", lambda *words: [*enter, *words[2]])
         yield
 
 

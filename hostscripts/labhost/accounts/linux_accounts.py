@@ -19,7 +19,7 @@ GECOS = "Lab IAM"
 NOLOGIN = "/usr/sbin/nologin"
 GROUP = "lab-iam"  # the group whose members may call `labhost user`
 WAIT = 60.0
-FEW = 16  # people whose accounts are looked up one by one
+MAX_SINGLE_LOOKUPS = 16  # people whose accounts are looked up one by one
 
 
 def passwd_entry(
@@ -33,13 +33,13 @@ def passwd_entry(
         entry = pwd.getpwnam(user.name) if known is None else known[user.name]
     except KeyError:
         return None
-    mine = user.managed and entry.pw_uid == user.uid and entry.pw_dir == str(user_state.home_of(host, user.name))
+    mine = user.managed and entry.pw_uid == user.uid and entry.pw_dir == str(user_state.home_folder(host, user.name))
     return entry if mine else None
 
 
 def passwd_entries(names: Collection[str]) -> dict[str, pwd.struct_passwd]:
     """The entries of those who have an account, whoever made it."""
-    if len(names) > FEW:
+    if len(names) > MAX_SINGLE_LOOKUPS:
         return {entry.pw_name: entry for entry in reversed(pwd.getpwall())}  # the first of a name counts
     found = {}
     for name in names:
@@ -48,7 +48,7 @@ def passwd_entries(names: Collection[str]) -> dict[str, pwd.struct_passwd]:
     return found
 
 
-def identity(host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | None = None) -> Account:
+def account_of(host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | None = None) -> Account:
     entry = passwd_entry(host, user, known)
     if entry is None:
         raise Refused(f"{user.name} has no account here that labhost made")
@@ -61,20 +61,20 @@ def refuse_unmanaged(host: Host, name: str, user: User | None) -> None:
         entry = pwd.getpwnam(name)
     except KeyError:
         entry = None
-    made = user is not None and user.account in ("creating", "made")
+    made = user is not None and user.account in ("creating", "created")
     if entry is not None:
         ours = made and user is not None and entry.pw_gecos.split(",")[0] == GECOS
         ours = (
             ours
-            and entry.pw_dir == str(user_state.home_of(host, name))
+            and entry.pw_dir == str(user_state.home_folder(host, name))
             and (user is None or user.uid in (0, entry.pw_uid))
         )
         if not ours:
             raise Refused(f"{name} is a local account of this server; ask the lab's staff")
     elif _group_exists(name):
         raise Refused(f"{name} is a local group of this server; ask the lab's staff")
-    elif user_state.home_of(host, name).exists() and not made:
-        raise Refused(f"{user_state.home_of(host, name)} exists already; ask the lab's staff to move it away")
+    elif user_state.home_folder(host, name).exists() and not made:
+        raise Refused(f"{user_state.home_folder(host, name)} exists already; ask the lab's staff to move it away")
 
 
 def claim_numbers(host: Host, user: User) -> None:
@@ -107,7 +107,7 @@ def create(host: Host, user: User) -> None:
     except KeyError:
         user.account = "creating"
         user_state.save_user(host, user)
-        words = ["/usr/sbin/useradd", "--home-dir", str(user_state.home_of(host, user.name)), "--no-create-home"]
+        words = ["/usr/sbin/useradd", "--home-dir", str(user_state.home_folder(host, user.name)), "--no-create-home"]
         words += ["--user-group", "--shell", NOLOGIN, "--comment", GECOS, "--password", "*"]
         words += ["--groups", ",".join(dict.fromkeys((*_groups(host), GROUP)))]
         words += _uid_words(host, user)
@@ -116,11 +116,11 @@ def create(host: Host, user: User) -> None:
             "the account cannot be made",
         )
         entry = pwd.getpwnam(user.name)
-    home = user_state.home_of(host, user.name)
+    home = user_state.home_folder(host, user.name)
     for folder in (home, home / ".ssh", home / ".local", home / ".local/share", home / ".local/share/lxc"):
         folder.mkdir(mode=0o755, exist_ok=True)
         folder.chmod(0o755)
-    user.account, user.uid, user.gid = "made", entry.pw_uid, entry.pw_gid
+    user.account, user.uid, user.gid = "created", entry.pw_uid, entry.pw_gid
     user_state.save_user(host, user)
 
 
@@ -218,7 +218,7 @@ def delete(host: Host, user: User) -> None:
         _tool(["/usr/sbin/userdel", "--", user.name], "the account cannot be removed")
 
 
-def remove(host: Host, user: User) -> None:
+def undo_create(host: Host, user: User) -> None:
     """Takes back an account whose container never started: only root's own folders, nobody's data."""
     with locks.hold(host, locks.ACCOUNTS, seconds=WAIT, doing="accounts are being changed"):
         text = files.read_text(host.paths.usernet)
@@ -228,7 +228,7 @@ def remove(host: Host, user: User) -> None:
             )
         if passwd_entry(host, user) is not None:
             _tool(["/usr/sbin/userdel", "--", user.name], "the account cannot be removed")
-            files.remove_tree(user_state.home_of(host, user.name))
+            files.remove_tree(user_state.home_folder(host, user.name))
         user_state.delete_user(host, user.name)
 
 

@@ -81,9 +81,9 @@ def mounts_below(folder: Path) -> list[str]:
 def record(host: Host, user: User) -> Tombstone:
     """Her tombstone, with the folders of earlier removals."""
     before = load(host, user.name)
-    folders = list(before.kept) if before is not None else []
-    if user.kept and user.kept not in folders and Path(user.kept).exists():
-        folders.append(user.kept)
+    folders = list(before.kept_folders) if before is not None else []
+    if user.kept_folder and user.kept_folder not in folders and Path(user.kept_folder).exists():
+        folders.append(user.kept_folder)
     uid = user.uid or (before.uid if before is not None else 0)
     removed = Tombstone(user.name, uid, user.port, user.subuid, time.time(), folders)
     _save(host, removed)
@@ -108,9 +108,9 @@ def load_all(host: Host) -> list[Tombstone]:
 
 def purge(host: Host, removed: Tombstone) -> Tombstone:
     """Deletes the kept files; the numbers stay noted."""
-    for folder in removed.kept:
+    for folder in removed.kept_folders:
         delete(Path(folder), removed.subuid)
-    emptied = replace(removed, kept=[])
+    emptied = replace(removed, kept_folders=[])
     _save(host, emptied)
     return emptied
 

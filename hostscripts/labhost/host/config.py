@@ -155,10 +155,10 @@ def load(paths: Paths | None = None) -> Host:
     text = read_text(paths.config)
     if text is None:
         raise LabhostError(f"{paths.config} is missing: run setup-gpu-server.bash on this server")
-    return Host(parse(values_of(text)), paths)
+    return Host(parse(read_values(text)), paths)
 
 
-def values_of(text: str) -> dict[str, str]:
+def read_values(text: str) -> dict[str, str]:
     """`section.key` -> text, of an INI file; unknown sections and keys are errors."""
     parser = configparser.ConfigParser(interpolation=None, strict=True, delimiters=("=",), comment_prefixes=("#", ";"))
     try:

@@ -16,8 +16,8 @@ MEGABYTE = 1 << 20
 PERIOD = 100_000  # microseconds, the kernel's own period of cpu.max
 NONE, ALL = "max", "all"
 KEYS = ("memory", "cpus", "processes", "gpus", "disk")
-LEAST_MEMORY = 256 * MEGABYTE  # below, systemd in a container does not come up
-LEAST_PROCESSES = 64
+MIN_MEMORY = 256 * MEGABYTE  # below, systemd in a container does not come up
+MIN_PROCESSES = 64
 CONTROLLER = {"memory": "memory", "cpus": "cpu", "processes": "pids"}
 
 
@@ -44,7 +44,7 @@ def _acceptable(key: str, value: str) -> bool:
         return number is not None and float(value) >= 0.1
     if not re.fullmatch(r"[1-9][0-9]{0,15}", value, re.ASCII):
         return False
-    return int(value) >= {"memory": LEAST_MEMORY, "processes": LEAST_PROCESSES, "disk": MEGABYTE}[key]
+    return int(value) >= {"memory": MIN_MEMORY, "processes": MIN_PROCESSES, "disk": MEGABYTE}[key]
 
 
 def gpus(user: User) -> frozenset[int] | None:

@@ -12,8 +12,8 @@ from labhost.host.config import Host
 from labhost.system import files
 from labhost.system.names import check_name, is_name
 
-STATE_MOST = 256 * 1024 * 1024
-PATHS = 4096  # that are remembered: a push of everybody asks for each of them a dozen times
+MAX_STATE_SIZE = 256 * 1024 * 1024
+PATH_CACHE_SIZE = 4096  # that are remembered: a push of everybody asks for each of them a dozen times
 
 
 @dataclass
@@ -26,7 +26,7 @@ class User:
     account: str = ""  # "", "creating" (useradd was about to run) or "made"
     port: int = 0
     subuid: int = 0
-    values_at: float = 0.0  # when the portal last confirmed port and subuid, seconds since the epoch
+    fetched_at: float = 0.0  # when the portal last confirmed port and subuid, seconds since the epoch
     keys: list[dict[str, str]] = field(default_factory=list)  # as the portal gave them at registration
     keys_revision: int = 0  # the applied revision at that moment
     ssh_config: str = ""
@@ -46,17 +46,17 @@ class User:
     @property
     def managed(self) -> bool:
         """True once labhost has made the account: only such accounts are ever touched."""
-        return self.account == "made" and self.uid > 0
+        return self.account == "created" and self.uid > 0
 
 
 _KNOWN = frozenset(item.name for item in fields(User))
 
 
-def home_of(host: Host, name: str) -> Path:
+def home_folder(host: Host, name: str) -> Path:
     return _home(host.paths.home, name)
 
 
-@lru_cache(maxsize=PATHS)
+@lru_cache(maxsize=PATH_CACHE_SIZE)
 def _home(homes: Path, name: str) -> Path:
     return homes / check_name(name)
 
@@ -105,7 +105,7 @@ def _user_file(host: Host, name: str) -> Path:
 
 def load_object(path: Path) -> dict[str, Any] | None:
     """What a file of the state holds, None if there is none; LabhostError."""
-    text = files.read_text(path, STATE_MOST)
+    text = files.read_text(path, MAX_STATE_SIZE)
     if text is None:
         return None
     try:

@@ -15,7 +15,7 @@ from labhost.system.names import is_name
 
 def reserve(host: Host, user: User) -> None:
     if host.paths.dhcp_hosts.is_dir():
-        line = f"{addresses.hardware_address(user.address)},{user.address}\n"
+        line = f"{addresses.mac_address(user.address)},{user.address}\n"
         files.write_atomic(host.paths.dhcp_hosts / user.name, line, mode=0o644)
 
 

@@ -24,7 +24,7 @@ class Forward:
 
     port: int
     address: str
-    inside: int = 22
+    container_port: int = 22
 
 
 def render_rules(config_address: str, bridge: str, network: str, forwards: Iterable[Forward]) -> str:
@@ -32,18 +32,18 @@ def render_rules(config_address: str, bridge: str, network: str, forwards: Itera
     nat = [f":{chain} - [0:0]" for table, _, chain in JUMPS if table == "nat"]
     allow = [":LAB-IAM-FWD - [0:0]"]
     for item in sorted(forwards, key=lambda forward: forward.port):
-        to = f"-j DNAT --to-destination {item.address}:{item.inside}"
+        to = f"-j DNAT --to-destination {item.address}:{item.container_port}"
         nat.append(f"-A LAB-IAM-PRE -d {config_address}/32 -p tcp -m tcp --dport {item.port} {to}")
         nat.append(f"-A LAB-IAM-OUT -d {config_address}/32 -p tcp -m tcp --dport {item.port} {to}")
         # A container that calls the server's address must get its answers through the server.
         nat.append(
-            f"-A LAB-IAM-POST -s {network} -d {item.address}/32 -p tcp -m tcp --dport {item.inside}"
+            f"-A LAB-IAM-POST -s {network} -d {item.address}/32 -p tcp -m tcp --dport {item.container_port}"
             " -m conntrack --ctstate DNAT -j MASQUERADE"
         )
         forwarded = "-m conntrack --ctstate DNAT -j ACCEPT"
         inward, outward = f"-o {bridge} -d {item.address}/32", f"-i {bridge} -s {item.address}/32"
-        allow.append(f"-A LAB-IAM-FWD {inward} -p tcp -m tcp --dport {item.inside} {forwarded}")
-        allow.append(f"-A LAB-IAM-FWD {outward} -p tcp -m tcp --sport {item.inside} {forwarded}")
+        allow.append(f"-A LAB-IAM-FWD {inward} -p tcp -m tcp --dport {item.container_port} {forwarded}")
+        allow.append(f"-A LAB-IAM-FWD {outward} -p tcp -m tcp --sport {item.container_port} {forwarded}")
     return "\n".join(["*nat", *nat, "COMMIT", "*filter", *allow, "COMMIT", ""])
 
 
@@ -84,6 +84,6 @@ def current_rules() -> tuple[set[str], set[str]]:
     return rules, jumps
 
 
-def normal(rule: str) -> frozenset[str]:
+def normalize_rule(rule: str) -> frozenset[str]:
     """A rule's options without their order, which iptables-save changes."""
     return frozenset(re.split(r" (?=-)", rule))

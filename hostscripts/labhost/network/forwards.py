@@ -14,30 +14,30 @@ TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 
 
 @dataclass(frozen=True)
-class Forwarded:
-    inside: int
-    outside: int
+class ForwardedPort:
+    container_port: int
+    server_port: int
 
 
-def of(host: Host, user: User) -> list[Forwarded]:
+def list_forwards(host: Host, user: User) -> list[ForwardedPort]:
     """The person's forwards that this server may still have: host.conf may have changed since they were made."""
-    pairs = [Forwarded(inside, outside) for inside, outside in user.forwards]
-    return [pair for pair in pairs if is_for_forwards(host, pair.outside)]
+    pairs = [ForwardedPort(inside, outside) for inside, outside in user.forwards]
+    return [pair for pair in pairs if is_forwardable(host, pair.server_port)]
 
 
-def is_for_forwards(host: Host, port: int) -> bool:
-    return host.config.server.forwards.holds(port) and not host.config.server.ports.holds(port)
+def is_forwardable(host: Host, port: int) -> bool:
+    return host.config.server.forwards.contains(port) and not host.config.server.ports.contains(port)
 
 
-def add(host: Host, user: User, inside: int, outside: int | None) -> Forwarded:
+def add(host: Host, user: User, inside: int, outside: int | None) -> ForwardedPort:
     """Leads `outside`, or the first free port, to `inside`; Refused says why not. The user's lock must be held."""
     with locks.hold(host, locks.PORTS, seconds=30, doing="ports are being given out"):
-        mine = [Forwarded(*pair) for pair in user.forwards]
+        mine = [ForwardedPort(*pair) for pair in user.forwards]
         for pair in mine:
-            if pair.inside == inside and outside in (None, pair.outside):
+            if pair.container_port == inside and outside in (None, pair.server_port):
                 return pair
-            if pair.inside == inside:
-                raise Refused(f"port {pair.outside} leads to {inside} already; first: port -d {inside}")
+            if pair.container_port == container_port:
+                raise Refused(f"port {pair.server_port} leads to {inside} already; first: port -d {inside}")
         if len(mine) >= host.config.server.forwards_each:
             raise Refused(
                 f"you have {len(mine)} of {host.config.server.forwards_each} ports; give one back with: port -d N"
@@ -45,19 +45,19 @@ def add(host: Host, user: User, inside: int, outside: int | None) -> Forwarded:
                 else "this server gives out no ports; ask the lab's staff"
             )
         held = {pair[1] for other in user_state.all_users(host) for pair in other.forwards}
-        chosen = Forwarded(inside, _choose(host, outside, held | listening(_tables())))
-        user.forwards = sorted([*user.forwards, [chosen.inside, chosen.outside]])
+        chosen = ForwardedPort(inside, _choose(host, outside, held | listening(_tables())))
+        user.forwards = sorted([*user.forwards, [chosen.container_port, chosen.server_port]])
         user_state.save_user(host, user)
     return chosen
 
 
-def remove(host: Host, user: User, number: int) -> Forwarded:
+def remove(host: Host, user: User, number: int) -> ForwardedPort:
     """Takes back the forward to the container's port `number`, or from the server's. The user's lock must be held."""
-    pairs = [Forwarded(*pair) for pair in user.forwards]
-    found = [pair for pair in pairs if pair.inside == number] or [pair for pair in pairs if pair.outside == number]
+    pairs = [ForwardedPort(*pair) for pair in user.forwards]
+    found = [pair for pair in pairs if pair.container_port == number] or [pair for pair in pairs if pair.server_port == number]
     if not found:
         raise Refused(f"you have no port {number} here; see: port")
-    user.forwards = [pair for pair in user.forwards if pair != [found[0].inside, found[0].outside]]
+    user.forwards = [pair for pair in user.forwards if pair != [found[0].container_port, found[0].server_port]]
     user_state.save_user(host, user)
     return found[0]
 
@@ -65,11 +65,11 @@ def remove(host: Host, user: User, number: int) -> Forwarded:
 def _choose(host: Host, wanted: int | None, taken: set[int]) -> int:
     first, last = host.config.server.forwards.first, host.config.server.forwards.last
     if wanted is None:
-        free = (port for port in range(first, last + 1) if port not in taken and is_for_forwards(host, port))
+        free = (port for port in range(first, last + 1) if port not in taken and is_forwardable(host, port))
         if (port := next(free, None)) is None:
             raise Refused(f"no port from {first} to {last} is free; ask the lab's staff")
         return port
-    if not is_for_forwards(host, wanted):
+    if not is_forwardable(host, wanted):
         raise Refused(f"this server leads ports from {first} to {last}; {wanted} is not for that")
     if wanted in taken:
         raise Refused(f"port {wanted} is in use; choose another, or none: port N")

@@ -41,7 +41,7 @@ class DirectoryStorage:
         return self._slots(user).exists()
 
     def check(self) -> None:
-        tree.check_room(self._host.paths.home, template_archive.inspect(self._host).size)
+        tree.check_free_space(self._host.paths.home, template_archive.inspect(self._host).size)
 
     def create(self, user: User, account: Account) -> None:
         if self.exists(user):
@@ -52,7 +52,7 @@ class DirectoryStorage:
 
     def attach(self, user: User, account: Account) -> None:
         with locks.hold(self._host, locks.mount_lock(user.name), seconds=30, doing="files are being attached"):
-            self._slots(user).heal()
+            self._slots(user).repair()
 
     def detach(self, user: User, account: Account) -> None:
         """Nothing is mounted."""
@@ -64,14 +64,14 @@ class DirectoryStorage:
         return self._made(user, account, lambda into: tree.unpack(account, user.subuid, stream, into))
 
     def put(self, user: User, account: Account, system: Path) -> None:
-        self._slots(user).put(system)
+        self._slots(user).install(system)
 
     def settle(self, user: User, account: Account) -> None:
-        self._slots(user).retire()
+        self._slots(user).discard_previous()
         self.remove_leftovers(user, account)
 
     def revert(self, user: User, account: Account) -> bool:
-        return self._slots(user).revert()
+        return self._slots(user).roll_back()
 
     def version(self, user: User) -> str:
         return ""
@@ -91,18 +91,18 @@ class DirectoryStorage:
             tree.remove(account, user.subuid, path)
 
     def _folder(self, user: User) -> Path:
-        return lxc.own_folder(self._host, user.name)
+        return lxc.container_folder(self._host, user.name)
 
     def _slots(self, user: User) -> Slots:
         return slots_in(self._folder(user), "rootfs")
 
     def _made(self, user: User, account: Account, fill: Callable[[Path], None]) -> Path:
-        fresh = self._slots(user).fresh()
+        fresh = self._slots(user).new_path()
         fresh.mkdir(mode=0o755)
         try:
             os.chown(fresh, user.subuid, user.subuid, follow_symlinks=False)
             fill(fresh)
-            template_archive.check_tree(fresh)
+            template_archive.check_bootable(fresh)
         except BaseException:
             with suppress(LabhostError):
                 tree.remove(account, user.subuid, fresh)
@@ -112,10 +112,10 @@ class DirectoryStorage:
     def _from_template(self, user: User, account: Account, fresh: Path) -> None:
         with open(self._host.config.container.template, "rb") as archive:
             reader = spawn(template_archive.decompressor(archive), account=account, stdin=archive)
-            words = lxc.in_map(account, user.subuid, ["/bin/sh", "-c", _UNPACK, "sh", str(fresh)])
+            words = lxc.in_id_map(account, user.subuid, ["/bin/sh", "-c", _UNPACK, "sh", str(fresh)])
             assert reader.stdout is not None
             unpacked = run(words, timeout=UNPACK_SECONDS, account=account, stdin=reader.stdout)
             read = finish(reader, ["the decompressor"], timeout=10)
-        tree.check_full(unpacked)
+        tree.check_disk_full(unpacked)
         read.check("the template cannot be read; ask the lab's staff to build it again")
         unpacked.check("the template cannot be unpacked")

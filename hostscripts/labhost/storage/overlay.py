@@ -36,14 +36,14 @@ class OverlayStorage:
     def check(self) -> None:
         facts = template_archive.inspect(self._host)
         there = templates.rootfs(self._host, facts.version).is_dir()
-        tree.check_room(self._host.paths.state, 0 if there else facts.size)
-        tree.check_room(self._host.paths.home, 0)
+        tree.check_free_space(self._host.paths.state, 0 if there else facts.size)
+        tree.check_free_space(self._host.paths.home, 0)
 
     def create(self, user: User, account: Account) -> None:
         if not self.exists(user):
             self._folder(user).mkdir(mode=0o755, exist_ok=True)
             self.remove_leftovers(user, account)
-            self._slots(user).put(self._layer(user))
+            self._slots(user).install(self._layer(user))
         self.attach(user, account)
 
     def attach(self, user: User, account: Account) -> None:
@@ -51,7 +51,7 @@ class OverlayStorage:
             slots = self._slots(user)
             if mounts.is_mounted(self.rootfs(user)):
                 return
-            slots.heal()
+            slots.repair()
             self.rootfs(user).mkdir(mode=0o755, exist_ok=True)
             self._mount(user, slots.current, self.rootfs(user))
 
@@ -81,17 +81,17 @@ class OverlayStorage:
     def put(self, user: User, account: Account, system: Path) -> None:
         self.detach(user, account)
         failpoints.hit("detached")
-        self._slots(user).put(system)
+        self._slots(user).install(system)
         failpoints.hit("swapped")
         self.attach(user, account)
 
     def settle(self, user: User, account: Account) -> None:
-        self._slots(user).retire()
+        self._slots(user).discard_previous()
         self.remove_leftovers(user, account)
 
     def revert(self, user: User, account: Account) -> bool:
         self.detach(user, account)
-        found = self._slots(user).revert()
+        found = self._slots(user).roll_back()
         self.attach(user, account)
         return found
 
@@ -117,7 +117,7 @@ class OverlayStorage:
             self._remove(user, account, path)
 
     def _folder(self, user: User) -> Path:
-        return lxc.own_folder(self._host, user.name)
+        return lxc.container_folder(self._host, user.name)
 
     def _slots(self, user: User) -> Slots:
         return slots_in(self._folder(user), "layer")
@@ -126,7 +126,7 @@ class OverlayStorage:
         """An empty layer over the template of that version, or over the current one."""
         with locks.hold(self._host, locks.TEMPLATES, seconds=900, doing="the template is being unpacked"):
             version = version or templates.unpack(self._host)
-            fresh = self._slots(user).fresh()
+            fresh = self._slots(user).new_path()
             fresh.mkdir(mode=0o755)
             files.write_atomic(fresh / "template", version + "\n", mode=0o644)
         (fresh / "work").mkdir(mode=0o700)
@@ -140,7 +140,7 @@ class OverlayStorage:
         shown.mkdir()
         self._mount(user, layer, shown)
         try:
-            template_archive.check_tree(shown)
+            template_archive.check_bootable(shown)
         finally:
             mounts.unmount(shown)
             shown.rmdir()
@@ -170,7 +170,7 @@ class OverlayStorage:
 
 def needed_versions(host: Host) -> set[str]:
     """The templates that somebody's systems stand on: those in the making, set aside or kept of the removed as well."""
-    folders = [lxc.own_folder(host, user.name) for user in user_state.all_users(host)]
+    folders = [lxc.container_folder(host, user.name) for user in user_state.all_users(host)]
     folders += (host.paths.home / tombstones.FOLDER).glob("*/.local/share/lxc/*")
     notes = [note for folder in folders for note in folder.glob("layer*/template")]
     return {(files.read_text(note, 64) or "").strip() for note in notes}

@@ -8,7 +8,7 @@ from labhost.host.config import SUBUID_COUNT, Paths
 from labhost.system import files, mounts
 
 
-def overlay_fault(paths: Paths, first: int) -> str:
+def overlay_error(paths: Paths, first: int) -> str:
     """Why `overlay` does not work here, in one line; empty if it does. `first` is a subordinate id."""
     word = f".lab-iam-probe-{os.urandom(6).hex()}"
     below, above = paths.state / word, paths.home / word

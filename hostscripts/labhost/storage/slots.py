@@ -4,7 +4,7 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
-from labhost.host.user_state import PATHS
+from labhost.host.user_state import PATH_CACHE_SIZE
 from labhost.system import failpoints
 from labhost.system.files import sync_directory
 
@@ -63,6 +63,6 @@ class Slots:
         sync_directory(self.folder)
 
 
-@lru_cache(maxsize=PATHS)
+@lru_cache(maxsize=PATH_CACHE_SIZE)
 def slots_in(folder: Path, name: str) -> Slots:
     return Slots(folder, name)

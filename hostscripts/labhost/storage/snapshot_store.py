@@ -21,7 +21,7 @@ from labhost.system.names import check_name, is_name, printable
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 VERSION = re.compile(r"[0-9a-f]{12}", re.ASCII)
-PIECE = 1 << 20
+CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Manifest:
     sha256: str
 
 
-def check(text: str) -> str:
+def check_snapshot_name(text: str) -> str:
     """The name of a snapshot, or Refused."""
     if not NAME.fullmatch(text):
         raise Refused(f"{printable(text, 40)!r} is not a snapshot's name: letters, digits, _ - and ., at most 64")
@@ -67,11 +67,11 @@ def prepare(host: Host) -> None:
 def list_snapshots(host: Host, user: str) -> list[Manifest]:
     """The person's snapshots, the oldest first."""
     found = (_load(path, user) for path in folder(host, user).glob("*.json"))
-    return sorted((one for one in found if one is not None), key=lambda one: (one.made, one.name))
+    return sorted((one for one in found if one is not None), key=lambda one: (one.created_at, one.name))
 
 
 def find(host: Host, user: str, name: str) -> Manifest:
-    found = _load(folder(host, user) / f"{check(name)}.json", user)
+    found = _load(folder(host, user) / f"{check_snapshot_name(name)}.json", user)
     if found is None:
         raise Refused(f"there is no snapshot {name}; see: ssh {host.config.server.name}-manage snapshots")
     return found
@@ -135,7 +135,7 @@ def open_verified(host: Host, manifest: Manifest) -> Iterator[IO[bytes]]:
         raise LabhostError(damaged)
     with open(path, "rb") as stream:
         digest = hashlib.sha256()
-        while piece := stream.read(PIECE):
+        while piece := stream.read(CHUNK):
             digest.update(piece)
         if digest.hexdigest() != manifest.sha256:
             raise LabhostError(damaged)

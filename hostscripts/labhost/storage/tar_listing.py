@@ -3,7 +3,7 @@
 import re
 
 # tar --list --verbose --numeric-owner --quoting-style=escape --absolute-names
-LISTING = [
+LIST_COMMAND = [
     "/usr/bin/tar",
     "--list",
     "--verbose",

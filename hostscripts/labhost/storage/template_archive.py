@@ -70,7 +70,7 @@ def _read_through(archive: IO[bytes]) -> int:
     words = ["/usr/bin/tar", "--list", "--verbose", "--numeric-owner", "--quoting-style=escape", "--file=-"]
     reader = spawn(decompressor(archive), stdin=archive)
     assert reader.stdout is not None
-    listed = run(words, timeout=READ_SECONDS, stdin=reader.stdout, most=1 << 28)
+    listed = run(words, timeout=READ_SECONDS, stdin=reader.stdout, max_output=1 << 28)
     read = finish(reader, ["the decompressor"], timeout=10)
     if not (read.ok and listed.ok):
         raise LabhostError("the template is damaged; build it again with create-lxc-template.bash")
@@ -79,7 +79,7 @@ def _read_through(archive: IO[bytes]) -> int:
     return sum(int(size) for size in sizes if size.isdigit())
 
 
-def check_tree(rootfs: Path) -> None:
+def check_bootable(rootfs: Path) -> None:
     """LabhostError if what was unpacked could not boot."""
     with openat2.directory(rootfs) as root:
         missing = [

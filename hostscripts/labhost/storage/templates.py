@@ -39,12 +39,12 @@ def unpack(host: Host) -> str:
         return facts.version
     folder(host).mkdir(mode=0o700, exist_ok=True)
     _forget_leftovers(host)
-    tree.check_room(folder(host), facts.size)
+    tree.check_free_space(folder(host), facts.size)
     fresh = folder(host) / f"{facts.version}.new-{os.urandom(6).hex()}"
     (fresh / "rootfs").mkdir(mode=0o755, parents=True)
     try:
         _extract(host, fresh / "rootfs")
-        template_archive.check_tree(fresh / "rootfs")
+        template_archive.check_bootable(fresh / "rootfs")
         tree.sync(fresh)
         os.rename(fresh, folder(host) / facts.version)
     except BaseException:
@@ -77,7 +77,7 @@ def _extract(host: Host, into: Path) -> None:
         words = ["/bin/sh", "-c", _UNPACK, "sh", str(into)]
         unpacked = run(words, timeout=UNPACK_SECONDS, stdin=reader.stdout)
         read = finish(reader, ["the decompressor"], timeout=10)
-    tree.check_full(unpacked)
+    tree.check_disk_full(unpacked)
     read.check("the template cannot be read; ask the lab's staff to build it again")
     unpacked.check("the template cannot be unpacked")
     if (into / "etc").is_dir():

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import subprocess
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-OUTPUT_MOST = 1 << 20
+MAX_OUTPUT = 1 << 20
 _PR_SET_PDEATHSIG = 1
 _DEVNULL = -3  # subprocess.DEVNULL
 Process: TypeAlias = "subprocess.Popen[bytes]"
@@ -115,10 +115,10 @@ def run(
     account: Account | None = None,
     stdin: bytes | int | IO[bytes] | None = None,
     env: dict[str, str] | None = None,
-    most: int = OUTPUT_MOST,
+    most: int = MAX_OUTPUT,
 ) -> Result:
     """Runs to the end or to the deadline (seconds); then the whole process group is killed."""
-    feed = _holding(stdin) if isinstance(stdin, bytes) else stdin
+    feed = _memory_file(stdin) if isinstance(stdin, bytes) else stdin
     try:
         process = spawn(words, account=account, stdin=_DEVNULL if feed is None else feed, env=env)
     except OSError as error:
@@ -126,17 +126,17 @@ def run(
     finally:
         if isinstance(stdin, bytes) and isinstance(feed, int):
             os.close(feed)
-    return finish(process, words, timeout=timeout, most=most)
+    return finish(process, words, timeout=timeout, max_output=most)
 
 
-def _holding(data: bytes) -> int:
+def _memory_file(data: bytes) -> int:
     fd = os.memfd_create("stdin")
     os.write(fd, data)
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
 
 
-def finish(process: Process, words: Sequence[str], *, timeout: float, most: int = OUTPUT_MOST) -> Result:
+def finish(process: Process, words: Sequence[str], *, timeout: float, most: int = MAX_OUTPUT) -> Result:
     """Reads both outputs until the process ends. A descendant that keeps the pipes open is not waited for."""
     import selectors
 
