@@ -45,7 +45,7 @@ def forwards(person: Person) -> list[dict[str, int]]:
 def lead(person: Person, inside: int, outside: str = "") -> int:
     """Forwards a port and returns the server's."""
     person.ssh("gpu17-manage", f"port {inside} {outside}".strip())
-    return next(pair["outside"] for pair in forwards(person) if pair["inside"] == inside)
+    return next(pair["server_port"] for pair in forwards(person) if pair["container_port"] == inside)
 
 
 def listen(person: Person, port: int, word: str) -> None:
@@ -85,7 +85,7 @@ def test_a_port_leads_to_the_container_from_everywhere(lab: Lab, alice: Person, 
     assert ask_from(alice, SERVER, outside) == "alice"
     shown = alice.ssh("gpu17-manage", "port").stdout
     assert f"{SERVER}:{outside}" in shown and "ssh gpu17" in shown
-    assert f"{outside} leads to 8888" in alice.ssh("gpu17-manage", "status").stdout
+    assert f"{outside} to 8888" in alice.ssh("gpu17-manage", "status").stdout
     alice.ssh("gpu17-manage", "port -d 8888")
     assert says(SERVER, outside) == "" and forwards(alice) == []
     assert str(outside) not in rules(machine)
@@ -123,9 +123,9 @@ def test_forwards_survive_stop_start_and_restart(alice: Person, machine: Machine
     assert outside == 30123
     alice.ssh("gpu17-manage", "stop")
     assert "30123" not in rules(machine), "a rule without a container"
-    assert [pair["outside"] for pair in forwards(alice)] == [30123]
+    assert [pair["server_port"] for pair in forwards(alice)] == [30123]
     done = alice.ssh("gpu17-manage", "port 8889")
-    assert "takes effect when the container runs" in done.stdout
+    assert "the container is stopped" in done.stdout
     alice.ssh("gpu17-manage")
     alice.ssh("gpu17-manage", "restart")
     listen(alice, 8888, "alice")
@@ -230,7 +230,7 @@ def test_f4_another_persons_forward_is_not_seen_changed_or_removed(lab: Lab, ali
     assert "you have no port" in refused(bob, "port -d 8888")
     assert "you have no port" in refused(bob, f"port -d {outside}")
     assert "in use" in refused(bob, f"port 80 {outside}")
-    assert [pair["outside"] for pair in forwards(alice)] == [outside]
+    assert [pair["server_port"] for pair in forwards(alice)] == [outside]
 
 
 # A DHCP client of a few lines (RFC 2131), because the template has none: DISCOVER, REQUEST, and what was given.

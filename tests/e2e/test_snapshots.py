@@ -19,7 +19,7 @@ from tests.lab.walk import Walk
 NAS = "/var/lib/nas"
 HERS = f"{NAS}/gpu17/alice"
 FOLDER = "/home/alice/.local/share/lxc/alice"
-WHOLE = ["config", "config.inside", "layer", "rootfs"]
+WHOLE = ["config", "config.provision", "layer", "rootfs"]
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_s3_a_round_trip_brings_everything_back(lab: Lab, machine: Machine, alic
     before = alice.ssh("gpu17", sudo, stdin=LOOK).stdout
     assert "user:1000:rw-" in before and "default:user:1000:rwx" in before
     said = alice.ssh("gpu17-manage", "snapshot s3").stdout
-    assert "MB to pack" in said and "complete" in said
+    assert "MB to pack" in said and "snapshot s3 saved" in said
     alice.ssh("gpu17", "sudo -n rm -rf /srv/s3 /usr/share/doc/bash; sudo -n touch /usr/bin/watch /etc/later")
     alice.insist("gpu17", "recover s3")
     alice.ssh("gpu17-manage")

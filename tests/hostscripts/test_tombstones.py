@@ -100,5 +100,5 @@ def test_files_are_never_removed_when_only_the_account_is_gone(host: Host) -> No
     (rootfs / "precious").touch()
     user = registration._continued(host, alice(registered=True, steps=["fetch", "account", "clone"]))
     assert (user.account, user.uid, user.steps) == ("creating", 0, ["clone"])
-    registration._take_back(registration.Run(host, user, Progress(sys.stderr)))
+    registration._undo(registration.Run(host, user, Progress(sys.stderr)))
     assert (rootfs / "precious").exists()

@@ -1,4 +1,4 @@
-"""The LXC configuration of one container, see lxc.container.conf(5); root writes it."""
+"""Renders the LXC configuration of one container, see lxc.container.conf(5); root writes it."""
 
 import os
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from labhost.network import addresses
 
 
 def render(host: Host, user: User, extra: Iterable[str]) -> str:
-    """`extra` are more lines: mounts of this start, limits."""
+    """`extra` are more lines: limits, and mounts of this start."""
     config = host.config
     lines = [
         *_base(host, user),
@@ -28,7 +28,7 @@ def render(host: Host, user: User, extra: Iterable[str]) -> str:
 
 
 def render_provisioning(host: Host, user: User) -> str:
-    """For a run without boot: no network, no mounts of the lab's, and not the half second of lxcfs's reboot hook."""
+    """For a run without boot: no network, no mounts of the lab, and without the half second of lxcfs's reboot hook."""
     return "\n".join([*_base(host, user), "lxc.net.0.type = empty", "lxc.hook.post-stop ="]) + "\n"
 
 

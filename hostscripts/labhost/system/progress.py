@@ -16,7 +16,7 @@ from labhost.system.processes import die_with_parent
 TICK = 2.0  # seconds of silence before a line reports that the work goes on
 RESET = "\x1b[0m"
 RED = "\x1b[31m"
-COLOURS = {"warning:": "\x1b[33m", "now:": "\x1b[1m", "to": "\x1b[1m"}  # by a line's first word
+COLOURS = {"warning:": "\x1b[33m", "next:": "\x1b[1m"}  # by a line's first word
 
 
 class Progress:
