@@ -1,5 +1,5 @@
 #!/bin/bash
-# Builds the archive that people's containers are cloned from: a small Debian or Ubuntu with systemd, sshd and sudo.
+# Builds the template of people's containers: an archive with a small Debian or Ubuntu, with systemd, sshd and sudo.
 set -euf -o pipefail
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
 umask 022
@@ -7,11 +7,11 @@ umask 022
 usage() {
   cat <<'TEXT'
 usage: create-lxc-template.bash [option ...] FILE
-FILE becomes a tar archive packed by zstd, e.g. template.tar.zst; needs root and mmdebstrap or debootstrap.
-  --suite NAME     bookworm, trixie, jammy, noble, ... (this machine's own)
-  --mirror URL     where packages come from (the distribution's own)
+Writes a tar archive compressed with zstd, e.g. template.tar.zst. Needs root, and mmdebstrap or debootstrap.
+  --suite NAME     bookworm, trixie, jammy, noble, ... (the one of this machine)
+  --mirror URL     mirror for the packages (the default one of the distribution)
   --include LIST   more packages, separated by commas
-  --help           this text
+  --help           show this text
 TEXT
 }
 
@@ -27,7 +27,7 @@ say() {
 readonly PACKAGES=systemd-sysv,dbus,openssh-server,sudo,iproute2,procps
 suite='' mirror='' packages=$PACKAGES file='' work='' components=main
 
-parse_words() {
+parse_arguments() {
   while (($# > 0)); do
     case $1 in
       --help)
@@ -45,22 +45,22 @@ parse_words() {
         ;;
       -*) die "unknown option $1; see --help" ;;
       *)
-        [[ -z $file ]] || die "one FILE, please; see --help"
+        [[ -z $file ]] || die "more than one FILE; see --help"
         file=$1
         ;;
     esac
     shift
   done
   [[ -n $file ]] || die "FILE is missing; see --help"
-  [[ $packages =~ ^[a-z0-9.+,-]+$ ]] || die "--include is not a list of packages"
+  [[ $packages =~ ^[a-z0-9.+,-]+$ ]] || die "--include must be a list of packages"
 }
 
-choose() {
-  ((EUID == 0)) || die "run me as root"
+check_arguments() {
+  ((EUID == 0)) || die "run this script as root"
   [[ -d $(dirname "$file") ]] || die "the folder of $file does not exist"
   command -v zstd >/dev/null || die "zstd is missing: apt-get install zstd"
   [[ -n $suite ]] || suite=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
-  [[ $suite =~ ^[a-z0-9.-]+$ ]] || die "--suite is not the name of a suite"
+  [[ $suite =~ ^[a-z0-9.-]+$ ]] || die "--suite must be the name of a suite"
   case $suite in
     jammy | noble | oracular | plucky | questing)
       mirror=${mirror:-http://archive.ubuntu.com/ubuntu}
@@ -83,7 +83,7 @@ bootstrap() {
   fi
 }
 
-# Nothing that must differ between containers stays, and what each needs at its first boot is there.
+# Removes what must differ between containers, and adds what each creates at its first boot.
 adapt() {
   local root=$1 unit
   find "$root/etc/ssh" -maxdepth 1 -name 'ssh_host_*' -delete
@@ -105,7 +105,7 @@ UNIT
   mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
   ln -sf ../lab-iam-host-keys.service "$root/etc/systemd/system/multi-user.target.wants/lab-iam-host-keys.service"
   for unit in sys-kernel-debug.mount sys-kernel-tracing.mount; do
-    ln -sf /dev/null "$root/etc/systemd/system/$unit" # not for a container
+    ln -sf /dev/null "$root/etc/systemd/system/$unit" # these fail in a container
   done
   install -m 0440 /dev/stdin "$root/etc/sudoers.d/lab-iam" <<<'%sudo ALL=(ALL:ALL) NOPASSWD: ALL'
   printf 'PasswordAuthentication no\nKbdInteractiveAuthentication no\n' >"$root/etc/ssh/sshd_config.d/lab-iam.conf"
@@ -116,7 +116,7 @@ pack() {
   local root=$1
   tar --directory="$root" --create --numeric-owner --xattrs --xattrs-include='*' --sort=name --anchored \
     --exclude='./dev/*' --exclude='./proc/*' --exclude='./sys/*' --exclude='./run/*' --file=- . |
-    zstd -q -T0 -10 -f -o "$file.lab-iam-new" || die "the archive cannot be written"
+    zstd -q -T0 -10 -f -o "$file.lab-iam-new" || die "cannot write the archive"
   sync -- "$file.lab-iam-new"
   mv -fT -- "$file.lab-iam-new" "$file"
 }
@@ -129,8 +129,8 @@ clean_up() {
 }
 
 main() {
-  parse_words "$@"
-  choose
+  parse_arguments "$@"
+  check_arguments
   trap clean_up EXIT
   trap 'exit 130' INT TERM HUP
   work=$(mktemp -d "${TMPDIR:-/var/tmp}/lab-iam-template.XXXXXX")

@@ -1,5 +1,5 @@
 #!/bin/bash -p
-# /home/iam/iam-shell.bash: the login shell of `iam`. Five fixed verbs; a framed request on stdin, JSON on stdout.
+# /home/iam/iam-shell.bash: the login shell of `iam`, for the portal. Five fixed verbs; a framed request on stdin, JSON on stdout.
 set -euf -o pipefail
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
 umask 022
@@ -14,8 +14,8 @@ main() {
       suspend) exec /usr/bin/sudo -n /usr/local/sbin/labhost suspend --json ;;
     esac
   fi
-  echo "unknown verb; this account knows status, set-keys, register, remove and suspend" >&2
-  echo '{"version":1,"ok":false,"error":{"code":"bad_request","message":"unknown verb; say status, set-keys, register, remove or suspend"}}'
+  echo "unknown verb; use status, set-keys, register, remove or suspend" >&2
+  echo '{"version":1,"ok":false,"error":{"code":"bad_request","reason":"unknown_verb","params":{}}}'
   return 2
 }
 

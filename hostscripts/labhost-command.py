@@ -1,5 +1,5 @@
 #!/usr/bin/python3 -IS
-"""/usr/local/sbin/labhost: what the entry points call as root."""
+"""/usr/local/sbin/labhost: the command that the entry points run as root."""
 
 import os
 import sys
@@ -12,5 +12,5 @@ code = main(sys.argv[1:])
 try:
     sys.stdout.flush()
 except OSError:
-    code = code or 1  # nobody read the answer
-os._exit(code)  # the interpreter is not taken to pieces first: somebody waits
+    code = code or 1  # nobody reads the answer
+os._exit(code)  # at once, without tearing down the interpreter: somebody waits

@@ -1,15 +1,58 @@
 #!/bin/bash -p
-# /public/login.bash: the login shell of a registered person. Fixed words with exact arguments, nothing else is ever run:
-# a word becomes one of sudo's rules, and its arguments one line on labhost's standard input.
+# /public/login.bash: the login shell of a registered person. It knows fixed commands with exact arguments and runs nothing
+# else: a command becomes one of sudo's rules, and its arguments one line on labhost's standard input.
 set -euf -o pipefail
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
 umask 022
 
-# From 1 to 65535, without a zero in front.
-readonly NUMBER='([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])'
-readonly NAME='[A-Za-z0-9][A-Za-z0-9_.-]{0,63}' ONCE='[a-z0-9]{8}'
-readonly HINT='say help for all of them'
-verb='' arguments=''
+readonly HINT='for the list of commands, run: help'
+pattern='' usage=''
+
+# find_command NAME: sets pattern (a regular expression of all that may follow the name) and usage; fails if there is none.
+# Generated from labhost/shell/commands.py: begin
+readonly COMMANDS='start stop restart status port snapshot snapshots recover rebuild console top help'
+
+find_command() {
+  case $1 in
+    start) pattern='' usage='start' ;;
+    stop) pattern='' usage='stop' ;;
+    restart) pattern='' usage='restart' ;;
+    status) pattern='( --json)?' usage='status | status --json' ;;
+    port) pattern='( --json| ([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])( ([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?| -d ([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?' usage='port | port N | port N SERVERPORT | port -d N | port --json' ;;
+    snapshot) pattern='( [A-Za-z0-9][A-Za-z0-9_.-]{0,63})?' usage='snapshot [NAME]' ;;
+    snapshots) pattern='( --json)?' usage='snapshots | snapshots --json' ;;
+    recover) pattern=' [A-Za-z0-9][A-Za-z0-9_.-]{0,63}( [a-z0-9]{8})?' usage='recover NAME' ;;
+    rebuild) pattern='( [a-z0-9]{8})?' usage='rebuild' ;;
+    console) pattern='' usage='console' ;;
+    top) pattern='( --json)?' usage='top | top --json' ;;
+    help) pattern='' usage='help' ;;
+    *) return 1 ;;
+  esac
+}
+
+do_help() {
+  cat <<'TEXT'
+start              start your container (also without a command)
+stop               stop it; your files stay
+restart            stop and start it
+status             show its state, ports, limits and driver
+port               list your ports on this server
+port N             forward a free port of the server to port N of your container (TCP, 1 to 65535)
+port N SERVERPORT  the same, with a port of the server that you choose
+port -d N          stop forwarding to port N
+snapshot [NAME]    save a snapshot of your container
+snapshots          list your snapshots
+recover NAME       replace your container by a snapshot (asks first)
+rebuild            replace your container by a new one from the template (asks first)
+console            open a root shell in your container, even if its sshd is broken; needs ssh -t
+top                show who uses the CPUs, memory and GPUs of this server
+help               show this text
+
+For programs: status, port, snapshots and top take --json.
+Exit status: 0 done, 1 failed, 2 wrong use, 3 refused or not confirmed, 4 busy (try again).
+TEXT
+}
+# Generated: end
 
 labhost_user() {
   exec /usr/bin/sudo -n /usr/local/sbin/labhost user "$1" <<<"$2"
@@ -19,76 +62,62 @@ do_start() {
   labhost_user start ''
 }
 
-# A console speaks to the terminal itself.
+# A console uses the terminal itself.
 do_console() {
   exec /usr/bin/sudo -n /usr/local/sbin/labhost user console
 }
 
-do_help() {
-  cat <<'TEXT'
-start               start the container (also what happens without a word)
-stop                stop it; your files stay
-restart             stop and start
-status              is it running, and where; its ports, limits and driver
-port                your ports of this server
-port N              lead a free port of the server to port N (TCP) of your container
-port N SERVERPORT   the same, with the server's port chosen by you
-port -d N           take it back
-snapshot [NAME]     keep a copy of the container
-snapshots           the copies that are kept
-recover NAME        put a copy in the container's place (asks first)
-rebuild             a fresh system from the template in its place (asks first)
-console             a root shell in your container, also when its sshd is broken; needs: ssh -t
-top                 who uses CPU, memory and GPUs of this server
-help                this text
-
-For programs: status, port, snapshots and top take --json.
-Exit status: 0 done, 1 failed, 2 wrong use, 3 refused or not confirmed, 4 busy, try again.
-TEXT
+# suggest WORD: prints the command of which WORD is the beginning, or which is the beginning of WORD.
+suggest() {
+  local command
+  local -a commands
+  read -ra commands <<<"$COMMANDS"
+  for command in "${commands[@]}"; do
+    if [[ $command == "$1"* || $1 == "$command"* ]]; then
+      echo "; did you mean '$command'?"
+      return
+    fi
+  done
+  echo "; $HINT"
 }
 
-# understand LINE: sets verb and arguments, or fails. Patterns match the whole of what follows the verb, byte by byte.
-understand() {
-  local line=$1 pattern
-  verb=${line%%\ *} arguments=''
-  [[ $line != "$verb" ]] && arguments=${line#*\ }
-  case $verb in
-    start | stop | restart | console | help) pattern='' ;;
-    status | top | snapshots) pattern='--json' ;;
-    port) pattern="--json|$NUMBER( $NUMBER)?|-d $NUMBER" ;;
-    snapshot) pattern=$NAME ;;
-    recover) pattern="$NAME( $ONCE)?" ;;
-    rebuild) pattern=$ONCE ;;
-    *) return 1 ;;
+# is_command LINE: the pattern must match all that follows the name, byte by byte.
+is_command() {
+  find_command "${1%%\ *}" && [[ ${1#"${1%%\ *}"} =~ ^($pattern)$ ]]
+}
+
+run_command() {
+  local name=${1%%\ *} arguments=''
+  [[ $1 == "$name" ]] || arguments=${1#*\ }
+  case $name in
+    start) do_start ;;
+    console) do_console ;;
+    help) do_help ;;
+    *) labhost_user "$name" "$arguments" ;;
   esac
-  if [[ $line == "$verb" ]]; then
-    [[ $verb != recover ]]
+}
+
+refuse() {
+  local name=${1%%\ *}
+  if find_command "$name"; then
+    echo "wrong arguments; usage: $usage; $HINT" >&2
+  elif [[ $name =~ ^[a-z]{1,20}$ ]]; then
+    echo "unknown command '$name'$(suggest "$name")" >&2
   else
-    [[ -n $pattern && $arguments =~ ^($pattern)$ ]]
+    echo "unknown command; $HINT" >&2
   fi
+  return 2
 }
 
 main() {
   if (($# == 0)); then
     do_start
   fi
-  if (($# == 2)) && [[ $1 == -c ]] && understand "$2"; then
-    case $verb in
-      start) do_start ;;
-      console) do_console ;;
-      help) do_help && return 0 ;;
-      *) labhost_user "$verb" "$arguments" ;;
-    esac
-    if [[ $2 =~ ^(snapshot|recover)\ ([A-Za-z0-9][A-Za-z0-9_.-]{0,63})$ ]]; then
-      labhost_user "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}"
-    fi
-  fi
-  if (($# == 2)) && [[ $2 == port\ * ]]; then
-    echo "unknown command; port takes a number from 1 to 65535: port N, port N SERVERPORT, port -d N; $HINT" >&2
+  if (($# == 2)) && [[ $1 == -c ]] && is_command "$2"; then
+    run_command "$2"
   else
-    echo "unknown command; say start, stop, status, port, console, ...; $HINT" >&2
+    refuse "${2-}"
   fi
-  return 2
 }
 
 main "$@"

@@ -1,6 +1,6 @@
 #!/bin/bash -p
-# /root/new-lxc.bash: makes a person's account, subordinate ids and container. Run as root by `register` (--stdin: the name on
-# one line), by `iam` (--json: a framed request) and by staff (the name as the only word).
+# /root/new-lxc.bash: creates a person's account, subordinate ids and container. Run as root by `register` (--stdin: the name on
+# one line), by `iam` (--json: a framed request) and by staff (NAME).
 set -euf -o pipefail
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
 umask 022

@@ -1,6 +1,6 @@
 #!/bin/bash -p
 # /home/register/register.bash: the login shell of `register`. sshd runs it with the forced command of the key that was used:
-#   register.bash -c '/home/register/register.bash NAME', and what the person asked for in SSH_ORIGINAL_COMMAND.
+#   register.bash -c '/home/register/register.bash NAME', and the person's request in SSH_ORIGINAL_COMMAND.
 # The key proves NAME; the request must be that name.
 set -euf -o pipefail
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
@@ -13,15 +13,15 @@ refuse() {
 
 main() {
   local forced name requested=${SSH_ORIGINAL_COMMAND-}
-  [[ $# == 2 && $1 == -c ]] || refuse "say: ssh register@SERVER YOUR-NAME"
+  [[ $# == 2 && $1 == -c ]] || refuse "usage: ssh register@SERVER YOUR-NAME"
   forced=$2
   [[ $forced =~ ^/home/register/register\.bash\ ([a-z_][a-z0-9_-]{0,31})$ ]] || refuse "this account only registers containers"
   name=${BASH_REMATCH[1]}
-  [[ -n $requested ]] || refuse "say: ssh register@SERVER $name"
+  [[ -n $requested ]] || refuse "usage: ssh register@SERVER $name"
   if [[ $requested != "$name" ]]; then
-    [[ $requested =~ ^[a-z_][a-z0-9_-]{0,31}$ ]] || refuse "that is not a name; say: ssh register@SERVER $name"
+    [[ $requested =~ ^[a-z_][a-z0-9_-]{0,31}$ ]] || refuse "not a user name; use: ssh register@SERVER $name"
     /usr/bin/logger -p auth.warning -t lab-iam-register "the key of $name asked for $requested: refused" || true
-    refuse "your key belongs to $name; say: ssh register@SERVER $name"
+    refuse "your key belongs to $name; use: ssh register@SERVER $name"
   fi
   /usr/bin/sudo -n /root/new-lxc.bash --stdin <<<"$name"
 }

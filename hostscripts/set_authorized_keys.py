@@ -1,5 +1,5 @@
 #!/usr/bin/python3 -IS
-"""/home/iam/set_authorized_keys.py: run as root by `iam`; writes the pushed public keys of everybody."""
+"""/home/iam/set_authorized_keys.py: run as root by `iam`; writes everybody's public keys."""
 
 import sys
 

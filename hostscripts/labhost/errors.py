@@ -1,11 +1,11 @@
-"""Expected failures, each with its protocol code."""
+"""Expected failures. Each class has a code of the protocol, each message a reason."""
 
 
 class LabhostError(Exception):
     """An expected failure. The text is one English line for people on this server that says what to do.
 
-    `code` is the kind, on which programs decide. `reason` names the message, and `params` (texts and numbers) are what
-    it is about: these two travel to the portal, which words them itself. See docs/protocol.md.
+    `code` is the kind, on which programs decide. `reason` names the message and `params` (texts and numbers) are its
+    details: the portal gets these two and makes its own text from them. See docs/protocol.md.
     """
 
     code = "failed"

@@ -1,4 +1,4 @@
-"""LXC's own commands: always as the person, never as root; no input, bounded output, each with a deadline."""
+"""LXC's own commands, always run as the person, never as root: without input, with bounded output and a deadline."""
 
 import re
 import socket
@@ -23,115 +23,112 @@ LINK_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Info:
-    state: str  # RUNNING, STOPPED, STARTING, STOPPING, ... as lxc-info says
+    state: str  # RUNNING, STOPPED, STARTING, STOPPING, ... as lxc-info prints it
     addresses: tuple[str, ...]
-    link: str = ""  # the host's end of its network, such as veth1001_abcd
+    link: str = ""  # the host's end of the container's network, such as veth1001_abcd
 
     @property
     def running(self) -> bool:
         return self.state == "RUNNING"
 
 
-def folder(host: Host, name: str) -> Path:
-    """What LXC calls the lxcpath: it holds the container's own folder."""
-    return _folders(user_state.home_of(host, name), name)[0]
+def container_folder(host: Host, name: str) -> Path:
+    return _container_folder(user_state.home_folder(host, name), name)
 
 
-def own_folder(host: Host, name: str) -> Path:
-    return _folders(user_state.home_of(host, name), name)[1]
+@lru_cache(maxsize=user_state.PATH_CACHE_SIZE)
+def _container_folder(home: Path, name: str) -> Path:
+    return home / ".local/share/lxc" / name
 
 
-@lru_cache(maxsize=user_state.PATHS)
-def _folders(home: Path, name: str) -> tuple[Path, Path]:
-    return home / ".local/share/lxc", home / ".local/share/lxc" / name
-
-
-def linger(account: Account) -> None:
-    """Lets the person's user manager come up without a session, and does not wait for it."""
+def enable_linger(account: Account) -> None:
+    """Starts the person's user manager without a session, and does not wait for it."""
     if not Path("/var/lib/systemd/linger", account.name).exists():
-        logind.loginctl("enable-linger", account.name).check("the user manager cannot be started")
+        result = logind.loginctl("enable-linger", account.name)
+        result.check("the user manager cannot be started", reason="user_manager_not_started")
 
 
-def dismiss(account: Account) -> None:
-    """Ends the person's user manager with everything below it."""
+def stop_user_manager(account: Account) -> None:
+    """Ends the person's user manager and everything below it."""
     logind.loginctl("disable-linger", account.name)
-    run(["/usr/bin/systemctl", "stop", f"user@{account.uid}.service"], timeout=90)
+    run(["/usr/bin/systemctl", "stop", _service(account)], timeout=90)
 
 
-def prepare(host: Host, account: Account) -> None:
-    """A user manager that outlives the session: containers run in a delegated scope below it."""
-    linger(account)
+def start_user_manager(host: Host, account: Account) -> None:
+    """Starts a user manager that outlives the session: containers run in a delegated scope below it."""
+    enable_linger(account)
     ready = host.paths.run_user / str(account.uid) / "systemd/private"
     if not ready.exists():
-        started = run(["/usr/bin/systemctl", "start", f"user@{account.uid}.service"], timeout=40)
-        started.check("the user manager cannot be started")
+        started = run(["/usr/bin/systemctl", "start", _service(account)], timeout=40)
+        started.check("the user manager cannot be started", reason="user_manager_not_started")
     deadline = time.monotonic() + 20
     while not ready.exists():
         if time.monotonic() >= deadline:
-            raise LabhostError(
-                f"the user manager of {account.name} did not come up; see systemctl status user@{account.uid}"
-            )
+            text = f"the user manager of {account.name} did not start; see systemctl status {_service(account)}"
+            raise LabhostError(text, reason="user_manager_not_started", command="systemctl", detail="timeout")
         time.sleep(0.02)
 
 
-def start(host: Host, account: Account, *, config: Path | None = None, init: Sequence[str] = ()) -> None:
-    """Starts the container and returns once its init runs; LabhostError with LXC's own reason.
+def _service(account: Account) -> str:
+    return f"user@{account.uid}.service"
 
-    `config` and `init` take the place of the container's own file and of its /sbin/init.
+
+def start(host: Host, account: Account, *, config: Path | None = None, init: Sequence[str] = ()) -> None:
+    """Starts the container and returns once its init runs; LabhostError with LXC's own explanation.
+
+    `config` replaces the container's own configuration file, `init` its /sbin/init.
     """
     log = _log(host, account)
     log.unlink(missing_ok=True)
-    words = [
-        "/usr/bin/lxc-start",
-        *_which(host, account),
+    options = [
         "--daemon",
         "--logfile",
         str(log),
         "--logpriority",
         "WARN",
         *(["--rcfile", str(config)] if config else []),
-        "--",
-        *init,
     ]
+    command = [*_tool(host, account, "start"), *options, "--", *init]
     deadline = time.monotonic() + LINK_SECONDS
-    while not (result := _scoped(host, account, words, timeout=40)).ok:
-        reason = diagnosis(host, account) or result.error_line
-        # The monitor of a start that failed just now has not given her one link to the bridge back yet.
-        if "Quota reached" not in reason or time.monotonic() >= deadline:
-            raise LabhostError(f"the container did not start: {reason}")
+    while not (result := _run(host, account, command, timeout=40, scope=scope_command())).ok:
+        detail = last_error(host, account) or result.error_line
+        # The monitor of a start that has just failed may still hold the one link to the bridge that a person has.
+        if "Quota reached" not in detail or time.monotonic() >= deadline:
+            raise LabhostError(f"the container did not start: {detail}", reason="container_not_started", detail=detail)
         time.sleep(0.2)
 
 
 def stop(host: Host, account: Account, *, grace: int) -> None:
-    """Asks init to stop, after `grace` seconds kills it; with 0 it is not asked."""
-    words = ["/usr/bin/lxc-stop", *_which(host, account), *(["--timeout", str(grace)] if grace else ["--kill"])]
-    result = run(words, timeout=grace + 20, account=account, env=session(host, account))
+    """Asks init to stop and kills it after `grace` seconds; with 0 it is killed at once."""
+    options = ["--timeout", str(grace)] if grace else ["--kill"]
+    result = _run(host, account, [*_tool(host, account, "stop"), *options], timeout=grace + 20)
     if not result.ok and is_running(host, account):
-        raise LabhostError(f"the container did not stop: {result.error_line}")
+        text = f"the container did not stop: {result.error_line}"
+        raise LabhostError(text, reason="container_not_stopped", detail=result.error_line)
 
 
 def attach(
     host: Host,
     account: Account,
-    words: Sequence[str],
+    command: Sequence[str],
     *,
     timeout: float,
     stdin: int | IO[bytes] | None = None,
 ) -> Result:
-    """Runs words as root of the container, inside its namespaces. Its output is the container's word."""
-    return _scoped(host, account, attach_words(host, account, words), timeout=timeout, stdin=stdin)
+    """Runs a command as root of the container, inside its namespaces. Its output is not to be trusted."""
+    command = attach_command(host, account, command)
+    return _run(host, account, command, timeout=timeout, stdin=stdin, scope=scope_command())
 
 
-def attach_words(host: Host, account: Account, words: Sequence[str], variables: Sequence[str] = ()) -> list[str]:
+def attach_command(host: Host, account: Account, command: Sequence[str], variables: Sequence[str] = ()) -> list[str]:
     """lxc-attach with an environment of these variables (`NAME=value`), PATH and LC_ALL."""
     every = ("PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", *variables)
-    settings = [word for variable in every for word in ("--set-var", variable)]
-    return ["/usr/bin/lxc-attach", *_which(host, account), "--clear-env", *settings, "--", *words]
+    settings = [argument for variable in every for argument in ("--set-var", variable)]
+    return [*_tool(host, account, "attach"), "--clear-env", *settings, "--", *command]
 
 
 def info(host: Host, account: Account) -> Info:
-    words = ["/usr/bin/lxc-info", *_which(host, account), "--state", "--ips", "--stats"]
-    result = run(words, timeout=15, account=account, env=session(host, account))
+    result = _run(host, account, [*_tool(host, account, "info"), "--state", "--ips", "--stats"], timeout=15)
     return parse_info(result.out.decode("utf-8", "replace"))
 
 
@@ -149,7 +146,7 @@ def parse_info(text: str) -> Info:
 
 def is_running(host: Host, account: Account) -> bool:
     """True if the container's monitor listens on its command socket, and it is a process of this person's."""
-    address = f"\0{folder(host, account.name)}/{account.name}/command"
+    address = f"\0{container_folder(host, account.name)}/command"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
         peer.settimeout(1)
         try:
@@ -160,52 +157,60 @@ def is_running(host: Host, account: Account) -> bool:
     return bool(struct.unpack("3i", credentials)[1] == account.uid)
 
 
-def in_map(account: Account, subuid: int, words: Sequence[str]) -> list[str]:
-    """Words that run as root of the person's id map, but with the host's files and programs."""
+def in_id_map(account: Account, subuid: int, command: Sequence[str]) -> list[str]:
+    """A command that runs as root of the person's id map, but with the host's files and programs."""
     maps = ["-m", f"u:0:{subuid}:{SUBUID_COUNT}", "-m", f"g:0:{subuid}:{SUBUID_COUNT}"]
-    return ["/usr/bin/lxc-usernsexec", *maps, "--", *words]
+    return ["/usr/bin/lxc-usernsexec", *maps, "--", *command]
 
 
-def diagnosis(host: Host, account: Account) -> str:
-    """The last error of LXC's log of this start, in one line; read as the person, because the log is hers."""
+def last_error(host: Host, account: Account) -> str:
+    """The first error in LXC's log of the last start, in one line; read as the person, who owns the log."""
     result = run(["/usr/bin/tail", "-c", "16384", "--", str(_log(host, account))], timeout=5, account=account)
     lines = result.out.decode("utf-8", "replace").splitlines()
     errors = [match[1] for line in lines if (match := re.search(r" ERROR +\S+ - \S+ - (.*)", line))]
     return printable(errors[0]) if errors else ""
 
 
-def _log(host: Host, account: Account) -> Path:
-    return host.paths.run_user / str(account.uid) / LOG_NAME
-
-
-def _which(host: Host, account: Account) -> list[str]:
-    return ["--lxcpath", str(folder(host, account.name)), "--name", account.name]
-
-
-def session(host: Host, account: Account) -> dict[str, str]:
-    """How the person's processes find her user manager."""
+def session_environment(host: Host, account: Account) -> dict[str, str]:
+    """How the person's processes find their user manager."""
     return {"XDG_RUNTIME_DIR": str(host.paths.run_user / str(account.uid))}
 
 
-def scope() -> list[str]:
-    """Words that put what follows them into a delegated cgroup of the person's user manager."""
+def scope_command() -> list[str]:
+    """The beginning of a command that runs in a delegated cgroup of the person's user manager."""
     options = ["--user", "--scope", "--quiet", "--collect", "--property", "Delegate=yes"]
     return ["/usr/bin/systemd-run", *options, "--"]
 
 
-def _scoped(
+def mount_entry(source: str, target: str, *, file: bool = False, read_only: bool = False) -> str:
+    """A bind mount; source and target are absolute paths without spaces, as the parser of host.conf ensures."""
+    options = "bind,optional," + ("create=file" if file else "create=dir") + (",ro" if read_only else "")
+    return f"lxc.mount.entry = {source} {target.lstrip('/')} none {options} 0 0"
+
+
+def _log(host: Host, account: Account) -> Path:
+    return host.paths.run_user / str(account.uid) / LOG_NAME
+
+
+def _tool(host: Host, account: Account, name: str) -> list[str]:
+    return [
+        f"/usr/bin/lxc-{name}",
+        "--lxcpath",
+        str(container_folder(host, account.name).parent),
+        "--name",
+        account.name,
+    ]
+
+
+def _run(
     host: Host,
     account: Account,
-    words: Sequence[str],
+    command: Sequence[str],
     *,
     timeout: float,
     stdin: int | IO[bytes] | None = None,
+    scope: Sequence[str] = (),
 ) -> Result:
-    result = run([*scope(), *words], timeout=timeout, account=account, env=session(host, account), stdin=stdin)
-    return replace(result, words=tuple(words))
-
-
-def mount_entry(source: str, target: str, *, file: bool = False, read_only: bool = False) -> str:
-    """A bind mount; source and target are absolute paths without spaces, as host.conf's reader makes sure."""
-    options = "bind,optional," + ("create=file" if file else "create=dir") + (",ro" if read_only else "")
-    return f"lxc.mount.entry = {source} {target.lstrip('/')} none {options} 0 0"
+    environment = session_environment(host, account)
+    result = run([*scope, *command], timeout=timeout, account=account, env=environment, stdin=stdin)
+    return replace(result, command=tuple(command))

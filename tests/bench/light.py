@@ -135,7 +135,7 @@ class Seed:
         from labhost.host.user_state import User
 
         user = User(
-            name, uid=FIRST_UID + number, gid=FIRST_UID + number, account="made", registered=True, storage="dir"
+            name, uid=FIRST_UID + number, gid=FIRST_UID + number, account="created", registered=True, storage="dir"
         )
         user.port, user.subuid = FIRST_PORT + number % 8000, FIRST_SUBUID + 65536 * (number % 17000)
         user.container_uid = user.container_gid = 1000

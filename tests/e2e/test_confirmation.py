@@ -33,22 +33,22 @@ def test_without_a_terminal_a_word_is_told_and_another_is_refused(alice: Person)
     once = word(alice)
     wrong = ("b" if once[0] == "a" else "a") + once[1:]
     done = alice.ssh("gpu17-manage", f"rebuild {wrong}", check=False)
-    assert done.returncode == 3 and "not good" in done.stdout
-    assert "not good" in alice.ssh("gpu17-manage", f"rebuild {once}", check=False).stdout, "a guess was free"
+    assert done.returncode == 3 and "wrong or expired" in done.stdout
+    assert "wrong or expired" in alice.ssh("gpu17-manage", f"rebuild {once}", check=False).stdout, "a guess was free"
     assert boot_id(alice) == before
 
 
 def test_a_word_is_for_one_person(lab: Lab, alice: Person) -> None:
     bob = register(lab, "bob")
     done = bob.ssh("gpu17-manage", f"rebuild {word(alice)}", check=False)
-    assert done.returncode == 3 and "not good" in done.stdout
+    assert done.returncode == 3 and "wrong or expired" in done.stdout
 
 
 @pytest.mark.parametrize("answer", ["no", "", "gpu18", "yes"])
 def test_on_a_terminal_only_the_servers_name_is_a_yes(alice: Person, answer: str) -> None:
     before = boot_id(alice)
     with alice.on_a_terminal("gpu17-manage", "rebuild") as terminal:
-        terminal.wait_for("to go on: ")
+        terminal.wait_for("to continue: ")
         terminal.type(f"{answer}\n")
         code, seen = terminal.end()
     assert code == 3 and "nothing was changed" in seen

@@ -93,5 +93,5 @@ def test_escapes_of_the_container_are_not_in_the_servers_own_words(alice: Person
     alice.ssh("gpu17", "sudo ln -sfn $(printf 'libcuda.so.1\\033[2J') /usr/lib/x86_64-linux-gnu/libcuda.so.1")
     done = alice.ssh("gpu17-manage", "status")
     assert "\x1b" not in done.stdout
-    assert json.loads(alice.ssh("gpu17-manage", "status --json").stdout)["driver"]["inside"] == ""
+    assert json.loads(alice.ssh("gpu17-manage", "status --json").stdout)["driver"]["container"] == ""
     alice.ssh("gpu17-manage")

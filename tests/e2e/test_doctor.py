@@ -19,31 +19,34 @@ SMALL = {
     f"usermod -s /bin/bash {NAME}": "the login shell is /bin/bash",
     f"echo {NAME}:secret | chpasswd": "the account has a password",
     f"gpasswd -d {NAME} sudo": "not in the group sudo",
-    f"chmod 777 /home/{NAME}/.local": f"/home/{NAME}/.local is not root's alone",
-    f"chown {NAME} /home/{NAME}/.ssh": f"/home/{NAME}/.ssh is not root's alone",
-    f"echo 'ssh-ed25519 AAAA evil' >> /home/{NAME}/.ssh/authorized_keys": "authorized_keys on the server are not",
-    f"truncate -s 0 {FOLDER}/rootfs/home/{NAME}/.ssh/authorized_keys": "authorized_keys in the container are not",
-    "echo >> /home/register/.ssh/authorized_keys": "register's authorized_keys are not",
-    f"echo lxc.x=1 >> {FOLDER}/config": "configuration is not what it must be",
+    f"chmod 777 /home/{NAME}/.local": f"owner or mode of /home/{NAME}/.local is wrong",
+    f"chown {NAME} /home/{NAME}/.ssh": f"owner or mode of /home/{NAME}/.ssh is wrong",
+    f"echo 'ssh-ed25519 AAAA evil' >> /home/{NAME}/.ssh/authorized_keys": "authorized_keys on the server differ",
+    f"truncate -s 0 {FOLDER}/rootfs/home/{NAME}/.ssh/authorized_keys": "authorized_keys in the container differ",
+    "echo >> /home/register/.ssh/authorized_keys": "the authorized_keys of register differ",
+    f"echo lxc.x=1 >> {FOLDER}/config": "configuration was changed",
     f"sed -i '/^{NAME} /d' /etc/lxc/lxc-usernet": "lxc-usernet does not allow",
-    "iptables -t nat -A LAB-IAM-PRE -p tcp --dport 2222 -j DNAT --to-destination 10.0.3.99:22": "1 too many",
+    "iptables -t nat -A LAB-IAM-PRE -p tcp --dport 2222 -j DNAT --to-destination 10.0.3.99:22": "1 unexpected",
     "iptables -t nat -D OUTPUT -j LAB-IAM-OUT": "1 chains not in use",
     "chmod 777 /public/login.bash": "/public/login.bash can be changed by others",
     "chown daemon /usr/local/lib/lab-iam/labhost/cli.py": "labhost/cli.py can be changed by others",
-    "mkdir -p /home/.lab-iam-kept; chmod 755 /home/.lab-iam-kept": "kept files can be reached",
-    "touch /etc/lxc/.lxc-usernet.lab-iam-new": ".lxc-usernet.lab-iam-new was left by a kill",
+    "mkdir -p /home/.lab-iam-kept; chmod 755 /home/.lab-iam-kept": "can read the files of removed people",
+    "touch /etc/lxc/.lxc-usernet.lab-iam-new": ".lxc-usernet.lab-iam-new was left by an interrupted write",
 }
 # Each alone, because it hides or brings others.
 LARGE = {
-    "account": (f"pkill -9 -u {NAME}; sleep 0.5; userdel -f {NAME}", "the account is gone"),
+    "account": (f"pkill -9 -u {NAME}; sleep 0.5; userdel -f {NAME}", "the account is missing"),
     "subids": (f"sed -i '/^{NAME}:/d' /etc/subuid /etc/subgid", "no subordinate ids in /etc/subuid"),
-    "orphan": (f"rm {JOURNAL}", "there is an account and no journal"),
+    "orphan": (f"rm {JOURNAL}", "there is an account but no journal"),
     "damaged": (f"echo half > {JOURNAL}", "the journal cannot be read"),
-    "port": (f'sed -i \'s/"port": [0-9]*/"port": 22999/\' {JOURNAL}', "the portal gives port"),
-    "crashed": (f"pkill -9 -f 'lxc monitor.* {NAME}'; sleep 0.5", "does not run, though it was started"),
-    "unwanted": (f'sed -i \'s/"running"/"stopped"/\' {JOURNAL}', "runs, though it was stopped"),
-    "registration": (f'sed -i \'s/"registered": true/"registered": false/\' {JOURNAL}', "a registration was cut off"),
-    "removal": (f"LABHOST_FAILPOINT=remove:data {LABHOST} remove {NAME} --yes", "a removal was cut off"),
+    "port": (f'sed -i \'s/"port": [0-9]*/"port": 22999/\' {JOURNAL}', "at the portal"),
+    "crashed": (f"pkill -9 -f 'lxc monitor.* {NAME}'; sleep 0.5", "the container should be running"),
+    "unwanted": (f'sed -i \'s/"running"/"stopped"/\' {JOURNAL}', "the container should be stopped"),
+    "registration": (
+        f'sed -i \'s/"registered": true/"registered": false/\' {JOURNAL}',
+        "a registration was interrupted",
+    ),
+    "removal": (f"LABHOST_FAILPOINT=remove:data {LABHOST} remove {NAME} --yes", "a removal was interrupted"),
 }
 
 
@@ -59,7 +62,7 @@ def machine(lab: Lab) -> Machine:
     machine = lab.servers["gpu18"]
     machine.run(f"/root/new-lxc.bash {NAME} && {LABHOST} start {NAME}")
     done = doctor(machine)
-    assert (done.returncode, done.stdout) == (0, "nothing is wrong\n"), done.stdout
+    assert (done.returncode, done.stdout) == (0, "no problems found\n"), done.stdout
     return machine
 
 
@@ -67,7 +70,7 @@ def is_cured(machine: Machine) -> None:
     done = doctor(machine, "--fix")
     assert done.returncode == 0, done.stdout + done.stderr
     again = doctor(machine, "--fix")
-    assert (again.returncode, again.stdout) == (0, "nothing is wrong\n"), again.stdout
+    assert (again.returncode, again.stdout) == (0, "no problems found\n"), again.stdout
 
 
 def test_many_small_differences_are_told_and_corrected(lab: Lab, machine: Machine) -> None:
@@ -100,7 +103,7 @@ def test_what_only_a_human_can_decide_stays_and_is_told(lab: Lab, machine: Machi
     machine.run("echo mallory:$(grep ^charlie: /etc/subuid | cut -d: -f2):10 >> /etc/subuid")
     try:
         done = doctor(machine, "--fix")
-        assert done.returncode == 1 and "gives mallory some of the same ids; by hand:" in done.stdout
+        assert done.returncode == 1 and "assigns some of the same ids to mallory; by hand:" in done.stdout
     finally:
         machine.run("sed -i /^mallory:/d /etc/subuid")
 
@@ -108,9 +111,9 @@ def test_what_only_a_human_can_decide_stays_and_is_told(lab: Lab, machine: Machi
 def test_json_is_one_object_and_wrong_use_is_told(lab: Lab, machine: Machine) -> None:
     machine.run("touch /etc/lxc/.x.lab-iam-new")
     answer = json.loads(doctor(machine, "--json").stdout)
-    assert not answer["ok"] and answer["differences"][0]["remedy"] == "debris"
+    assert not answer["ok"] and answer["findings"][0]["fix"] == "temporary_file"
     answer = json.loads(doctor(machine, "--json", "--fix").stdout)
-    assert answer["ok"] and answer["differences"] == [] and answer["fixed"][0]["remedy"] == "debris"
+    assert answer["ok"] and answer["findings"] == [] and answer["fixed"][0]["fix"] == "temporary_file"
     assert doctor(machine, "--frobnicate").returncode == 2
 
 
@@ -118,6 +121,6 @@ def test_with_the_portal_down_the_rest_is_still_compared(lab: Lab, machine: Mach
     lab.portal.web.stop()
     try:
         done = doctor(machine)
-        assert done.returncode == 0 and "note: the portal was not asked" in done.stdout
+        assert done.returncode == 0 and "note: not everybody was compared with the portal" in done.stdout
     finally:
         lab.portal.start_web()

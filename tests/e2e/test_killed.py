@@ -70,7 +70,7 @@ def test_killed_at_every_step_of_start_and_stop_the_next_one_completes(lab: Lab,
     works(lab.people[NAME])
 
 
-@pytest.mark.parametrize("step", ["unnoted:clone", "unnoted:inside"])
+@pytest.mark.parametrize("step", ["unnoted:clone", "unnoted:container-account"])
 def test_r4_the_server_reboots_in_the_middle_of_a_registration(lab: Lab, machine: Machine, step: str) -> None:
     faults.lose_current(machine, NAME, REGISTER, step)
     machine.run(REGISTER)
@@ -100,4 +100,4 @@ def test_the_server_reboots_in_the_middle_of_a_rebuild(lab: Lab, machine: Machin
     (lab.people[NAME].folder / ".ssh/known_hosts").unlink(missing_ok=True)
     works(lab.people[NAME])
     left = machine.run(f"ls -A /home/{NAME}/.local/share/lxc/{NAME}").stdout.split()
-    assert left == ["config", "config.inside", "layer", "rootfs"]
+    assert left == ["config", "config.provision", "layer", "rootfs"]

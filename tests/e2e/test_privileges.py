@@ -2,22 +2,10 @@
 
 import pytest
 
+from tests.lab.commands import COMMANDS
 from tests.lab.lab import Lab
 from tests.lab.people import register
 
-WORDS = (
-    "console",
-    "port",
-    "rebuild",
-    "recover",
-    "restart",
-    "snapshot",
-    "snapshots",
-    "start",
-    "status",
-    "stop",
-    "top",
-)
 HELPERS = {
     "iam": [
         '/home/iam/set_authorized_keys.py ""',
@@ -27,7 +15,7 @@ HELPERS = {
         "/usr/local/sbin/labhost suspend --json",
     ],
     "register": ["/root/new-lxc.bash --stdin"],
-    "alice": [f"/usr/local/sbin/labhost user {word}" for word in WORDS],
+    "alice": [f"/usr/local/sbin/labhost user {command}" for command in sorted({*COMMANDS} - {"help"})],
 }
 ENTRY_POINTS = [
     "/public/login.bash",

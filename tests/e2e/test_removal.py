@@ -58,7 +58,7 @@ def test_the_files_are_kept_for_root_alone_and_she_may_register_again(lab: Lab, 
     machine = lab.servers["gpu18"]
     charlie.ssh("gpu18", "echo precious > ~/note")
     said = machine.run(f"{LABHOST} remove {NAME} --yes").stdout
-    kept = said.rpartition("files: ")[2].strip().split(", ")[-1]
+    kept = said.rpartition("kept in: ")[2].strip().split(", ")[-1]
     assert machine.status("/home/.lab-iam-kept") == "root root 700"
     assert machine.run(f"find {kept} -path '*/home/{NAME}/note' -exec cat {{}} +").stdout == "precious\n"
     (charlie.folder / ".ssh/known_hosts").unlink(missing_ok=True)
@@ -109,7 +109,7 @@ def test_c3_c4_her_numbers_are_never_somebody_elses_on_this_server(lab: Lab, cha
 def test_the_portal_orders_it_and_shows_what_was_done(lab: Lab, charlie: Person) -> None:
     machine = lab.servers["gpu18"]
     told = lab.portal.manage("remove_container", "gpu18", NAME, "--yes").stdout
-    assert "[1/12] noting the removal" in told and f"{NAME} removed from gpu18" in told
+    assert "[1/12] recording the removal" in told and f"{NAME} removed from gpu18" in told
     assert left_of(machine) == ""
     walk = Walk(lab)
     rows = walk.rows("SELECT state, kind, log FROM servers_containerjob ORDER BY id DESC LIMIT 1")

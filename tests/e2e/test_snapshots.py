@@ -19,7 +19,7 @@ from tests.lab.walk import Walk
 NAS = "/var/lib/nas"
 HERS = f"{NAS}/gpu17/alice"
 FOLDER = "/home/alice/.local/share/lxc/alice"
-WHOLE = ["config", "config.inside", "layer", "rootfs"]
+WHOLE = ["config", "config.provision", "layer", "rootfs"]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_s1_another_persons_snapshot_is_out_of_reach(lab: Lab, machine: Machine,
 def plant(machine: Machine, name: str, archive: bytes, template: str) -> None:
     """A snapshot of alice's that a hostile NAS put there, its checksum right."""
     manifest = {
-        "name": name, "user": "alice", "server": "gpu17", "made": time.time(), "storage": "overlay",
+        "name": name, "user": "alice", "server": "gpu17", "created_at": time.time(), "storage": "overlay",
         "template": template, "unpacked": 1, "size": len(archive), "sha256": hashlib.sha256(archive).hexdigest(),
     }  # fmt: skip
     machine.run(f"install -d -m 0700 {HERS}; base64 -d > {HERS}/{name}.tar.zst", stdin=encoded(archive))
@@ -164,7 +164,7 @@ def test_s3_a_round_trip_brings_everything_back(lab: Lab, machine: Machine, alic
     before = alice.ssh("gpu17", sudo, stdin=LOOK).stdout
     assert "user:1000:rw-" in before and "default:user:1000:rwx" in before
     said = alice.ssh("gpu17-manage", "snapshot s3").stdout
-    assert "MB to pack" in said and "complete" in said
+    assert "MB to pack" in said and "snapshot s3 saved" in said
     alice.ssh("gpu17", "sudo -n rm -rf /srv/s3 /usr/share/doc/bash; sudo -n touch /usr/bin/watch /etc/later")
     alice.insist("gpu17", "recover s3")
     alice.ssh("gpu17-manage")

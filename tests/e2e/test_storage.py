@@ -31,7 +31,7 @@ def entries(machine: Machine, name: str) -> set[str]:
     return set(machine.run(f"ls -A {folder(name)}").stdout.split())
 
 
-WHOLE = {"config", "config.inside", "layer", "rootfs"}
+WHOLE = {"config", "config.provision", "layer", "rootfs"}
 
 
 def test_set_up_tried_overlay_and_the_servers_row_says_so(lab: Lab) -> None:
@@ -141,7 +141,7 @@ def test_a_newer_template_reaches_a_container_by_rebuild_alone(lab: Lab, newer: 
     labhost(lab, "gpu18", "lifecycle.rebuild", "alice")
     alice.ssh("gpu18-manage")
     said = machine.run("/usr/local/sbin/labhost templates").stdout
-    assert f"{newer} removed" in said and newer not in versions(machine)
+    assert f"removed {newer}" in said and newer not in versions(machine)
     (alice.folder / ".ssh/known_hosts").unlink()
 
 
@@ -199,7 +199,7 @@ def test_a_new_system_that_does_not_start_gives_way_to_the_one_before(lab: Lab) 
     alice.insist("gpu18", "rebuild")
     machine.run(f"rm {folder('alice')}/rootfs/usr/sbin/init")
     done = alice.ssh("gpu18-manage", check=False)
-    assert done.returncode == 1 and "the one before is back" in done.stdout + done.stderr, done
+    assert done.returncode == 1 and "the old one was restored" in done.stdout + done.stderr, done
     alice.ssh("gpu18-manage")
     assert alice.ssh("gpu18", "cat note").stdout == "precious\n"
     assert entries(machine, "alice") == WHOLE

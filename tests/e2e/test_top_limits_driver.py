@@ -69,7 +69,7 @@ def test_top_shows_who_uses_the_processors_and_the_gpu(alice: Person, machine: M
         assert shares[None, "the server"]["processes"] > 3
         table = alice.ssh("gpu17-manage", "top").stdout.splitlines()
         assert table[1].split()[:2] == ["alice", "container"] and "0: 2 GB" in table[1]
-        assert table[-1] == "GPU 0 (stand-in for a GPU): 87 % busy, 10 GB of 40 GB"
+        assert table[-1] == "GPU 0 (stand-in for a GPU): 87% busy, 10 GB of 40 GB"
     finally:
         busy.kill()
         busy.wait()
@@ -81,7 +81,7 @@ def test_top_waits_for_nvidia_smi_only_so_long(alice: Person, machine: Machine) 
         "mv /usr/bin/nvidia-smi /root/smi; printf '#!/bin/sh\\nsleep 600\\n' > /usr/bin/nvidia-smi; chmod 755 /usr/bin/nvidia-smi"
     )
     try:
-        assert "nvidia-smi does not answer" in alice.ssh("gpu17-manage", "top", timeout=45).stdout
+        assert "nvidia-smi failed" in alice.ssh("gpu17-manage", "top", timeout=45).stdout
     finally:
         machine.run("mv /root/smi /usr/bin/nvidia-smi")
 
@@ -168,7 +168,7 @@ def test_bind_shows_the_servers_driver_read_only_and_follows_it(
             f"cd /{LIBRARIES}; echo 'stand-in {other}' > libcuda.so.{other}; ln -sfn libcuda.so.{other} libcuda.so.1"
         )
         told = machine.run("/usr/local/sbin/labhost nvidia").stdout.rpartition(f"{other}: ")[2]
-        assert "must restart to see it" in told and "alice" in told
+        assert "must restart to use it" in told and "alice" in told
         alice.ssh("gpu17-manage", "restart")
         assert alice.ssh("gpu17", f"cat {library}").stdout.strip() == f"stand-in {other}"
     finally:
@@ -206,7 +206,7 @@ def test_labhost_nvidia_says_what_each_container_has_and_what_an_upgrade_touches
     assert row.split() == ["alice", "running", VERSION, "(the", "server's)"]
     assert f"driver {VERSION}, mode install" in shown
     upgrade = machine.run("/usr/local/sbin/labhost nvidia 550.54.14").stdout
-    assert "get it at their next start: " in upgrade and "alice" in upgrade.split("next start: ")[1]
+    assert "to update at the next start: " in upgrade and "alice" in upgrade.split("next start: ")[1]
     assert "NVIDIA-Linux-x86_64-550.54.14.run is missing" in upgrade
     assert machine.run("/usr/local/sbin/labhost nvidia '1;id'", check=False).returncode == 1
 

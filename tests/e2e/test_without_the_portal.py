@@ -21,8 +21,8 @@ def test_l3_with_the_portal_down_everything_goes_on_and_says_how_old_it_is(lab: 
         alice.ssh("gpu17-manage", "stop")
         done = alice.ssh("gpu17-manage")
         assert "portal does not answer" in done.stdout
-        assert re.search(r"known on 20\d\d-\d\d-\d\d \d\d:\d\d, (just now|.* ago)", done.stdout), done.stdout
-        assert "values of 20" in alice.ssh("gpu17-manage", "status").stdout
+        assert re.search(r"using the values of 20\d\d-\d\d-\d\d \d\d:\d\d, (just now|.* ago)", done.stdout), done.stdout
+        assert "values from the portal: 20" in alice.ssh("gpu17-manage", "status").stdout
         alice.ssh("gpu17-manage", "port 8888")
         alice.ssh("gpu17-manage", "port -d 8888")
         alice.ssh("gpu17-manage", "restart")
@@ -69,7 +69,7 @@ def test_l3_a_slow_portal_delays_a_start_by_seconds_only(lab: Lab) -> None:
     alice = register(lab, "alice")
     with instead_of_the_portal(lab, lambda _: None):
         done = alice.ssh("gpu17-manage", timeout=25)  # this portal never answers
-    assert "going on with what was known" in done.stdout
+    assert "using the values of" in done.stdout
 
 
 LIES: dict[str, Callable[[str], bytes]] = {
@@ -89,7 +89,7 @@ def test_l3_a_lying_portal_changes_nothing(lab: Lab, lie: str) -> None:
     port = f"{before['port']}\n".encode()  # an empty lie about it stands for the truth
     with instead_of_the_portal(lab, lambda path: LIES[lie](path) or port):
         done = alice.ssh("gpu17-manage")
-    assert "warning: " in done.stdout and "going on with what was known" in done.stdout
+    assert "warning: " in done.stdout and "using the values of" in done.stdout
     after = json.loads(alice.ssh("gpu17-manage", "status --json").stdout)
     assert after == before
     assert "hook" not in lab.servers["gpu17"].file("/home/alice/.local/share/lxc/alice/config")

@@ -54,7 +54,7 @@ def people(host: Host, monkeypatch: pytest.MonkeyPatch) -> dict[str, User]:
     uid, gid = os.geteuid(), os.getegid()
     found = {}
     for name in BEFORE:
-        user = User(name, uid=uid or 1, gid=gid, account="made", registered=True, subuid=hosts.SUBUID)
+        user = User(name, uid=uid or 1, gid=gid, account="created", registered=True, subuid=hosts.SUBUID)
         # Files in the container belong to the account that runs the tests.
         user.container_uid, user.container_gid = uid - hosts.SUBUID, gid - hosts.SUBUID
         user_state.save_user(host, user)

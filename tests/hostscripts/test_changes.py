@@ -164,7 +164,7 @@ from labhost.host.config import Host, Paths
 from labhost.keys import key_files, set_keys
 import pwd
 folder, pushes = Path(sys.argv[2]), json.loads(sys.argv[3])
-values = config.values_of((folder / "host.conf").read_text())
+values = config.read_values((folder / "host.conf").read_text())
 linux_accounts.entry_of = lambda host, user, known=None: pwd.getpwuid(os.geteuid())
 key_files._HOST_OWNER = (os.geteuid(), os.getegid())
 key_files.FEW = int(sys.argv[4])

@@ -1,4 +1,4 @@
-"""One-time words: bound to person, action and object, good once and for ten minutes."""
+"""Confirmation codes: bound to person, action and object, valid once and for ten minutes."""
 
 import io
 import os
@@ -24,71 +24,71 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     return hosts.make(tmp_path)
 
 
-def word(host: Host, name: str = "alice", action: str = "rebuild") -> str:
-    told = io.StringIO()
+def new_code(host: Host, name: str = "alice", action: str = "rebuild") -> str:
+    shown = io.StringIO()
     with pytest.raises(Refused) as refusal:
-        confirm.ask(host, name, action, "", "All is lost.", Progress(told))
-    said = re.search(rf"^All is lost\.\nto go on, .*: ssh gpu17-manage {action} ([a-z0-9]{{8}})$", told.getvalue())
-    assert said, told.getvalue()
-    assert said[1] not in str(refusal.value), "what is raised is logged"
-    return said[1]
+        confirm.ask(host, name, action, "", "All is lost.", Progress(shown))
+    found = re.search(rf"^All is lost\.\nto confirm, .*: ssh gpu17-manage {action} ([a-z0-9]{{8}})$", shown.getvalue())
+    assert found, shown.getvalue()
+    assert found[1] not in str(refusal.value), "the error is written to the log"
+    return found[1]
 
 
-def good(host: Host, once: str, name: str = "alice", action: str = "rebuild") -> bool:
+def accepted(host: Host, code: str, name: str = "alice", action: str = "rebuild") -> bool:
     try:
-        confirm.ask(host, name, action, once, "All is lost.", Progress(io.StringIO()))
+        confirm.ask(host, name, action, code, "All is lost.", Progress(io.StringIO()))
     except Refused:
         return False
     return True
 
 
-def test_a_word_is_good_once(host: Host) -> None:
-    once = word(host)
-    assert good(host, once)
-    assert not good(host, once)
+def test_a_code_is_valid_once(host: Host) -> None:
+    code = new_code(host)
+    assert accepted(host, code)
+    assert not accepted(host, code)
 
 
-def test_a_word_is_for_its_person_its_action_and_its_object(host: Host) -> None:
-    assert not good(host, word(host, "alice"), "bob")
-    assert not good(host, word(host, "alice", "recover monday"), "alice", "recover tuesday")
-    assert not good(host, word(host, "alice", "recover monday"), "alice", "rebuild")
+def test_a_code_is_for_its_person_action_and_object(host: Host) -> None:
+    assert not accepted(host, new_code(host, "alice"), "bob")
+    assert not accepted(host, new_code(host, "alice", "recover monday"), "alice", "recover tuesday")
+    assert not accepted(host, new_code(host, "alice", "recover monday"), "alice", "rebuild")
 
 
-def test_a_guess_uses_the_word_up(host: Host) -> None:
-    once = word(host)
-    assert not good(host, "aaaaaaaa")
-    assert not good(host, once)
+def test_a_wrong_guess_uses_the_code_up(host: Host) -> None:
+    code = new_code(host)
+    assert not accepted(host, "aaaaaaaa")
+    assert not accepted(host, code)
 
 
-def test_the_last_word_counts(host: Host) -> None:
-    first, second = word(host), word(host)
+def test_only_the_last_code_is_valid(host: Host) -> None:
+    first, second = new_code(host), new_code(host)
     assert first != second
-    assert not good(host, first)
-    assert good(host, word(host))
+    assert not accepted(host, first)
+    assert accepted(host, new_code(host))
 
 
-def test_a_word_grows_old(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    once = word(host)
+def test_a_code_expires(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = new_code(host)
     import time
 
     later = time.time() + confirm.SECONDS + 1
     monkeypatch.setattr(confirm.time, "time", lambda: later)
-    assert not good(host, once)
+    assert not accepted(host, code)
 
 
-def test_a_clock_that_was_set_back_keeps_no_word_alive(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    once = word(host)
+def test_a_clock_that_was_set_back_does_not_prolong_a_code(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = new_code(host)
     import time
 
     earlier = time.time() - 3600
     monkeypatch.setattr(confirm.time, "time", lambda: earlier)
-    assert not good(host, once)
+    assert not accepted(host, code)
 
 
-def test_x1_only_the_digest_is_kept_and_for_root_alone(host: Host) -> None:
-    once = word(host)
+def test_x1_only_the_digest_is_stored_readable_by_root_alone(host: Host) -> None:
+    code = new_code(host)
     path = host.paths.state / "confirm/alice"
-    assert once not in path.read_text()
+    assert code not in path.read_text()
     assert path.stat().st_mode & 0o777 == 0o600 and path.parent.stat().st_mode & 0o777 == 0o700
 
 

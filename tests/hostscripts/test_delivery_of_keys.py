@@ -124,7 +124,7 @@ from labhost.host import config
 from labhost.host.config import Host, Paths
 from labhost.keys import set_keys
 folder, push = Path(sys.argv[3]), json.loads(sys.argv[4])
-values = config.values_of((folder / "host.conf").read_text())
+values = config.read_values((folder / "host.conf").read_text())
 set_keys.set_keys(Host(config.parse(values), Paths(state=folder / "state", home=folder / "home")), push)
 """
 

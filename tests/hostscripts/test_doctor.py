@@ -1,4 +1,4 @@
-"""The doctor's comparisons, on facts of our own: what is right gives nothing, each fault gives one line."""
+"""The checks of labhost doctor, on states made here: a healthy one gives nothing, each problem gives one finding."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from labhost.accounts import tombstones
 from labhost.admin.doctor import checks, fixes
 from labhost.admin.doctor.checks import Finding
-from labhost.admin.doctor.inspection import Entry, ServerFacts, UserFacts
+from labhost.admin.doctor.inspection import Entry, PersonState, ServerState
 from labhost.host.config import Host
 from labhost.host.user_state import User
 from labhost.network import firewall
@@ -19,12 +19,12 @@ START = 1000000000
 
 
 def alice(**changes: Any) -> User:
-    values = {"uid": 1001, "gid": 1001, "account": "made", "port": 22001, "subuid": START, "address": "10.0.3.10"}
+    values = {"uid": 1001, "gid": 1001, "account": "created", "port": 22001, "subuid": START, "address": "10.0.3.10"}
     return User("alice", **{**values, "registered": True, "desired_state": "running", **changes})
 
 
-def healthy(host: Host, **changes: Any) -> UserFacts:
-    right = UserFacts(
+def healthy(host: Host, **changes: Any) -> PersonState:
+    right = PersonState(
         alice(),
         name_taken=True,
         has_account=True,
@@ -40,16 +40,16 @@ def healthy(host: Host, **changes: Any) -> UserFacts:
         attached=True,
         running=True,
         addresses=("10.0.3.10",),
-        told=(22001, START),
-        told_keys=frozenset({"key"}),
-        known_keys=frozenset({"key"}),
+        portal_values=(22001, START),
+        portal_keys=frozenset({"key"}),
+        current_keys=frozenset({"key"}),
     )
     return replace(right, **changes)
 
 
-def facts(host: Host, *people: UserFacts, **changes: Any) -> ServerFacts:
+def server(host: Host, *people: PersonState, **changes: Any) -> ServerState:
     block = f"alice:{START}:65536\nbob:2000000000:65536\n"
-    right = ServerFacts(
+    right = ServerState(
         host,
         list(people),
         subuid=block,
@@ -72,55 +72,55 @@ def host(tmp_path: Path) -> Host:
     return hosts.make(tmp_path)
 
 
-def test_what_is_right_gives_nothing(host: Host) -> None:
-    assert checks.run_checks(facts(host, healthy(host))) == []
+def test_a_healthy_server_has_no_findings(host: Host) -> None:
+    assert checks.run_checks(server(host, healthy(host))) == []
 
 
 PERSON: dict[str, tuple[dict[str, Any], str, str]] = {
     "shell": ({"shell": "/bin/bash"}, "login shell is /bin/bash", "shell"),
     "password": ({"password": "$6$x"}, "has a password", "password"),
     "groups": ({"groups": frozenset({"lab-iam"})}, "group sudo", "groups"),
-    "account": ({"has_account": False, "name_taken": False}, "account is gone", "register"),
-    "taken": ({"has_account": False}, "not the one that labhost made", ""),
-    "folder": ({"folders": {"/home/alice": Entry("dir", 1001, 0o755)}}, "not root's alone", "folder"),
-    "mode": ({"folders": {"/home/alice": Entry("dir", 0, 0o775)}}, "not root's alone", "folder"),
+    "account": ({"has_account": False, "name_taken": False}, "account is missing", "register"),
+    "taken": ({"has_account": False}, "not created by labhost", ""),
+    "folder": ({"folders": {"/home/alice": Entry("dir", 1001, 0o755)}}, "owner or mode", "folder"),
+    "mode": ({"folders": {"/home/alice": Entry("dir", 0, 0o775)}}, "owner or mode", "folder"),
     "link": ({"folders": {"/home/alice": Entry("other", 0, 0o777)}}, "not a folder", ""),
     "missing": ({"folders": {"/home/alice": Entry()}}, "missing", "folder"),
     "keys": ({"keys": Entry("file", 0, 0o644, "evil\n")}, "keys on the server", "keys"),
     "keys-mode": ({"keys": Entry("file", 0, 0o666, "key\n")}, "keys on the server", "keys"),
-    "inside": ({"inside_current": False}, "keys in the container", "keys"),
-    "portal-keys": ({"told_keys": frozenset()}, "portal has other keys", ""),
-    "files": ({"has_system": False}, "files are gone", ""),
+    "inside": ({"container_keys_ok": False}, "keys in the container", "keys"),
+    "portal-keys": ({"portal_keys": frozenset()}, "portal has other keys", ""),
+    "files": ({"has_system": False}, "files are missing", ""),
     "mount": ({"attached": False}, "not mounted", "attach"),
     "config": ({"config": Entry("file", 0, 0o644, "x\n")}, "configuration", "config"),
-    "leftovers": ({"leftovers": ("rootfs.new-1",)}, "left by a kill", "leftovers"),
-    "crashed": ({"running": False}, "does not run", "start"),
-    "unwanted": ({"user": alice(desired_state="stopped")}, "runs, though", "stop"),
+    "leftovers": ({"leftovers": ("rootfs.new-1",)}, "left by an interrupted command", "leftovers"),
+    "crashed": ({"running": False}, "should be running", "start"),
+    "unwanted": ({"user": alice(desired_state="stopped")}, "should be stopped", "stop"),
     "address": ({"addresses": ("10.0.3.99",)}, "10.0.3.99 instead of 10.0.3.10", ""),
-    "port": ({"told": (22002, START)}, "portal gives port 22002", "port"),
-    "ids": ({"told": (22001, 5)}, "portal gives the ids from 5", ""),
-    "removal": ({"user": alice(registered=False, removal="purge")}, "removal was cut off", "remove"),
+    "port": ({"portal_values": (22002, START)}, "22002 at the portal", "port"),
+    "ids": ({"portal_values": (22001, 5)}, "at 5 at the portal", ""),
+    "removal": ({"user": alice(registered=False, removal="purge")}, "removal was interrupted", "remove"),
 }
 
 
 @pytest.mark.parametrize("kind", PERSON)
-def test_each_fault_of_a_person_is_one_line_with_its_fix(host: Host, kind: str) -> None:
-    changes, words, remedy = PERSON[kind]
-    item = only(checks.run_checks(facts(host, healthy(host, **changes))))
-    assert item.who == "alice" and words in item.what and item.remedy == remedy and item.fix
-    assert str(item).count("\n") == 0 and ("; by hand: " in str(item)) == (remedy == "")
+def test_each_problem_of_a_person_is_one_line_with_its_fix(host: Host, kind: str) -> None:
+    changes, words, fix = PERSON[kind]
+    item = only(checks.run_checks(server(host, healthy(host, **changes))))
+    assert item.name == "alice" and words in item.problem and item.fix == fix and item.advice
+    assert str(item).count("\n") == 0 and ("; by hand: " in str(item)) == (fix == "")
 
 
 SERVER: dict[str, tuple[dict[str, Any], str, str]] = {
     "damaged": ({"damaged": ["bob"]}, "journal cannot be read", "adopt"),
     "orphan": ({"orphans": ["bob"]}, "no journal", "adopt"),
-    "untrusted": ({"untrusted": ["/public/login.bash"]}, "/public/login.bash", "trust"),
+    "untrusted": ({"untrusted": ["/public/login.bash"]}, "/public/login.bash", "permissions"),
     "unfit": ({"unfit": "the bridge lxcbr0 does not exist"}, "bridge", ""),
-    "cut": ({"keys_complete": False}, "push of keys was cut off", ""),
-    "register": ({"register": Entry("file", 0, 0o644, "")}, "register's", "register_keys"),
-    "kept": ({"kept_folder": Entry("dir", 0, 0o755)}, "kept files", "kept"),
-    "debris": ({"temporary": ["/etc/lxc/.x.lab-iam-new"]}, "left by a kill", "debris"),
-    "rule": ({"rules": frozenset({"-A LAB-IAM-PRE -j ACCEPT"})}, "1 too many", "rules"),
+    "cut": ({"keys_complete": False}, "push of keys was interrupted", ""),
+    "register": ({"register": Entry("file", 0, 0o644, "")}, "authorized_keys of register", "register_keys"),
+    "kept": ({"removed_files": Entry("dir", 0, 0o755)}, "files of removed people", "removed_files"),
+    "debris": ({"temporary": ["/etc/lxc/.x.lab-iam-new"]}, "left by an interrupted write", "temporary_file"),
+    "rule": ({"rules": frozenset({"-A LAB-IAM-PRE -j ACCEPT"})}, "1 unexpected", "rules"),
     "no-rule": ({"rules_wanted": frozenset({"-A LAB-IAM-PRE -j ACCEPT"})}, "1 missing", "rules"),
     "jump": ({"jumps": frozenset()}, "4 chains not in use", "rules"),
     "removed": ({"removed": [tombstones.Tombstone("zoe")], "usernet": "alice veth lxcbr0 1\nzoe veth lxcbr0 1\n"}, "zoe", "usernet"),
@@ -128,44 +128,46 @@ SERVER: dict[str, tuple[dict[str, Any], str, str]] = {
 
 
 @pytest.mark.parametrize("kind", SERVER)
-def test_each_fault_of_a_server_is_one_line_with_its_fix(host: Host, kind: str) -> None:
-    changes, words, remedy = SERVER[kind]
-    item = only(checks.run_checks(facts(host, healthy(host), **changes)))
-    assert words in str(item) and item.remedy == remedy
+def test_each_problem_of_a_server_is_one_line_with_its_fix(host: Host, kind: str) -> None:
+    changes, words, fix = SERVER[kind]
+    item = only(checks.run_checks(server(host, healthy(host), **changes)))
+    assert words in str(item) and item.fix == fix
 
 
 def test_the_order_of_a_rules_options_does_not_count(host: Host) -> None:
-    is_, wanted = (
+    found, wanted = (
         "-A LAB-IAM-FWD -d 10.0.3.10/32 -o lxcbr0 -j ACCEPT",
         "-A LAB-IAM-FWD -o lxcbr0 -d 10.0.3.10/32 -j ACCEPT",
     )
-    found = facts(host, healthy(host), rules=frozenset({is_}), rules_wanted=frozenset({wanted}))
-    assert checks.run_checks(found) == []
+    state = server(host, healthy(host), rules=frozenset({found}), rules_wanted=frozenset({wanted}))
+    assert checks.run_checks(state) == []
 
 
-def test_c4_an_overlap_in_subuid_is_told_for_a_human(host: Host) -> None:
-    item = only(checks.run_checks(facts(host, healthy(host), subuid=f"alice:{START}:65536\nbob:{START + 9}:10\n")))
-    assert "gives bob some of the same ids" in item.what and item.remedy == ""
+def test_c4_an_overlap_in_subuid_is_left_to_a_human(host: Host) -> None:
+    item = only(checks.run_checks(server(host, healthy(host), subuid=f"alice:{START}:65536\nbob:{START + 9}:10\n")))
+    assert "assigns some of the same ids to bob" in item.problem and item.fix == ""
 
 
 def test_missing_and_other_blocks_of_ids(host: Host) -> None:
-    assert only(checks.run_checks(facts(host, healthy(host), subgid=""))).remedy == "subids"
-    item = only(checks.run_checks(facts(host, healthy(host), subuid="alice:5000000:65536\n")))
-    assert "other subordinate ids" in item.what and item.remedy == ""
+    assert only(checks.run_checks(server(host, healthy(host), subgid=""))).fix == "subids"
+    item = only(checks.run_checks(server(host, healthy(host), subuid="alice:5000000:65536\n")))
+    assert "wrong subordinate ids" in item.problem and item.fix == ""
 
 
 def test_two_people_with_one_address(host: Host) -> None:
-    bob = healthy(host, user=replace(alice(), name="bob", subuid=2000000000, port=22002), told=(22002, 2000000000))
-    found = facts(host, healthy(host), bob, usernet="alice veth lxcbr0 1\nbob veth lxcbr0 1\n")
-    assert "is also alice's" in only(checks.run_checks(found)).what
+    bob = healthy(
+        host, user=replace(alice(), name="bob", subuid=2000000000, port=22002), portal_values=(22002, 2000000000)
+    )
+    found = server(host, healthy(host), bob, usernet="alice veth lxcbr0 1\nbob veth lxcbr0 1\n")
+    assert "alice has the same address" in only(checks.run_checks(found)).problem
 
 
-def test_nothing_is_said_of_the_rules_while_a_journal_is_damaged(host: Host) -> None:
-    """Who runs is not known then, so rules that look superfluous may be right."""
-    found = facts(host, damaged=["alice"], rules=frozenset({"-A LAB-IAM-PRE -j ACCEPT"}))
-    assert only(checks.run_checks(found)).remedy == "adopt"
+def test_the_rules_are_not_checked_while_a_journal_is_damaged(host: Host) -> None:
+    """It is not known then which containers run, so an unexpected rule may be right."""
+    found = server(host, damaged=["alice"], rules=frozenset({"-A LAB-IAM-PRE -j ACCEPT"}))
+    assert only(checks.run_checks(found)).fix == "adopt"
 
 
-def test_every_remedy_that_is_named_exists() -> None:
-    named = {remedy for _, _, remedy in (*PERSON.values(), *SERVER.values()) if remedy}
-    assert {*named, "subids"} == set(fixes.REMEDIES)
+def test_the_fixes_are_those_that_findings_name() -> None:
+    named = {fix for _, _, fix in (*PERSON.values(), *SERVER.values()) if fix}
+    assert {*named, "subids"} == set(fixes.FIXES)

@@ -1,4 +1,4 @@
-"""Limits: the portal's text judged as hostile, and the values that are written (no kernel is asked for them here)."""
+"""Limits: the portal's text, which is not trusted, and the rendered values (without asking a kernel)."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ FREE = "memory=max\ncpus=max\nprocesses=max\ngpus=all\ndisk=max\n"
 EVERY = frozenset({"cpu", "memory", "pids"})
 
 
-def test_what_the_portal_sends_is_read() -> None:
+def test_the_portals_text_is_parsed() -> None:
     assert limits.parse(FULL) == {
         "memory": "68719476736", "cpus": "2.5", "processes": "4096", "gpus": "0,2", "disk": "214748364800",
     }  # fmt: skip
@@ -51,12 +51,12 @@ WRONG = [
 
 
 @pytest.mark.parametrize("text", WRONG, ids=lambda text: repr(text[-30:]))
-def test_l3_any_other_text_is_refused_whole(text: str) -> None:
+def test_l3_any_other_text_is_refused(text: str) -> None:
     with pytest.raises(PortalUnavailable, match="limits"):
         limits.parse(text)
 
 
-def test_limits_written_values() -> None:
+def test_rendered_values() -> None:
     assert limits.render(limits.parse(FULL), EVERY) == [
         "lxc.cgroup2.memory.max = 68719476736",
         "lxc.cgroup2.cpu.max = 250000 100000",
@@ -65,7 +65,7 @@ def test_limits_written_values() -> None:
     assert limits.render(limits.parse(FREE), EVERY) == []
 
 
-def test_without_its_controller_a_value_is_a_comment_and_said_to_be_weak() -> None:
+def test_without_its_controller_a_value_is_a_comment_and_not_enforced() -> None:
     read = limits.parse(FULL)
     lines = limits.render(read, {"memory"})
     assert [line.startswith("lxc.cgroup2.") for line in lines] == [True, False, False]
@@ -79,7 +79,7 @@ def test_without_its_controller_a_value_is_a_comment_and_said_to_be_weak() -> No
     assert limits.summary({"gpus": "none"}, EVERY) == "no GPUs"
 
 
-def test_controllers_are_those_that_the_persons_user_manager_has(tmp_path: Path) -> None:
+def test_controllers_are_those_of_the_persons_user_manager(tmp_path: Path) -> None:
     host = hosts.make(tmp_path)
     user = User("alice", uid=1005)
     assert limits.controllers(host, user) == frozenset()
@@ -95,7 +95,7 @@ def test_gpus(value: str, numbers: set[int] | None) -> None:
     assert limits.gpus(User("a")) is None
 
 
-def test_the_lines_stand_in_the_configuration(tmp_path: Path) -> None:
+def test_the_lines_are_in_the_configuration(tmp_path: Path) -> None:
     user = User("alice", subuid=1_000_000_000, address="10.0.3.160", limits=limits.parse(FULL))
     text = lxc_config.render(hosts.make(tmp_path), user, limits.render(user.limits, EVERY))
     assert "\nlxc.cgroup2.memory.max = 68719476736\n" in text

@@ -1,4 +1,4 @@
-"""Case R5: what is a name, and strangers' words made fit for a terminal."""
+"""Case R5: names of people, and untrusted text made safe for a terminal."""
 
 import pytest
 from labhost.errors import Refused
@@ -6,7 +6,7 @@ from labhost.system import names
 
 
 @pytest.mark.parametrize("name", ["alice", "_x", "a", "a" * 32, "a-b_c9", "roots"])
-def test_r5_names_of_people(name: str) -> None:
+def test_r5_valid_names(name: str) -> None:
     assert names.is_name(name) and names.check_name(name) == name
 
 
@@ -33,7 +33,7 @@ def test_r5_names_of_people(name: str) -> None:
         "a" * 100_000,
     ],
 )
-def test_r5_refused_in_one_short_line(name: str) -> None:
+def test_r5_invalid_names_are_refused_in_one_short_line(name: str) -> None:
     assert not names.is_name(name)
     with pytest.raises(Refused) as caught:
         names.check_name(name)
@@ -47,6 +47,6 @@ def test_r5_only_text_is_a_name(value: object) -> None:
         names.check_name(value)
 
 
-def test_r5_foreign_words_are_one_line() -> None:
+def test_r5_untrusted_text_becomes_one_line() -> None:
     assert names.printable("a\x1b[2J\nb\u202e") == "a?[2J?b?"
     assert len(names.printable("x" * 10_000)) == 203

@@ -40,25 +40,25 @@ def test_the_hosts_version_through_debians_alternatives(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "target", ["libcuda.so.535.104.05", f"/{LIBRARIES}/libcuda.so.535.104.05", "../../libcuda.so.535.104.05"]
 )
-def test_the_version_inside(rootfs: Path, target: str) -> None:
+def test_the_version_in_a_container(rootfs: Path, target: str) -> None:
     link(rootfs, target)
     assert nvidia.version_in_rootfs(rootfs) == "535.104.05"
 
 
-def test_the_version_inside_through_several_links(rootfs: Path) -> None:
+def test_the_version_in_a_container_through_several_links(rootfs: Path) -> None:
     (rootfs / "etc/alternatives").mkdir(parents=True)
     link(rootfs, "/etc/alternatives/cuda")
     (rootfs / "etc/alternatives/cuda").symlink_to(f"/{LIBRARIES}/libcuda.so.535.104.05")
     assert nvidia.version_in_rootfs(rootfs) == "535.104.05"
 
 
-def test_h6_an_absolute_link_is_read_inside_not_on_the_host(rootfs: Path, tmp_path: Path) -> None:
+def test_h6_an_absolute_link_is_read_in_the_container_not_on_the_host(rootfs: Path, tmp_path: Path) -> None:
     (tmp_path / "next").symlink_to("libcuda.so.1.2.3")
     link(rootfs, str(tmp_path / "next"))
     assert nvidia.version_in_rootfs(rootfs) == ""
 
 
-def test_h6_a_folder_that_leads_out_is_read_inside(rootfs: Path, tmp_path: Path) -> None:
+def test_h6_a_folder_that_leads_out_is_read_in_the_container(rootfs: Path, tmp_path: Path) -> None:
     (tmp_path / "host").mkdir()
     (tmp_path / "host/libcuda.so.1").symlink_to("libcuda.so.1.2.3")
     (rootfs / LIBRARIES).rmdir()
@@ -142,7 +142,7 @@ def system_of(host: Host) -> tuple[User, Path]:
     return User("alice"), rootfs
 
 
-def test_links_of_an_installed_driver_make_way_and_nothing_else_does(bound: Host) -> None:
+def test_links_of_an_installed_driver_are_removed_and_nothing_else(bound: Host) -> None:
     user, rootfs = system_of(bound)
     link(rootfs, "libcuda.so.535.104.05")
     link(rootfs, "elsewhere", "libother.so.1")
@@ -151,7 +151,7 @@ def test_links_of_an_installed_driver_make_way_and_nothing_else_does(bound: Host
     assert sorted(path.name for path in (rootfs / LIBRARIES).iterdir()) == ["libcuda.so.535.104.05", "libother.so.1"]
 
 
-def test_h6_making_way_leads_nowhere_else(bound: Host, tmp_path: Path) -> None:
+def test_h6_removing_links_never_leaves_the_container(bound: Host, tmp_path: Path) -> None:
     user, rootfs = system_of(bound)
     (tmp_path / "hosts").mkdir()
     (tmp_path / "hosts/libcuda.so.1").symlink_to("x")

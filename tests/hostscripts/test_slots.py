@@ -1,4 +1,4 @@
-"""Case S4: a person's systems change places by renames, and a kill between any two leaves one of them in place."""
+"""Case S4: a person's systems are replaced by renames, and a kill between any two leaves one in place."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ from labhost.storage.slots import Slots
 
 
 def made(slots: Slots, text: str) -> Path:
-    fresh = slots.fresh()
+    fresh = slots.new_path()
     fresh.mkdir()
     (fresh / "what").write_text(text)
     return fresh
@@ -17,7 +17,7 @@ def made(slots: Slots, text: str) -> Path:
 @pytest.fixture
 def slots(tmp_path: Path) -> Slots:
     slots = Slots(tmp_path, "layer")
-    slots.put(made(slots, "first"))
+    slots.install(made(slots, "first"))
     return slots
 
 
@@ -25,33 +25,33 @@ def current(slots: Slots) -> str:
     return (slots.current / "what").read_text()
 
 
-def test_the_one_before_comes_back(slots: Slots) -> None:
-    slots.put(made(slots, "second"))
+def test_the_previous_system_is_rolled_back(slots: Slots) -> None:
+    slots.install(made(slots, "second"))
     assert current(slots) == "second"
-    assert slots.revert() and current(slots) == "first"
-    assert not slots.revert(), "there is nothing before the first"
+    assert slots.roll_back() and current(slots) == "first"
+    assert not slots.roll_back(), "the first has no previous one"
 
 
-def test_one_that_never_started_does_not_push_out_the_last_good_one(slots: Slots) -> None:
+def test_a_system_that_never_started_does_not_replace_the_previous_one(slots: Slots) -> None:
     for text in ("second", "third"):
-        slots.put(made(slots, text))
+        slots.install(made(slots, text))
     assert current(slots) == "third"
-    assert slots.revert() and current(slots) == "first"
+    assert slots.roll_back() and current(slots) == "first"
 
 
-def test_after_a_good_start_the_one_before_is_left_over(slots: Slots) -> None:
-    slots.put(made(slots, "second"))
-    slots.retire()
-    assert not slots.revert() and current(slots) == "second"
+def test_after_a_good_start_the_previous_system_is_a_leftover(slots: Slots) -> None:
+    slots.install(made(slots, "second"))
+    slots.discard_previous()
+    assert not slots.roll_back() and current(slots) == "second"
     assert [(path / "what").read_text() for path in slots.leftovers()] == ["first"]
 
 
 @pytest.mark.parametrize("before", [1, 2])
-def test_s4_killed_between_the_renames_the_last_good_one_is_current(
+def test_s4_killed_between_the_renames_the_previous_system_is_current(
     slots: Slots, monkeypatch: pytest.MonkeyPatch, before: int
 ) -> None:
     for number in range(before - 1):
-        slots.put(made(slots, f"unstarted {number}"))
+        slots.install(made(slots, f"unstarted {number}"))
     fresh = made(slots, "new")
     real = os.rename
 
@@ -62,9 +62,9 @@ def test_s4_killed_between_the_renames_the_last_good_one_is_current(
 
     monkeypatch.setattr(os, "rename", killed)
     with pytest.raises(KeyboardInterrupt):
-        slots.put(fresh)
+        slots.install(fresh)
     monkeypatch.undo()
     assert slots.exists() and not slots.current.exists()
-    slots.heal()
+    slots.repair()
     assert current(slots) == "first"
     assert fresh in slots.leftovers()

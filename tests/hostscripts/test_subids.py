@@ -1,4 +1,4 @@
-"""Case C4: blocks of sub-ids beside those that are in /etc/subuid already."""
+"""Case C4: blocks of subordinate ids beside those in /etc/subuid."""
 
 import pytest
 from labhost.accounts import subids
@@ -17,11 +17,11 @@ def test_c4_lines_that_are_not_blocks_are_skipped(line: str) -> None:
     ("start", "count", "expected"),
     [(0, 10, False), (0, 11, True), (14, 1, True), (15, 1, False), (11, 2, True), (0, 100, True)],
 )
-def test_c4_blocks_touch_without_overlapping(start: int, count: int, expected: bool) -> None:
+def test_c4_adjacent_blocks_do_not_overlap(start: int, count: int, expected: bool) -> None:
     assert Block("bob", 10, 5).overlaps(start, count) is expected
 
 
-def test_c4_ones_own_block_is_no_conflict_by_name_or_uid() -> None:
+def test_c4_a_persons_own_block_by_name_or_uid_is_no_conflict() -> None:
     blocks = [Block("alice", 100_000, 65_536), Block("1001", 100_000, 65_536)]
     assert subids.conflict(blocks, ["alice", "1001"], 100_000, 65_536) is None
     assert subids.conflict(blocks, ["alice"], 100_000, 65_536) == blocks[1]
@@ -34,5 +34,5 @@ def test_c4_a_block_that_overlaps_a_local_one_is_found(start: int, owner: str) -
 
 
 @pytest.mark.parametrize("start", [100_000 + 65_536, 34_464])
-def test_c4_a_block_beside_it_is_free(start: int) -> None:
+def test_c4_an_adjacent_block_is_free(start: int) -> None:
     assert subids.conflict(subids.parse("bob:100000:65536\n"), ["alice"], start, 65_536) is None

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from labhost.host.user_state import User
 from labhost.shell import top
-from labhost.shell.top import Look, Process, Share
+from labhost.shell.top import Process, Share, Usage
 
-ALICE = User("alice", account="made", uid=1001, subuid=1_000_000_000)
-BOB = User("bob", account="made", uid=1002, subuid=1_000_065_536)
+ALICE = User("alice", account="created", uid=1001, subuid=1_000_000_000)
+BOB = User("bob", account="created", uid=1002, subuid=1_000_065_536)
 SECOND, PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 GPUS = """0, GPU-aaaa, NVIDIA A100, 87, 10240, 40960
 1, GPU-bbbb, NVIDIA A100, [N/A], [N/A], [N/A]
@@ -22,7 +22,7 @@ GPU-cccc, 100, 4096
 """
 
 
-def test_a_uid_is_a_persons_account_or_in_her_block_or_the_servers() -> None:
+def test_a_uid_is_of_an_account_of_a_container_or_of_the_server() -> None:
     owner = top.owners([ALICE, BOB, User("carol", subuid=5)])
     assert owner(1001) == ("alice", "account")
     assert owner(1_000_000_000) == owner(1_000_065_535) == ("alice", "container")
@@ -30,7 +30,7 @@ def test_a_uid_is_a_persons_account_or_in_her_block_or_the_servers() -> None:
     assert owner(0) == owner(5) == owner(1_000_131_072) == top.SERVER
 
 
-def test_rates_are_between_two_looks_and_newcomers_count_from_nothing() -> None:
+def test_cpu_use_is_measured_between_two_samples() -> None:
     before = {1: Process(1, 1001, 0, 1), 2: Process(2, 1_000_000_000, SECOND, 1)}
     now = [Process(1, 1001, SECOND, 10), Process(2, 1_000_000_000, 3 * SECOND, 100), Process(3, 0, 99 * SECOND, 5)]
     found = top.shares(before, now, 2.0, top.owners([ALICE]))
@@ -44,7 +44,7 @@ def test_this_process_is_among_the_processes() -> None:
     assert mine.uid == os.getuid() and mine.pages > 100 and mine.ticks > 0
 
 
-def test_a_name_of_a_process_confuses_nobody(tmp_path: Path) -> None:
+def test_a_process_name_may_contain_anything(tmp_path: Path) -> None:
     (tmp_path / "7").mkdir()
     (tmp_path / "8").mkdir()  # it ended: no stat
     (tmp_path / "self").mkdir()
@@ -52,8 +52,8 @@ def test_a_name_of_a_process_confuses_nobody(tmp_path: Path) -> None:
     assert [(process.pid, process.ticks, process.pages) for process in top.processes(tmp_path)] == [(7, 11 + 12, 21)]
 
 
-def gpus(text: str = GPUS, applications: str = APPLICATIONS) -> Look:
-    found = Look({("alice", "container"): Share()}, [])
+def gpus(text: str = GPUS, applications: str = APPLICATIONS) -> Usage:
+    found = Usage({("alice", "container"): Share()}, [])
     owners = {100: ("alice", "container"), 101: ("alice", "container"), 102: ("bob", "container")}
     top.add_gpus(found, text, applications, owners)
     return found
@@ -73,13 +73,13 @@ def test_another_text_of_nvidia_smi_is_no_gpu(text: str) -> None:
     assert gpus(text, text).gpus == []
 
 
-def test_people_see_a_table_with_whoever_uses_most_first() -> None:
-    lines = top.lines(gpus())
+def test_the_table_starts_with_the_largest_share() -> None:
+    lines = top.render(gpus())
     assert lines[0].split() == ["person", "place", "CPUs", "memory", "processes", "GPU", "memory"]
     assert [line.split()[0] for line in lines[1:4]] == ["alice", "bob", "-"]
     assert "0: 9 GB" in lines[1]
-    assert lines[-2] == "GPU 0 (NVIDIA A100): 87 % busy, 10 GB of 40 GB"
-    assert lines[-1] == "GPU 1 (NVIDIA A100): ? % busy, ? of ?"
+    assert lines[-2] == "GPU 0 (NVIDIA A100): 87% busy, 10 GB of 40 GB"
+    assert lines[-1] == "GPU 1 (NVIDIA A100): ?% busy, ? of ?"
 
 
 def test_programs_get_numbers() -> None:

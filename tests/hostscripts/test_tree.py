@@ -1,4 +1,4 @@
-"""Cases S2 and S3 with the real tar inside a real id map: needs root."""
+"""Cases S2 and S3 with the real tar inside a real id map; needs root."""
 
 import io
 import os
@@ -21,10 +21,10 @@ ROOT = Account("root", 0, 0)
 
 @pytest.fixture(autouse=True)
 def _in_map(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """lxc-usernsexec maps only what /etc/subuid grants; the lab's tests use it, here the kernel is asked itself."""
+    """lxc-usernsexec maps only what /etc/subuid grants; these tests use the kernel directly."""
     with mounts._user_namespace(SUBUID, 65536) as namespace:
         enter = ["nsenter", f"--user=/proc/{os.getpid()}/fd/{namespace}", "--setuid=0", "--setgid=0", "--"]
-        monkeypatch.setattr(lxc, "in_map", lambda *words: [*enter, *words[2]])
+        monkeypatch.setattr(lxc, "in_id_map", lambda *words: [*enter, *words[2]])
         yield
 
 
@@ -51,7 +51,7 @@ def copied(source: Path, target: Path) -> Result:
     return result
 
 
-def test_s3_a_round_trip_keeps_what_files_are(folder: Path) -> None:
+def test_s3_a_round_trip_keeps_attributes(folder: Path) -> None:
     source, target = owned(folder / "source"), owned(folder / "target")
     program = source / "program"
     program.write_text("x")
@@ -80,7 +80,7 @@ def test_s3_a_round_trip_keeps_what_files_are(folder: Path) -> None:
     assert (target / "sparse").stat().st_size == 1 << 30 and (target / "sparse").stat().st_blocks < 100
     assert (target / "deleted").stat().st_rdev == 0 and stat.S_ISCHR((target / "deleted").stat().st_mode)
     assert os.getxattr(target / "opaque", "user.overlay.opaque") == b"y"
-    assert "user.overlay.redirect" not in os.listxattr(target / "opaque"), "it would lead to another folder"
+    assert "user.overlay.redirect" not in os.listxattr(target / "opaque"), "it would point to another folder"
 
 
 HOSTILE = {
@@ -95,8 +95,8 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_s2_nothing_is_unpacked_outside_even_if_nobody_looked_before(folder: Path, kind: str) -> None:
-    """The world may write the folder outside, so that only tar and the map stand between."""
+def test_s2_nothing_is_unpacked_outside_even_without_a_check(folder: Path, kind: str) -> None:
+    """Everybody may write the folder outside, so only tar and the id map protect it."""
     target, outside = owned(folder / "target"), folder / "outside"
     outside.mkdir()
     outside.chmod(0o777)
@@ -118,13 +118,13 @@ def test_s2_nothing_is_unpacked_outside_even_if_nobody_looked_before(folder: Pat
     assert not [path for path in target.rglob("*") if stat.S_ISBLK(path.lstat().st_mode)]
 
 
-def test_a_tree_is_measured_and_removed_inside_the_map(folder: Path) -> None:
-    tree_of_hers, mine = owned(folder / "hers"), folder / "mine"
+def test_a_tree_is_measured_and_removed_inside_the_id_map(folder: Path) -> None:
+    theirs, mine = owned(folder / "theirs"), folder / "mine"
     mine.mkdir()
     (mine / "file").write_text("x")
-    (tree_of_hers / "link").symlink_to(mine)
-    owned(tree_of_hers / "deep").joinpath("file").write_bytes(b"x" * 50_000)
-    os.chown(tree_of_hers / "deep/file", SUBUID, SUBUID)
-    assert 50_000 < tree.size(ROOT, SUBUID, tree_of_hers) < 100_000
-    tree.remove(ROOT, SUBUID, tree_of_hers)
-    assert not tree_of_hers.exists() and (mine / "file").exists()
+    (theirs / "link").symlink_to(mine)
+    owned(theirs / "deep").joinpath("file").write_bytes(b"x" * 50_000)
+    os.chown(theirs / "deep/file", SUBUID, SUBUID)
+    assert 50_000 < tree.size(ROOT, SUBUID, theirs) < 100_000
+    tree.remove(ROOT, SUBUID, theirs)
+    assert not theirs.exists() and (mine / "file").exists()

@@ -100,7 +100,7 @@ def test_o3_a_start_of_the_formers_container_does_not_take_the_newcomers_port(
     said = io.StringIO()
     for user in (alice, bob):
         lifecycle._refresh(host, user, Progress(said))
-    assert (alice.port, alice.limits) == (22031, {}) and "somebody else as alice" in said.getvalue()
+    assert (alice.port, alice.limits) == (22031, {}) and "alice is another person now" in said.getvalue()
     assert (bob.port, bob.limits) == (22042, {"memory": "2G"}), "staff may give a person another port"
 
 

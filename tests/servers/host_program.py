@@ -17,16 +17,16 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 def load() -> None:
     """Have labhost in memory, with all that it imports."""
     sys.path.insert(0, str(REPOSITORY / "hostscripts"))
-    for name in ("labhost.cli", "labhost.keys.set_keys", "labhost.protocol.session"):
+    for name in ("labhost.admin.portal_requests", "labhost.keys.set_keys", "labhost.protocol.session"):
         importlib.import_module(name)
 
 
 def labhost(folder: Path, verb: str) -> int:
     sys.path.insert(0, str(REPOSITORY / "hostscripts"))
-    from labhost import cli
+    from labhost.admin import portal_requests
     from labhost.host import config
     from labhost.keys import set_keys
-    from labhost.protocol import session
+    from labhost.protocol import session, verbs
 
     values = {
         "portal.url": "http://127.0.0.1",
@@ -39,13 +39,13 @@ def labhost(folder: Path, verb: str) -> int:
     if verb == "set-keys":
         memory = set_keys.Memory()
         return session.serve(0, lambda request: set_keys.set_keys(host, request, memory))
-    verbs = {
-        "status": lambda _: cli.status(host),
+    answers = {
+        "status": lambda _: portal_requests.describe(host),
         "register": lambda request: register(folder, request["user"]),
         "suspend": lambda _: suspend(folder),
         "remove": lambda request: remove(folder, request["user"], request["purge"]),
     }
-    return int(cli._for_machines(verbs[verb]))
+    return int(verbs.answer_portal(answers[verb]))
 
 
 def refusal(code: str, reason: str, **params: str) -> dict[str, object]:
@@ -59,7 +59,7 @@ def register(folder: Path, user: str) -> dict[str, object]:
     for number, step in enumerate(["fetch", "account", "clone"], start=1):
         print(f"[{number}/3] {step}\x1b[31m", file=sys.stderr, flush=True)
     (folder / "state/users").mkdir(exist_ok=True)
-    state = {"name": user, "account": "made", "uid": 12345, "port": 22001, "address": "10.0.3.160"}
+    state = {"name": user, "account": "created", "uid": 12345, "port": 22001, "address": "10.0.3.160"}
     (folder / f"state/users/{user}.json").write_text(json.dumps(state))
     return {"version": 1, "ok": True, "user": user, "created": True, "port": 22001, "address": "10.0.3.160"}
 

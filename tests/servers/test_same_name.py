@@ -36,7 +36,7 @@ def register(farm: Farm, user: User) -> None:
     folder = farm.folder / ADDRESSES[0] / "state/users"
     folder.mkdir(exist_ok=True)
     numbers_ = {"port": user.port.number, "subuid": user.subuids.start}
-    value = {"name": user.username, "account": "made", "uid": 12345, "registered": True, **numbers_}
+    value = {"name": user.username, "account": "created", "uid": 12345, "registered": True, **numbers_}
     (folder / f"{user.username}.json").write_text(json.dumps(value))
 
 

@@ -1,6 +1,5 @@
-"""Processes inside an id map for which there is no account any more (lxc-usernsexec needs one)."""
+"""Commands inside an id map whose account is gone already (lxc-usernsexec needs the account)."""
 
-import ctypes
 import os
 import signal
 import time
@@ -9,61 +8,41 @@ from pathlib import Path
 
 from labhost.errors import LabhostError
 from labhost.host.config import SUBUID_COUNT
-from labhost.system.processes import environment
-
-_CLONE_NEWUSER = 0x10000000
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)
+from labhost.system.openat2 import directory
+from labhost.system.processes import die_with_parent, environment
+from labhost.system.user_namespaces import fork_mapped
 
 
-def run_in_map(subuid: int, folder: Path, words: Sequence[str], *, timeout: float) -> bool:
-    """Runs words in `folder` as root of the map 0 -> subuid, see user_namespaces(7); True if they succeeded."""
-    told, tell = os.pipe()
-    going, go = os.pipe()
-    child = os.fork()
-    if child == 0:
-        _child(folder, words, tell, (going, go))
-    os.close(tell)
-    os.close(going)
-    try:
-        if os.read(told, 1) == b"u":
-            for name in ("uid_map", "gid_map"):
-                Path(f"/proc/{child}/{name}").write_text(f"0 {subuid} {SUBUID_COUNT}\n")
-            os.write(go, b"g")
-    finally:
-        os.close(told)
-        os.close(go)
-    return _wait(child, words, time.monotonic() + timeout)
-
-
-def _child(folder: Path, words: Sequence[str], tell: int, gate: tuple[int, int]) -> None:
-    """Never returns. The folder is entered as root, for nobody else may reach it by its name."""
-    try:
-        os.setsid()
-        os.chdir(folder)
-        if _libc.unshare(_CLONE_NEWUSER) == 0:
-            os.close(gate[1])
-            os.write(tell, b"u")
-            if os.read(gate[0], 1) == b"g":
-                os.setgroups([])
-                os.setresgid(0, 0, 0)
-                os.setresuid(0, 0, 0)
-                null = os.open(os.devnull, os.O_RDWR)
-                for fd in (0, 1, 2):
-                    os.dup2(null, fd)
-                _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # a change of ids would have cleared it
-                os.execve(words[0], list(words), environment(None))
-    finally:
-        os._exit(127)
-
-
-def _wait(child: int, words: Sequence[str], deadline: float) -> bool:
+def run(subuid: int, folder: Path, command: Sequence[str], *, timeout: float) -> bool:
+    """Runs a command in `folder` as root of the map 0 -> subuid; True if it succeeded. LabhostError after `timeout`."""
+    with directory(folder) as fd:
+        # By its descriptor: perhaps only root can reach the folder by its path.
+        try:
+            child = fork_mapped(subuid, SUBUID_COUNT, lambda: _execute(fd, command))
+        except OSError as error:
+            message = f"{command[0]} cannot be run: {error.strerror}"
+            raise LabhostError(message, reason="command_not_run", command=os.path.basename(command[0])) from error
+    deadline = time.monotonic() + timeout
     while True:
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid:
             return os.waitstatus_to_exitcode(status) == 0
         if time.monotonic() >= deadline:
-            os.kill(child, 9)
+            os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            raise LabhostError(f"{os.path.basename(words[0])} took too long")
+            name = os.path.basename(command[0])
+            raise LabhostError(f"{name} took too long", reason="command_timed_out", command=name)
         time.sleep(0.01)
+
+
+def _execute(folder: int, command: Sequence[str]) -> None:
+    os.setsid()
+    os.fchdir(folder)
+    os.setgroups([])
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    die_with_parent()  # last: a change of ids clears it
+    os.execve(command[0], list(command), environment(None))

@@ -1,4 +1,4 @@
-"""Host accounts of people: made with the system's own tools, under one lock; others are never touched."""
+"""Host accounts of people: created and changed with the system's own tools; other accounts are never touched."""
 
 import grp
 import pwd
@@ -13,123 +13,116 @@ from labhost.host.config import SUBUID_COUNT, Host
 from labhost.host.user_state import User
 from labhost.network import addresses
 from labhost.system import files
-from labhost.system.processes import Account, Result, run
+from labhost.system.processes import Account, run
 
 GECOS = "Lab IAM"
 NOLOGIN = "/usr/sbin/nologin"
-GROUP = "lab-iam"  # the group whose members may call `labhost user`
+GROUP = "lab-iam"  # the group that may call `labhost user`
 WAIT = 60.0
-FEW = 16  # people whose accounts are looked up one by one
+MAX_SINGLE_LOOKUPS = 16  # people whose accounts are looked up one by one
 
 
 def passwd_entry(
     host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | None = None
 ) -> pwd.struct_passwd | None:
-    """The account that labhost made for this person; None if it is gone, or is somebody else's now.
+    """The account that labhost created for this person; None if it is gone or is somebody else's now.
 
-    `known` is what entries_of gave: each look-up by name reads through the whole of /etc/passwd.
+    `known` comes from passwd_entries: each look-up by name reads all of /etc/passwd.
     """
-    try:
-        entry = pwd.getpwnam(user.name) if known is None else known[user.name]
-    except KeyError:
-        return None
-    mine = user.managed and entry.pw_uid == user.uid and entry.pw_dir == str(user_state.home_of(host, user.name))
-    return entry if mine else None
+    entry = _passwd(user.name) if known is None else known.get(user.name)
+    ours = user.managed and entry is not None and entry.pw_uid == user.uid and _has_home(host, entry)
+    return entry if ours else None
 
 
 def passwd_entries(names: Collection[str]) -> dict[str, pwd.struct_passwd]:
-    """The entries of those who have an account, whoever made it."""
-    if len(names) > FEW:
-        return {entry.pw_name: entry for entry in reversed(pwd.getpwall())}  # the first of a name counts
-    found = {}
-    for name in names:
-        with suppress(KeyError):
-            found[name] = pwd.getpwnam(name)
-    return found
+    """The entries of those who have an account, whoever created it."""
+    if len(names) > MAX_SINGLE_LOOKUPS:
+        return {entry.pw_name: entry for entry in reversed(pwd.getpwall())}  # the first entry of a name counts
+    return {name: entry for name in names if (entry := _passwd(name)) is not None}
 
 
-def identity(host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | None = None) -> Account:
+def find_account(host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | None = None) -> Account | None:
     entry = passwd_entry(host, user, known)
-    if entry is None:
-        raise Refused(f"{user.name} has no account here that labhost made")
-    return Account(user.name, entry.pw_uid, entry.pw_gid, entry.pw_dir)
+    return None if entry is None else Account(user.name, entry.pw_uid, entry.pw_gid, entry.pw_dir)
+
+
+def account_of(host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | None = None) -> Account:
+    """Refused if the person has no account here."""
+    account = find_account(host, user, known)
+    if account is None:
+        raise Refused(f"{user.name} has no account here that labhost created", reason="no_account", user=user.name)
+    return account
 
 
 def refuse_unmanaged(host: Host, name: str, user: User | None) -> None:
-    """Refused if `name` is a local account or group that labhost did not make."""
-    try:
-        entry = pwd.getpwnam(name)
-    except KeyError:
-        entry = None
-    made = user is not None and user.account in ("creating", "made")
+    """Refused if `name` is a local account or group that labhost did not create."""
+    entry, home = _passwd(name), user_state.home_folder(host, name)
+    created = user is not None and user.account in ("creating", "created")
     if entry is not None:
-        ours = made and user is not None and entry.pw_gecos.split(",")[0] == GECOS
-        ours = (
-            ours
-            and entry.pw_dir == str(user_state.home_of(host, name))
-            and (user is None or user.uid in (0, entry.pw_uid))
-        )
-        if not ours:
-            raise Refused(f"{name} is a local account of this server; ask the lab's staff")
+        marked = entry.pw_gecos.split(",")[0] == GECOS and _has_home(host, entry)
+        if not (user is not None and created and marked and user.uid in (0, entry.pw_uid)):
+            text = f"{name} is a local account of this server; ask the lab's staff"
+            raise Refused(text, reason="local_account", name=name)
     elif _group_exists(name):
-        raise Refused(f"{name} is a local group of this server; ask the lab's staff")
-    elif user_state.home_of(host, name).exists() and not made:
-        raise Refused(f"{user_state.home_of(host, name)} exists already; ask the lab's staff to move it away")
+        raise Refused(f"{name} is a local group of this server; ask the lab's staff", reason="local_group", name=name)
+    elif home.exists() and not created:
+        text = f"{home} exists already; ask the lab's staff to move it away"
+        raise Refused(text, reason="home_exists", path=str(home))
 
 
 def claim_numbers(host: Host, user: User) -> None:
-    """Refused if port or ids are somebody else's here; else gives a container address. Accounts lock held."""
+    """Refused if port or ids belong to somebody else here; else assigns an address. Accounts lock must be held."""
     others = [other for other in user_state.all_users(host) if other.name != user.name]
+    first = user.subuid
     for other in others:
         if other.port == user.port:
-            raise Refused(f"port {user.port} belongs to {other.name} here; ask the lab's staff")
-        if other.subuid and abs(other.subuid - user.subuid) < SUBUID_COUNT:
-            raise Refused(f"the subordinate ids from {user.subuid} belong to {other.name} here; ask the lab's staff")
+            text = f"port {user.port} belongs to {other.name} here; ask the lab's staff"
+            raise Refused(text, reason="port_taken", port=user.port, user=other.name)
+        if other.subuid and abs(other.subuid - first) < SUBUID_COUNT:
+            text = f"the subordinate ids from {first} belong to {other.name} here; ask the lab's staff"
+            raise Refused(text, reason="subuid_taken", subuid=first, user=other.name)
     for gone in tombstones.load_all(host):
-        if gone.name != user.name and (gone.port == user.port or abs(gone.subuid - user.subuid) < SUBUID_COUNT):
-            raise Refused(f"port or subordinate ids were those of {gone.name}, who is gone; ask the lab's staff")
+        if gone.name != user.name and (gone.port == user.port or abs(gone.subuid - first) < SUBUID_COUNT):
+            text = f"port or subordinate ids belonged to {gone.name}, who is gone; ask the lab's staff"
+            raise Refused(text, reason="numbers_of_removed_user", port=user.port, subuid=first, user=gone.name)
     for path in (host.paths.subuid, host.paths.subgid):
         names = {user.name} | ({str(user.uid)} if user.uid else set())
-        clash = subids.conflict(subids.parse(files.read_text(path) or ""), names, user.subuid, SUBUID_COUNT)
+        clash = subids.conflict(subids.parse(files.read_text(path) or ""), names, first, SUBUID_COUNT)
         if clash is not None:
-            raise Refused(f"the ids from {user.subuid} overlap those of {clash.owner} in {path}; ask the lab's staff")
+            text = f"the ids from {first} overlap those of {clash.owner} in {path}; ask the lab's staff"
+            raise Refused(text, reason="subuid_overlaps", subuid=first, owner=clash.owner, path=str(path))
     for entry in pwd.getpwall():
-        if user.subuid <= entry.pw_uid < user.subuid + SUBUID_COUNT:
-            raise Refused(f"the ids from {user.subuid} include the account {entry.pw_name}; ask the lab's staff")
+        if first <= entry.pw_uid < first + SUBUID_COUNT:
+            text = f"the ids from {first} include the account {entry.pw_name}; ask the lab's staff"
+            raise Refused(text, reason="subuid_includes_account", subuid=first, account=entry.pw_name)
     user.address = addresses.address_for(host, user, others)
 
 
 def create(host: Host, user: User) -> None:
-    """The account with a locked password and no shell. Accounts lock held."""
+    """Creates the account with a locked password and no shell, and its folders. Accounts lock must be held."""
     refuse_unmanaged(host, user.name, user)
-    try:
-        entry = pwd.getpwnam(user.name)
-    except KeyError:
+    home = user_state.home_folder(host, user.name)
+    if _passwd(user.name) is None:
         user.account = "creating"
         user_state.save_user(host, user)
-        words = ["/usr/sbin/useradd", "--home-dir", str(user_state.home_of(host, user.name)), "--no-create-home"]
-        words += ["--user-group", "--shell", NOLOGIN, "--comment", GECOS, "--password", "*"]
-        words += ["--groups", ",".join(dict.fromkeys((*_groups(host), GROUP)))]
-        words += _uid_words(host, user)
-        _tool(
-            [*words, "-K", "SUB_UID_COUNT=0", "-K", "SUB_GID_COUNT=0", "--", user.name],
-            "the account cannot be made",
-        )
-        entry = pwd.getpwnam(user.name)
-    home = user_state.home_of(host, user.name)
+        options = ["--home-dir", str(home), "--no-create-home", "--user-group", "--shell", NOLOGIN, "--comment", GECOS]
+        options += ["--password", "*", "--groups", ",".join(dict.fromkeys((*_groups(host), GROUP)))]
+        options += ["-K", "SUB_UID_COUNT=0", "-K", "SUB_GID_COUNT=0", *_uid_options(host, user)]
+        _shadow_tool("useradd", user, options, "the account cannot be created")
+    entry = pwd.getpwnam(user.name)
     for folder in (home, home / ".ssh", home / ".local", home / ".local/share", home / ".local/share/lxc"):
         folder.mkdir(mode=0o755, exist_ok=True)
         folder.chmod(0o755)
-    user.account, user.uid, user.gid = "made", entry.pw_uid, entry.pw_gid
+    user.account, user.uid, user.gid = "created", entry.pw_uid, entry.pw_gid
     user_state.save_user(host, user)
 
 
-def _uid_words(host: Host, user: User) -> list[str]:
-    """useradd's options: the same uid for somebody who comes back, a fresh one for everybody else.
+def _uid_options(host: Host, user: User) -> list[str]:
+    """useradd's options: the earlier uid for somebody who was removed and returns, an unused one for anybody else.
 
-    Files that were kept of her stay hers. And systemd-logind keeps a record of her old uid for ten seconds after her
-    last session: with her name on another uid, linger holds that record for ever and logind asks systemd about it
-    without end, until the system bus stands still.
+    Kept files then stay the person's own. And systemd-logind remembers the old uid for ten seconds after the last
+    session: if the name gets another uid, linger keeps that record and logind asks systemd about it without end,
+    until the system bus stops answering.
     """
     gone = tombstones.load_all(host)
     taken = {entry.pw_uid for entry in pwd.getpwall()} | {entry.gr_gid for entry in grp.getgrall()}
@@ -140,70 +133,50 @@ def _uid_words(host: Host, user: User) -> list[str]:
 
 
 def join_groups(host: Host, user: User) -> None:
-    """Those that the account did not get when it was made: host.conf may have changed since."""
-    missing = [group for group in (*_groups(host), GROUP) if user.name not in grp.getgrnam(group).gr_mem]
+    """Adds the account to groups it is not in: host.conf may have changed since it was created."""
+    missing = ",".join(group for group in (*_groups(host), GROUP) if user.name not in grp.getgrnam(group).gr_mem)
     if missing:
-        words = ["/usr/sbin/usermod", "--append", "--groups", ",".join(missing), "--", user.name]
-        _tool(words, f"cannot join {', '.join(missing)}")
+        _shadow_tool("usermod", user, ["--append", "--groups", missing], f"cannot join {missing}")
 
 
 def _groups(host: Host) -> tuple[str, ...]:
     for group in (*host.config.container.groups, GROUP):
         if not _group_exists(group):
-            raise LabhostError(f"the group {group} does not exist here; correct [container] groups in host.conf")
+            text = f"the group {group} does not exist here; correct [container] groups in host.conf"
+            raise LabhostError(text, reason="group_missing", group=group)
     return host.config.container.groups
 
 
 def add_subids(host: Host, user: User) -> None:
-    block = f"{user.subuid}-{user.subuid + SUBUID_COUNT - 1}"
-    words = []
+    """Refused if the account has other subordinate ids."""
+    block = subids.Block(user.name, user.subuid, SUBUID_COUNT)
+    options = []
     for path, option in ((host.paths.subuid, "--add-subuids"), (host.paths.subgid, "--add-subgids")):
         own = [item for item in subids.parse(files.read_text(path) or "") if item.owner == user.name]
-        if subids.Block(user.name, user.subuid, SUBUID_COUNT) in own:
-            continue
-        if own:
-            raise Refused(f"{path} gives {user.name} other subordinate ids than the portal; ask the lab's staff")
-        words += [option, block]
-    if words:
-        _tool(["/usr/sbin/usermod", *words, "--", user.name], "the subordinate ids cannot be added")
+        if own and block not in own:
+            text = f"{path} gives {user.name} other subordinate ids than the portal; ask the lab's staff"
+            raise Refused(text, reason="other_subuids", user=user.name, path=str(path))
+        options += [] if own else [option, block.as_range]
+    if options:
+        _shadow_tool("usermod", user, options, "the subordinate ids cannot be added")
+
+
+def remove_subids(host: Host, user: User) -> None:
+    """Removes the person's block; other lines, even theirs, stay: labhost did not write them."""
+    block = subids.Block(user.name, user.subuid, SUBUID_COUNT)
+    options = []
+    for path, option in ((host.paths.subuid, "--del-subuids"), (host.paths.subgid, "--del-subgids")):
+        if block in subids.parse(files.read_text(path) or ""):
+            options += [option, block.as_range]
+    if options and passwd_entry(host, user) is not None:
+        _shadow_tool("usermod", user, options, "the subordinate ids cannot be removed")
 
 
 def grant_bridge(host: Host, user: User) -> None:
     path = host.paths.usernet
     path.parent.mkdir(mode=0o755, exist_ok=True)
-    files.write_atomic(
-        path, lxc_usernet.grant(files.read_text(path) or "", user.name, host.config.container.bridge), mode=0o644
-    )
-
-
-def set_login_shell(host: Host, user: User) -> None:
-    entry = passwd_entry(host, user)
-    if entry is not None and entry.pw_shell != str(host.paths.login_shell):
-        _tool(
-            ["/usr/sbin/usermod", "--shell", str(host.paths.login_shell), "--", user.name],
-            "the login shell cannot be set",
-        )
-
-
-def revoke_login_shell(host: Host, user: User) -> None:
-    entry = passwd_entry(host, user)
-    if entry is not None and entry.pw_shell != NOLOGIN:
-        _tool(["/usr/sbin/usermod", "--shell", NOLOGIN, "--", user.name], "the login shell cannot be taken")
-
-
-def lock_password(host: Host, user: User) -> None:
-    if passwd_entry(host, user) is not None:
-        _tool(["/usr/sbin/usermod", "--password", "*", "--", user.name], "the password cannot be locked")
-
-
-def remove_subids(host: Host, user: User) -> None:
-    """Her own block; other lines, hers as well, are left to whoever wrote them."""
-    words = []
-    for path, option in ((host.paths.subuid, "--del-subuids"), (host.paths.subgid, "--del-subgids")):
-        if subids.Block(user.name, user.subuid, SUBUID_COUNT) in subids.parse(files.read_text(path) or ""):
-            words += [option, f"{user.subuid}-{user.subuid + SUBUID_COUNT - 1}"]
-    if words and passwd_entry(host, user) is not None:
-        _tool(["/usr/sbin/usermod", *words, "--", user.name], "the subordinate ids cannot be taken")
+    text = lxc_usernet.grant(files.read_text(path) or "", user.name, host.config.container.bridge)
+    files.write_atomic(path, text, mode=0o644)
 
 
 def revoke_bridge(host: Host, name: str) -> None:
@@ -212,43 +185,66 @@ def revoke_bridge(host: Host, name: str) -> None:
         files.write_atomic(host.paths.usernet, lxc_usernet.revoke(text, name, host.config.container.bridge), mode=0o644)
 
 
-def delete(host: Host, user: User) -> None:
-    """The account alone; nothing may run under it any more."""
+def set_login_shell(host: Host, user: User) -> None:
+    _set_shell(host, user, str(host.paths.login_shell))
+
+
+def revoke_login_shell(host: Host, user: User) -> None:
+    _set_shell(host, user, NOLOGIN)
+
+
+def _set_shell(host: Host, user: User, shell: str) -> None:
+    entry = passwd_entry(host, user)
+    if entry is not None and entry.pw_shell != shell:
+        _shadow_tool("usermod", user, ["--shell", shell], "the login shell cannot be changed")
+
+
+def lock_password(host: Host, user: User) -> None:
     if passwd_entry(host, user) is not None:
-        _tool(["/usr/sbin/userdel", "--", user.name], "the account cannot be removed")
+        _shadow_tool("usermod", user, ["--password", "*"], "the password cannot be locked")
 
 
-def remove(host: Host, user: User) -> None:
-    """Takes back an account whose container never started: only root's own folders, nobody's data."""
-    with locks.hold(host, locks.ACCOUNTS, seconds=WAIT, doing="accounts are being changed"):
-        text = files.read_text(host.paths.usernet)
-        if text is not None:
-            files.write_atomic(
-                host.paths.usernet, lxc_usernet.revoke(text, user.name, host.config.container.bridge), mode=0o644
-            )
+def delete(host: Host, user: User) -> None:
+    """Removes the account alone. Nothing may run under it any more."""
+    if passwd_entry(host, user) is not None:
+        _shadow_tool("userdel", user, [], "the account cannot be removed")
+
+
+def undo_create(host: Host, user: User) -> None:
+    """Removes an account whose container never started: its home has only root's own folders, nobody's data."""
+    with locks.accounts(host):
+        revoke_bridge(host, user.name)
         if passwd_entry(host, user) is not None:
-            _tool(["/usr/sbin/userdel", "--", user.name], "the account cannot be removed")
-            files.remove_tree(user_state.home_of(host, user.name))
+            delete(host, user)
+            files.remove_tree(user_state.home_folder(host, user.name))
         user_state.delete_user(host, user.name)
 
 
+def _passwd(name: str) -> pwd.struct_passwd | None:
+    with suppress(KeyError):
+        return pwd.getpwnam(name)
+    return None
+
+
+def _has_home(host: Host, entry: pwd.struct_passwd) -> bool:
+    return entry.pw_dir == str(user_state.home_folder(host, entry.pw_name))
+
+
 def _group_exists(name: str) -> bool:
-    try:
-        grp.getgrnam(name)
-    except KeyError:
-        return False
-    return True
+    with suppress(KeyError):
+        return bool(grp.getgrnam(name))
+    return False
 
 
-def _tool(words: Sequence[str], doing: str) -> Result:
-    """A tool of the shadow package; waits while another process holds its lock files."""
+def _shadow_tool(tool: str, user: User, options: Sequence[str], problem: str) -> None:
+    """useradd, usermod or userdel; waits while another process holds their lock files."""
     deadline = time.monotonic() + WAIT
     while True:
-        result = run(words, timeout=WAIT)
+        result = run([f"/usr/sbin/{tool}", *options, "--", user.name], timeout=WAIT)
         if result.ok:
-            return result
-        if b"lock" not in result.err:
-            raise LabhostError(f"{doing}: {result.error_line}")
-        if time.monotonic() >= deadline:
-            raise Busy(f"{doing}: {result.error_line}")
+            return
+        if b"lock" not in result.err or time.monotonic() >= deadline:
+            kind = Busy if b"lock" in result.err else LabhostError
+            text = f"{problem}: {result.error_line}"
+            raise kind(text, reason="account_tool_failed", problem=problem, detail=result.error_line)
         time.sleep(0.1)

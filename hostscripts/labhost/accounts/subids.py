@@ -1,4 +1,4 @@
-"""/etc/subuid and /etc/subgid: read, compared, never edited here (usermod does that)."""
+"""/etc/subuid and /etc/subgid: parsed and compared, never edited here (usermod does that)."""
 
 import re
 from collections.abc import Iterable
@@ -13,12 +13,17 @@ class Block:
     start: int
     count: int
 
+    @property
+    def as_range(self) -> str:
+        """As usermod(8) takes it."""
+        return f"{self.start}-{self.start + self.count - 1}"
+
     def overlaps(self, start: int, count: int) -> bool:
         return self.start < start + count and start < self.start + self.count
 
 
 def parse(text: str) -> list[Block]:
-    """The blocks of a subuid file, see subuid(5); lines that are not blocks are skipped."""
+    """The blocks of a subuid file, see subuid(5); other lines are skipped."""
     blocks = []
     for line in text.splitlines():
         owner, _, rest = line.partition(":")
@@ -29,6 +34,6 @@ def parse(text: str) -> list[Block]:
 
 
 def conflict(blocks: Iterable[Block], names: Iterable[str], start: int, count: int) -> Block | None:
-    """A block with an id of start..start+count-1 whose owner is not of `names` (a login name, its uid)."""
+    """A block that overlaps start..start+count-1 and whose owner is not in `names` (a login name, its uid)."""
     mine = set(names)
     return next((block for block in blocks if block.owner not in mine and block.overlaps(start, count)), None)

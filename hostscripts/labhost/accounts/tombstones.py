@@ -1,9 +1,8 @@
-"""What stays of a removed person: her numbers, which nobody else ever gets here, and her files, for root alone.
+"""What remains of a removed person: the numbers, which nobody else ever gets here, and the files, for root alone.
 
-The files lie on the file system of the homes, so that putting them aside is one rename whatever their size.
+The files stay on the file system of the homes, so moving them aside is one rename, whatever their size.
 """
 
-import json
 import os
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -14,6 +13,7 @@ from labhost.errors import LabhostError
 from labhost.host.config import Host
 from labhost.host.user_state import User
 from labhost.system import files
+from labhost.system.json_files import damaged, known_fields, load_object, save_object
 from labhost.system.names import check_name, is_name
 
 FOLDER = ".lab-iam-kept"
@@ -22,82 +22,83 @@ DELETE_SECONDS = 900
 
 @dataclass(frozen=True)
 class Tombstone:
-    """A removed person: numbers, when (seconds since the epoch), and the folders with her files."""
+    """A removed person: numbers, when (seconds since the epoch), and the folders with the files."""
 
     name: str
     uid: int = 0
     port: int = 0
     subuid: int = 0
     at: float = 0.0
-    kept: list[str] = field(default_factory=list)
+    kept_folders: list[str] = field(default_factory=list)
 
 
 def new_folder(host: Host, name: str) -> Path:
-    """A new folder's name; made nowhere yet."""
+    """A path for the files of somebody who is being removed; nothing is created."""
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime())
     return host.paths.home / FOLDER / f"{check_name(name)}-{stamp}"
 
 
 def move_aside(home: Path, target: Path) -> None:
-    """Moves a home with all that is below it. Nothing is read or followed there."""
+    """Moves a home with everything in it. Nothing in it is read or followed."""
     if not home.exists():
         return
-    below = mounts_below(home)
-    if below:
-        raise LabhostError(f"{below[0]} is mounted; unmount it")
+    _check_unmounted(home)
     target.parent.mkdir(mode=0o700, exist_ok=True)
     target.parent.chmod(0o700)
-    if target.exists():
-        raise LabhostError(f"{home} and {target} both exist; look at them by hand")
     try:
         os.rename(home, target)
     except OSError as error:
-        raise LabhostError(f"{home} cannot be moved to {target}: {error.strerror}") from error
+        problem = str(error.strerror)
+        text = f"{home} cannot be moved to {target}: {problem}; inspect both by hand"
+        raise LabhostError(text, reason="files_not_moved", path=str(home), problem=problem) from error
     files.sync_directory(target.parent)
 
 
 def delete(folder: Path, subuid: int) -> None:
-    """Deletes a home: what the person's ids own is deleted by her ids, and root takes its own folders."""
+    """Deletes a home: what the person's ids own with these ids, then root's own folders."""
     if not folder.exists():
         return
-    below = mounts_below(folder)
-    if below:
-        raise LabhostError(f"{below[0]} is mounted; unmount it")
+    _check_unmounted(folder)
     if subuid:
-        words = ["/usr/bin/find", ".", "-xdev", "-mindepth", "1", "-depth", "-delete"]
-        id_map.run_in_map(subuid, folder, words, timeout=DELETE_SECONDS)
+        command = ["/usr/bin/find", ".", "-xdev", "-mindepth", "1", "-depth", "-delete"]
+        id_map.run(subuid, folder, command, timeout=DELETE_SECONDS)
     files.remove_tree(folder)
     if folder.exists():
-        raise LabhostError(f"{folder} cannot be deleted; look at it by hand")
+        text = f"{folder} cannot be deleted: some files are left; inspect it by hand"
+        raise LabhostError(text, reason="files_not_deleted", path=str(folder), problem="some files are left")
 
 
 def mounts_below(folder: Path) -> list[str]:
-    """Mount points at or below `folder`, see proc(5) mountinfo; spaces in it are written as \\040."""
+    """Mount points at or below `folder`, see proc(5) mountinfo; spaces in them are written as \\040."""
     points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    text = str(folder)
-    return [point for point in points if point == text or point.startswith(text + "/")]
+    return [point for point in points if point == str(folder) or point.startswith(f"{folder}/")]
+
+
+def _check_unmounted(folder: Path) -> None:
+    for point in mounts_below(folder):
+        raise LabhostError(f"{point} is mounted; unmount it", reason="files_mounted", path=point)
 
 
 def record(host: Host, user: User) -> Tombstone:
-    """Her tombstone, with the folders of earlier removals."""
-    before = load(host, user.name)
-    folders = list(before.kept) if before is not None else []
-    if user.kept and user.kept not in folders and Path(user.kept).exists():
-        folders.append(user.kept)
-    uid = user.uid or (before.uid if before is not None else 0)
-    removed = Tombstone(user.name, uid, user.port, user.subuid, time.time(), folders)
+    """Saves the person's tombstone, with the folders of earlier removals."""
+    before = load(host, user.name) or Tombstone(user.name)
+    folders = list(before.kept_folders)
+    if user.kept_folder and user.kept_folder not in folders and Path(user.kept_folder).exists():
+        folders.append(user.kept_folder)
+    removed = Tombstone(user.name, user.uid or before.uid, user.port, user.subuid, time.time(), folders)
     _save(host, removed)
     return removed
 
 
 def load(host: Host, name: str) -> Tombstone | None:
-    text = files.read_text(_file(host, name))
-    if text is None:
+    """LabhostError if the file is damaged."""
+    path = _file(host, name)
+    value = load_object(path)
+    if value is None:
         return None
-    try:
-        return Tombstone(**json.loads(text))
-    except (ValueError, TypeError) as error:
-        raise LabhostError(f"{_file(host, name)} is damaged; look at it by hand") from error
+    if value.get("name") != name:
+        raise damaged(path)
+    return Tombstone(**known_fields(Tombstone, value))
 
 
 def load_all(host: Host) -> list[Tombstone]:
@@ -107,18 +108,16 @@ def load_all(host: Host) -> list[Tombstone]:
 
 
 def purge(host: Host, removed: Tombstone) -> Tombstone:
-    """Deletes the kept files; the numbers stay noted."""
-    for folder in removed.kept:
+    """Deletes the kept files; the numbers stay recorded."""
+    for folder in removed.kept_folders:
         delete(Path(folder), removed.subuid)
-    emptied = replace(removed, kept=[])
+    emptied = replace(removed, kept_folders=[])
     _save(host, emptied)
     return emptied
 
 
 def _save(host: Host, removed: Tombstone) -> None:
-    folder = host.paths.state / "removed"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    files.write_atomic(_file(host, removed.name), json.dumps(asdict(removed)) + "\n", mode=0o600)
+    save_object(_file(host, removed.name), asdict(removed))
 
 
 def _file(host: Host, name: str) -> Path:

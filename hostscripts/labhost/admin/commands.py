@@ -1,98 +1,139 @@
-"""The verbs of the server's administrators, who are root: words checked, questions asked, then done."""
+"""The verbs for the server's administrators, who are root: check the arguments, ask, act."""
 
 import os
 import sys
-from typing import Any
 
-from labhost.admin import doctor
-from labhost.container import autostart, lifecycle
-from labhost.errors import BadRequest, NotRegistered, Refused
+from labhost import __version__
+from labhost.admin import portal_requests
+from labhost.errors import NotRegistered, PortalUnavailable, Refused
 from labhost.host import config, user_state
-from labhost.people import removal, suspension
+from labhost.protocol.verbs import WrongUse, for_people
 from labhost.system.names import check_name
 from labhost.system.progress import Progress
 
-WRONG = 2
+
+def register(arguments: list[str]) -> int:
+    """For staff (NAME), for the account `register` (--stdin: the name on one line) and for the portal (--json)."""
+    if arguments == portal_requests.JSON:
+        return portal_requests.register()
+    if len(arguments) != 1 or (arguments[0].startswith("-") and arguments[0] != "--stdin"):
+        raise WrongUse
+    return _register(arguments)
 
 
-def remove(words: list[str], progress: Progress) -> int:
-    options, names = {word for word in words if word.startswith("--")}, [w for w in words if not w.startswith("--")]
-    if len(names) != 1 or not options <= {"--purge", "--yes"}:
-        return WRONG
-    name, purge = check_name(names[0]), "--purge" in options
-    what = "and delete all files" if purge else "and keep the files"
-    if "--yes" not in options:
-        _confirm(f"remove {name}'s container and account {what}?")
-    removed = removal.remove(config.load(), name, progress, purge=purge)
-    progress.line(f"{name} is removed; files: {', '.join(removed.kept) or 'none are kept'}")
-    return 0
+@for_people
+def _register(arguments: list[str], progress: Progress) -> None:
+    from labhost.people import registration
 
-
-def remove_request(request: dict[str, Any]) -> dict[str, Any]:
-    """The portal's `remove`: {"version", "user", "purge"}; done twice it is done once."""
-    if set(request) != {"version", "user", "purge"} or not isinstance(request["purge"], bool):
-        raise BadRequest("a remove request has version, user and purge, and nothing else")
-    name = check_name(request["user"])
-    removed = removal.remove(config.load(), name, Progress(sys.stderr), purge=request["purge"])
-    return {"version": 1, "ok": True, "user": name, "kept": removed.kept}
-
-
-def suspend_request(request: dict[str, Any]) -> dict[str, Any]:
-    """The portal's `suspend`, for somebody who was locked out: {"version", "user"}."""
-    if set(request) != {"version", "user"}:
-        raise BadRequest("a suspend request has version and user, and nothing else")
-    name = check_name(request["user"])
-    suspension.suspend(config.load(), name, Progress(sys.stderr))
-    return {"version": 1, "ok": True, "user": name}
-
-
-def autostart_containers(words: list[str], progress: Progress) -> int:
-    """Without a name all containers that are wanted running."""
-    if len(words) > 1:
-        return WRONG
+    name = check_name(_read_name() if arguments[0] == "--stdin" else arguments[0])
     host = config.load()
-    if words:
-        autostart.start_one(host, check_name(words[0]), progress)
+    server = host.config.server.name
+    if not registration.register(host, name, progress).created:
+        progress.write(f"{name} already has a container on {server}")
+    progress.write(f"next: ssh {server}-manage to start it, then ssh {server}")
+
+
+def _read_name() -> str:
+    return os.read(0, 256).decode("ascii", "replace").removesuffix("\n")
+
+
+def remove(arguments: list[str]) -> int:
+    return portal_requests.remove() if arguments == portal_requests.JSON else _remove(arguments)
+
+
+@for_people
+def _remove(arguments: list[str], progress: Progress) -> None:
+    from labhost.people import removal
+
+    options = {argument for argument in arguments if argument.startswith("--")}
+    names = [argument for argument in arguments if argument not in options]
+    if len(names) != 1 or not options <= {"--purge", "--yes"}:
+        raise WrongUse
+    name, purge = check_name(names[0]), "--purge" in options
+    if "--yes" not in options:
+        files = "delete all files" if purge else "keep the files"
+        _confirm(f"Remove the container and account of {name}, and {files}?")
+    removed = removal.remove(config.load(), name, progress, purge=purge)
+    progress.write(f"removed {name}; files kept in: {', '.join(removed.kept_folders) or 'none'}")
+
+
+@for_people
+def autostart(arguments: list[str], progress: Progress) -> None:
+    """One person's container, or all that should be running."""
+    from labhost.container import autostart
+
+    if len(arguments) > 1:
+        raise WrongUse
+    host = config.load()
+    if arguments:
+        autostart.start_one(host, check_name(arguments[0]), progress)
     else:
         autostart.start_all(host, progress)
-    return 0
 
 
-def run_doctor(words: list[str], progress: Progress) -> int:
-    """Exit status 0 if nothing is wrong (any more), 1 if differences remain."""
-    if not set(words) <= {"--fix", "--json"} or len(set(words)) != len(words):
-        return WRONG
-    report = doctor.examine(config.load(), fix="--fix" in words)
-    doctor.show(report, progress, fix="--fix" in words, as_json="--json" in words)
-    return 0 if report.ok else 1
+@for_people
+def start(arguments: list[str], progress: Progress) -> None:
+    from labhost.container import lifecycle
+
+    lifecycle.start(*_registered(arguments), progress)
 
 
-def start(words: list[str], progress: Progress) -> int:
-    host, user = _person(words)
-    lifecycle.start(host, user, progress)
-    return 0
+@for_people
+def stop(arguments: list[str], progress: Progress) -> None:
+    from labhost.container import lifecycle
+
+    lifecycle.stop(*_registered(arguments), progress)
 
 
-def stop(words: list[str], progress: Progress) -> int:
-    host, user = _person(words)
-    lifecycle.stop(host, user, progress)
-    return 0
+@for_people
+def reconcile(arguments: list[str], progress: Progress) -> None:
+    """At boot and each minute: mounts, port rules, and a message to the portal that this server is online."""
+    from labhost.container import lifecycle
+    from labhost.portal import client
 
-
-def _person(words: list[str]) -> tuple[config.Host, user_state.User]:
+    _no_arguments(arguments)
     host = config.load()
-    name = check_name(words[0] if len(words) == 1 else "")
+    lifecycle.reconcile(host)
+    try:
+        client.announce_online(host.config)
+    except PortalUnavailable as error:
+        progress.write(f"warning: {error}; the portal will find this server at its next retry")
+
+
+@for_people
+def templates(arguments: list[str], progress: Progress) -> None:
+    from labhost.container import system_swap
+
+    _no_arguments(arguments)
+    system_swap.refresh_templates(config.load(), progress)
+
+
+def version(arguments: list[str]) -> int:
+    _no_arguments(arguments)
+    sys.stdout.write(__version__ + "\n")
+    return 0
+
+
+def _no_arguments(arguments: list[str]) -> None:
+    if arguments:
+        raise WrongUse
+
+
+def _registered(arguments: list[str]) -> tuple[config.Host, user_state.User]:
+    if len(arguments) != 1:
+        raise WrongUse
+    host, name = config.load(), check_name(arguments[0])
     user = user_state.load_user(host, name)
     if user is None or not user.registered:
-        raise NotRegistered(f"{name} has no container here")
+        raise NotRegistered(f"{name} has no container on {host.config.server.name}", reason="no_container", name=name)
     return host, user
 
 
 def _confirm(question: str) -> None:
     """Refused unless somebody at a terminal says yes."""
     if not os.isatty(0):
-        raise Refused(f"nobody can be asked here ({question}); say it with --yes")
+        raise Refused("confirmation needs a terminal; to skip the question, add --yes", reason="no_terminal")
     sys.stdout.write(f"{question} [y/N] ")
     sys.stdout.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise Refused("nothing was changed")
+        raise Refused("not confirmed; nothing was changed", reason="not_confirmed")

@@ -1,9 +1,8 @@
-"""What setup-gpu-server.bash leaves to Python: host.conf, iam's key, and whether this server is fit."""
+"""What setup-gpu-server.bash leaves to Python: host.conf, the portal's key, and the check that the server is ready."""
 
 import grp
 import os
 import stat
-from collections.abc import Sequence
 from pathlib import Path
 
 from labhost.admin import sudoers
@@ -12,11 +11,12 @@ from labhost.gpu import nvidia
 from labhost.host import config
 from labhost.host.config import Host, Paths
 from labhost.keys import public_keys
+from labhost.protocol.verbs import WrongUse, for_people
 from labhost.storage import probe, snapshot_store
 from labhost.system import files
 from labhost.system.progress import Progress
 
-# What root executes, or trusts as its own configuration: nobody else may write it or any folder above it.
+# What root executes, or trusts as configuration: nobody else may write to it or to any folder above it.
 TRUSTED = (
     "/usr/local/sbin/labhost",
     "/usr/local/lib/lab-iam/labhost",
@@ -31,74 +31,91 @@ TRUSTED = (
 )
 
 
-def configure(words: Sequence[str], progress: Progress) -> None:
-    """`section.key=value ...`, `token-file=FILE`, `iam-key=LINE`: what is not given stays as it was."""
+@for_people
+def configure(arguments: list[str], progress: Progress) -> None:
+    """`section.key=value ...`, `token-file=FILE`, `iam-key=LINE`; other settings stay as they are."""
     paths = Paths()
-    values = config.values_of(files.read_text(paths.config) or "")
-    for word in words:
-        name, equals, value = word.partition("=")
+    values = config.read_values(files.read_text(paths.config) or "")
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
         if name == "token-file":
             values["portal.token"] = (files.read_text(Path(value), 4096) or "").strip()
         elif name == "iam-key":
             _write_iam_key(paths, value)
-        elif equals:
+        elif equals and name in config.DEFAULTS:
             values[name] = value
         else:
-            raise LabhostError(f"configure: {word} is not KEY=VALUE")
+            raise LabhostError(f"configure: {name} is not a known KEY=VALUE", reason="not_a_setting", argument=name)
     _choose_storage(paths, values, progress)
     text = config.render(values)
-    config.parse(config.values_of(text))
-    progress.line(f"{paths.config} {'written' if files.write_atomic(paths.config, text, mode=0o600) else 'unchanged'}")
+    config.parse(config.read_values(text))
+    changed = files.write_atomic(paths.config, text, mode=0o600)
+    progress.write(f"{'wrote' if changed else 'unchanged:'} {paths.config}")
 
 
 def _choose_storage(paths: Paths, values: dict[str, str], progress: Progress) -> None:
-    """`auto`, or nothing yet: overlay where it works. Containers keep the driver with which they were made."""
+    """With `auto`, or without a choice: overlay where it works. Existing containers keep their storage."""
     wanted = values.get("container.storage", "auto")
     if wanted not in ("auto", "overlay"):
         return
     first = config.parse({**values, "container.storage": "dir"}).server.subuids.first
-    fault = probe.overlay_fault(paths, first)
+    fault = probe.overlay_error(paths, first)
     if wanted == "overlay" and fault:
-        raise Refused(f"--storage overlay: {fault}; use --storage dir, or Linux 5.19 and ext4, XFS or btrfs")
+        text = f"--storage overlay: {fault}; use --storage dir, or Linux 5.19 with ext4, XFS or btrfs"
+        raise Refused(text, reason="overlay_unavailable", detail=fault)
     if fault:
-        progress.line(f"storage: dir, for overlay does not work here ({fault})")
+        progress.write(f"storage: dir, because overlay does not work here ({fault})")
     values["container.storage"] = "dir" if fault else "overlay"
 
 
 def _write_iam_key(paths: Paths, line: str) -> None:
-    words = line.split()
+    arguments = line.split()
     try:
-        key = public_keys.check_key(words[0] if words else "", words[1] if len(words) > 1 else "")
+        key = public_keys.check_key(arguments[0] if arguments else "", arguments[1] if len(arguments) > 1 else "")
     except public_keys.BadKey as error:
-        raise LabhostError(f"--iam-key: {error}") from error
+        raise LabhostError(f"--iam-key: {error}", reason="bad_portal_key", detail=str(error)) from error
     files.write_atomic(paths.home / "iam/.ssh/authorized_keys", public_keys.render_iam(key), mode=0o644)
 
 
-def check(host: Host, progress: Progress) -> None:
-    """Refused with the first reason why people must not be let onto this server."""
+@for_people
+def check(arguments: list[str], progress: Progress) -> None:
+    """Refused with the first reason why this server is not ready for people."""
+    if arguments:
+        raise WrongUse
+    host = config.load()
     check_policy(host)
     for path in untrusted():
-        raise Refused(f"{path} must belong to root, and nobody else may write it")
+        raise Refused(
+            f"only root may be able to write to {path}: chown root, chmod go-w", reason="untrusted", path=path
+        )
     snapshot_store.prepare(host)
-    progress.line(f"driver: {nvidia.host_version(host.config) or 'none'}, storage: {host.config.container.storage}")
+    for name in host.unknown_settings:
+        progress.write(f"warning: host.conf: {name} is unknown and ignored")
+    progress.write(f"driver: {nvidia.host_version(host.config) or 'none'}, storage: {host.config.container.storage}")
 
 
 def check_policy(host: Host) -> None:
-    """Refused if groups, sudo or the bridge are not as they must be."""
+    """Refused if groups, sudo or the bridge are not set up correctly."""
     for group in host.config.container.groups:
         try:
             grp.getgrnam(group)
         except KeyError as error:
-            raise Refused(f"the group {group} does not exist here; make it or correct --groups") from error
+            raise Refused(
+                f"the group {group} does not exist; create it or correct --groups", reason="no_group", group=group
+            ) from error
     free = sudoers.without_password(sudoers.read(), host.config.container.groups)
     if free:
-        raise Refused(f"sudoers lets the group {free[0]} work without a password: remove NOPASSWD, or correct --groups")
-    if not Path("/sys/class/net", host.config.container.bridge).exists():
-        raise Refused(f"the bridge {host.config.container.bridge} does not exist; see systemctl status lxc-net")
+        text = f"sudo needs no password from the group {free[0]}: remove NOPASSWD, or correct --groups"
+        raise Refused(text, reason="sudo_without_password", group=free[0])
+    bridge = host.config.container.bridge
+    if not Path("/sys/class/net", bridge).exists():
+        raise Refused(
+            f"the bridge {bridge} does not exist; see systemctl status lxc-net", reason="no_bridge", bridge=bridge
+        )
 
 
 def untrusted() -> list[str]:
-    """What others than root could change, among what root trusts, with all that is below it and all above it."""
+    """Paths among TRUSTED, below or above them, that accounts other than root can change."""
     found: dict[str, bool] = {}
     for name in TRUSTED:
         if os.path.lexists(name):

@@ -1,4 +1,4 @@
-"""`labhost nvidia [VERSION]`: the server's driver, each container's, and what another version would touch."""
+"""`labhost nvidia [VERSION]`: the driver versions of the server and the containers, and what an upgrade changes."""
 
 import platform
 import re
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from labhost.container import lifecycle
 from labhost.errors import BadRequest
 from labhost.gpu import nvidia
-from labhost.host import user_state
+from labhost.host import config, user_state
 from labhost.host.config import Host
+from labhost.protocol.verbs import WrongUse, for_people
 from labhost.system import formatting
 from labhost.system.progress import Progress
 
@@ -16,51 +17,55 @@ VERSION = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4}){1,3}", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Inside:
+class Row:
     name: str
     version: str
     running: bool
 
 
-def show(host: Host, words: list[str], progress: Progress) -> None:
-    """Staff's view. With VERSION: what the upgrade to it would mean, before anything is done."""
-    if len(words) > 1 or (words and not VERSION.fullmatch(words[0])):
-        raise BadRequest("say labhost nvidia, or labhost nvidia VERSION such as 550.54.14")
+@for_people
+def main(arguments: list[str], progress: Progress) -> None:
+    """For staff. With VERSION: what an upgrade to it would change; nothing is changed here."""
+    if len(arguments) > 1:
+        raise WrongUse
+    if arguments and not VERSION.fullmatch(arguments[0]):
+        raise BadRequest("VERSION must look like 550.54.14", reason="bad_version")
+    host = config.load()
     version, bind = nvidia.host_version(host.config), host.config.driver.mode == "bind"
-    found = [_inside(host, user) for user in user_state.all_users(host) if user.registered]
-    progress.line(f"{host.config.server.name}: driver {version or 'none'}, mode {host.config.driver.mode}")
-    rows = [(item.name, "running" if item.running else "stopped", _words(item, version, bind)) for item in found]
-    for line in formatting.table(("person", "container", "driver inside"), rows) if rows else ["no containers"]:
-        progress.line(line)
-    _upgrade(host, words[0] if words else version, found, progress)
+    found = [_row(host, user) for user in user_state.all_users(host) if user.registered]
+    progress.write(f"{host.config.server.name}: driver {version or 'none'}, mode {host.config.driver.mode}")
+    rows = [(item.name, "running" if item.running else "stopped", _driver(item, version, bind)) for item in found]
+    for line in formatting.table(("person", "container", "driver"), rows) if rows else ["no containers"]:
+        progress.write(line)
+    _upgrade(host, arguments[0] if arguments else version, found, progress)
 
 
-def _inside(host: Host, user: user_state.User) -> Inside:
-    return Inside(user.name, nvidia.container_version(host, user), lifecycle.is_running(host, user))
+def _row(host: Host, user: user_state.User) -> Row:
+    return Row(user.name, nvidia.container_version(host, user), lifecycle.is_running(host, user))
 
 
-def _words(item: Inside, version: str, bind: bool) -> str:
+def _driver(item: Row, version: str, bind: bool) -> str:
     if bind:
         return "the server's"
     return item.version + (" (the server's)" if item.version == version else "") if item.version else "none"
 
 
-def _upgrade(host: Host, version: str, found: list[Inside], progress: Progress) -> None:
+def _upgrade(host: Host, version: str, found: list[Row], progress: Progress) -> None:
     if not version:
-        progress.line("now: install the server's driver; containers follow at their next start")
+        progress.write("next: install the server's driver; containers follow at their next start")
         return
     running = [item.name for item in found if item.running]
     if host.config.driver.mode == "bind":
-        progress.line(f"{version}: {_count(running)} must restart to see it: {_names(running)}")
+        progress.write(f"{version}: {_count(running)} must restart to use it: {_names(running)}")
         return
     differing = [item.name for item in found if item.version != version]
-    progress.line(f"{version}: {_count(differing)} get it at their next start: {_names(differing)}")
-    progress.line(
-        f"of these {_count([name for name in differing if name in running])} run now, and work only after a restart"
+    progress.write(f"{version}: {_count(differing)} to update at the next start: {_names(differing)}")
+    progress.write(
+        f"running now, to restart after the upgrade: {_names([name for name in differing if name in running])}"
     )
     installer = host.config.driver.installers / f"NVIDIA-Linux-{platform.machine()}-{version}.run"
     if not installer.is_file():
-        progress.line(f"warning: {installer} is missing; without it nothing is installed inside")
+        progress.write(f"warning: {installer} is missing; without it no container is updated")
 
 
 def _count(names: list[str]) -> str:

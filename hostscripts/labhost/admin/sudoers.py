@@ -1,4 +1,4 @@
-"""Does sudo let a group do anything without a password? Read from cvtsudoers' JSON, see cvtsudoers(1)."""
+"""Finds groups that sudo asks for no password, in the JSON that cvtsudoers(1) prints."""
 
 import json
 from collections.abc import Iterable
@@ -13,20 +13,20 @@ def read() -> dict[str, Any]:
     result.check("/etc/sudoers cannot be read")
     value = json.loads(result.out)
     if not isinstance(value, dict):
-        raise LabhostError("/etc/sudoers cannot be read")
+        raise LabhostError("/etc/sudoers cannot be read", reason="sudoers_unreadable")
     return value
 
 
 def without_password(policy: dict[str, Any], groups: Iterable[str]) -> list[str]:
-    """Those of `groups` to which a rule of the policy gives commands without a password."""
+    """The ones of `groups` that may run commands without a password."""
     free = set()
     names = {*groups}
     for default in policy.get("Defaults", []):
         if _unauthenticated(default):
-            free |= _meant(default.get("Binding") or [{"username": "ALL"}], names)
+            free |= _groups_in(default.get("Binding") or [{"username": "ALL"}], names)
     for spec in policy.get("User_Specs", []):
         if any(_unauthenticated(command) for command in spec.get("Cmnd_Specs", [])):
-            free |= _meant(spec.get("User_List", []), names)
+            free |= _groups_in(spec.get("User_List", []), names)
     return sorted(free)
 
 
@@ -34,10 +34,10 @@ def _unauthenticated(item: dict[str, Any]) -> bool:
     return any(option.get("authenticate") is False for option in item.get("Options", []))
 
 
-def _meant(members: Iterable[dict[str, Any]], names: set[str]) -> set[str]:
-    """The groups among `names` that a user list speaks of; everybody, if it says ALL."""
+def _groups_in(user_list: Iterable[dict[str, Any]], names: set[str]) -> set[str]:
+    """The groups among `names` in a user list; all of them if it has ALL."""
     found = set()
-    for member in members:
+    for member in user_list:
         if member.get("username") == "ALL":
             return names
         if member.get("usergroup") in names:

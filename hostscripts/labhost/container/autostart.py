@@ -1,5 +1,7 @@
-"""After a reboot: containers that are wanted running are started again, several at once, each in a process and with
-a deadline of its own, so that one that fails or hangs holds nobody up."""
+"""After a reboot, starts the containers that ran before.
+
+Several start at once, each in its own process with its own deadline, so that one that fails or hangs delays nobody.
+"""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,42 +22,43 @@ SECONDS = 150.0
 
 
 def to_start(host: Host) -> list[User]:
-    """Those whose container is wanted running, and does not run."""
+    """People whose container should be running and is not."""
     return [
         user
         for user in user_state.all_users(host)
         if user.registered
         and user.desired_state == "running"
         and linux_accounts.passwd_entry(host, user) is not None
-        and not lxc.is_running(host, linux_accounts.identity(host, user))
+        and not lxc.is_running(host, linux_accounts.account_of(host, user))
     ]
 
 
 def start_all(host: Host, progress: Progress) -> None:
-    """Starts them all; LabhostError names those that did not come."""
+    """Starts them all; LabhostError lists those that failed."""
     lifecycle.apply_rules(host)
     users = to_start(host)
     with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
         reasons = dict(zip((user.name for user in users), pool.map(_start, users), strict=True))
     for name, reason in reasons.items():
-        progress.line(f"{name}: {reason or 'runs again'}")
+        progress.write(f"{name}: {reason or 'started'}")
     failed = [name for name, reason in reasons.items() if reason]
     if failed:
-        raise LabhostError(f"{', '.join(failed)} did not come back; see labhost doctor")
+        names = ", ".join(failed)
+        raise LabhostError(f"did not start: {names}; see labhost doctor", reason="autostart_failed", users=names)
 
 
 def start_one(host: Host, name: str, progress: Progress) -> None:
-    """One person's container, if it is still wanted running."""
+    """One person's container, if it should still be running."""
     user = user_state.load_user(host, name)
     if user is None or not user.registered:
-        raise NotRegistered(f"{name} has no container here")
-    lifecycle.start(host, user, progress, again=True)
+        raise NotRegistered(f"{name} has no container on {host.config.server.name}", reason="no_container", name=name)
+    lifecycle.start(host, user, progress, only_if_wanted=True)
 
 
 def _start(user: User) -> str:
-    """Why it did not come; empty if it did."""
+    """Why it failed; empty if it started."""
     result = run([LABHOST, "autostart", user.name], timeout=SECONDS)
     lines = result.out.decode("utf-8", "replace").split("\n")
     reason = "" if result.ok else (lines[-2] if len(lines) > 1 and not result.timed_out else result.error_line)
-    log.write(f"{user.name}: {reason or 'container came back'}", warning=bool(reason))
+    log.write(f"{user.name}: {reason or 'container started after a reboot'}", warning=bool(reason))
     return reason

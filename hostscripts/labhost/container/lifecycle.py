@@ -1,4 +1,4 @@
-"""Start and stop of a registered person's container, and the port rules that follow from them."""
+"""Starts and stops a person's container, and sets the port rules that follow."""
 
 import socket
 import time
@@ -24,7 +24,7 @@ from labhost.system.progress import Progress
 
 BANNER_SECONDS = 20
 STOP_GRACE = 20
-WAIT = 90.0
+LOCK_SECONDS = 90.0
 
 
 def find_by_uid(host: Host, uid: int) -> User:
@@ -34,32 +34,36 @@ def find_by_uid(host: Host, uid: int) -> User:
             if user.registered:
                 return user
             break
-    raise NotRegistered(f"you have no container here yet: ssh register@{host.config.server.name}-manage NAME")
+    server = host.config.server.name
+    text = f"you have no container on {server} yet: ssh register@{server}-manage NAME"
+    raise NotRegistered(text, reason="no_container", server=server)
 
 
 @contextmanager
 def locked(host: Host, user: User, doing: str) -> Iterator[tuple[User, Account]]:
-    """The person's file as it is once her lock is held, and her account; Busy or NotRegistered."""
-    with locks.hold(host, locks.user_lock(user.name), seconds=WAIT, doing=f"{user.name}'s container is {doing}"):
+    """Holds the person's lock; gives their state, read again under it, and their account. Busy or NotRegistered."""
+    with locks.hold(
+        host, locks.user_lock(user.name), seconds=LOCK_SECONDS, doing=f"{user.name}'s container is {doing}"
+    ):
         now = user_state.load_user(host, user.name)
         if now is None or not now.registered:
-            raise NotRegistered(
-                f"{user.name} has no container here: ssh register@{host.config.server.name}-manage {user.name}"
-            )
-        yield now, linux_accounts.identity(host, now)
+            server = host.config.server.name
+            text = f"{user.name} has no container on {server}: ssh register@{server}-manage {user.name}"
+            raise NotRegistered(text, reason="no_container", name=user.name, server=server)
+        yield now, linux_accounts.account_of(host, now)
 
 
-def start(host: Host, user: User, progress: Progress, *, again: bool = False) -> None:
-    """The seed's "Start the Container". Safe to repeat: a running container stays, its rule is healed.
+def start(host: Host, user: User, progress: Progress, *, only_if_wanted: bool = False) -> None:
+    """Starts the container. Safe to repeat: a running container goes on, its port rules are repaired.
 
-    With `again` only a container that is wanted running: nobody's stop is undone.
+    With `only_if_wanted` nothing is done if the person has stopped it.
     """
-    with locked(host, user, "starting or stopping") as (user, account):
-        if again and user.desired_state != "running":
+    with locked(host, user, "being started or stopped") as (user, account):
+        if only_if_wanted and user.desired_state != "running":
             return
         _refresh(host, user, progress)
-        progress.line(f"port: {user.port}")
-        lxc.prepare(host, account)  # first, for its cgroup tells which limits this server can enforce
+        progress.write(f"port: {user.port}")
+        lxc.start_user_manager(host, account)  # first: its cgroup shows which limits this server can enforce
         write_config(host, user)
         system_swap.prepare(host, user, account, progress)
         failpoints.hit("start:configured")
@@ -68,38 +72,41 @@ def start(host: Host, user: User, progress: Progress, *, again: bool = False) ->
         user.desired_state = "running"
         user_state.save_user(host, user)
         failpoints.hit("start:noted")
-        # While it boots: LXC itself gave the address, before its init ran.
+        # While it boots: LXC itself set the address, before its init ran.
         _check_address(host, user, account)
         apply_rules(host)
         failpoints.hit("start:ruled")
-        with progress.during("waiting for its sshd"):
-            answered = _wait_for_sshd(host, user, account)
-        if answered:
-            nvidia.install_matching_driver(host, user, account, progress)
-        elif not lxc.is_running(host, account):
-            raise _gave_up(host, user, account, LabhostError(_end_of(host, account)))
-        progress.line(f"address: {user.address}")
+        answered = _finish_boot(host, user, account, progress)
+        progress.write(f"address: {user.address}")
         failpoints.hit("start:answered")
-        progress.line(f"forward: {host.config.server.address}:{user.port} leads to {user.address}:22")
+        progress.write(f"forwarding: {host.config.server.address}:{user.port} to {user.address}:22")
         if not answered:
-            raise LabhostError(
-                f"the container runs, but no sshd answered within {BANNER_SECONDS} s; "
-                f"look inside with: ssh -t {host.config.server.name}-manage console"
-            )
-        progress.line(f"now: ssh {host.config.server.name}")
+            raise _no_sshd(host)
+        progress.write(f"next: ssh {host.config.server.name}")
         system_swap.commit(host, user, account)
     log.write(f"{user.name}: container started")
 
 
+def _finish_boot(host: Host, user: User, account: Account, progress: Progress) -> bool:
+    """True if sshd answers, with the driver installed; LabhostError if the container stopped."""
+    with progress.spinner("waiting for its sshd"):
+        answered = _wait_for_sshd(host, user, account)
+    if answered:
+        nvidia.install_matching_driver(host, user, account, progress)
+    elif not lxc.is_running(host, account):
+        raise _roll_back(host, user, account, _stopped_error(host, account))
+    return answered
+
+
 def stop(host: Host, user: User, progress: Progress) -> None:
-    with locked(host, user, "starting or stopping") as (user, account):
+    with locked(host, user, "being started or stopped") as (user, account):
         if not halt(host, user, account, progress):
-            progress.line("the container is stopped already")
-    progress.line(f"to start it again: ssh {host.config.server.name}-manage")
+            progress.write("the container was already stopped")
+    progress.write(f"next: ssh {host.config.server.name}-manage to start it")
 
 
 def halt(host: Host, user: User, account: Account, progress: Progress) -> bool:
-    """Takes the rules away, then stops the container; False if it did not run. The person's lock is held."""
+    """Removes the rules, then stops the container; False if it was not running. The person's lock is held."""
     user.desired_state = "stopped"
     user_state.save_user(host, user)
     failpoints.hit("stop:noted")
@@ -107,29 +114,29 @@ def halt(host: Host, user: User, account: Account, progress: Progress) -> bool:
     failpoints.hit("stop:ruled")
     if not lxc.is_running(host, account):
         return False
-    progress.line("stopping the container")
-    with progress.during("stopping the container"):
+    progress.write("stopping the container")
+    with progress.spinner("stopping the container"):
         lxc.stop(host, account, grace=0 if user.needs_provisioning else STOP_GRACE)
     failpoints.hit("stop:down")
     log.write(f"{user.name}: container stopped")
-    progress.line("the container is stopped")
+    progress.write("container stopped")
     return True
 
 
 def rebuild(host: Host, user: User, progress: Progress) -> None:
-    """A fresh system from the current template. Nothing of the old one survives but what was snapshotted."""
+    """A new root file system from the current template. Nothing of the old one survives except snapshots."""
     with locked(host, user, "being rebuilt") as (user, account):
         driver = drivers.driver_of(host, user)
         driver.attach(user, account)
         driver.remove_leftovers(user, account)
         driver.check()
-        system = driver.fresh(user, account)
+        system = driver.create_fresh(user, account)
         halt(host, user, account, progress)
         system_swap.swap(host, user, account, system)
     log.write(f"{user.name}: container rebuilt")
-    progress.line("a fresh system is in place; the one before is kept until the first good start")
-    progress.line(f"it has SSH host keys of its own: ssh-keygen -R '[{host.config.server.address}]:{user.port}'")
-    progress.line(f"to start it: ssh {host.config.server.name}-manage")
+    progress.write("container rebuilt; your old one is kept until the first successful start")
+    progress.write(f"it has new SSH host keys: ssh-keygen -R '[{host.config.server.address}]:{user.port}'")
+    progress.write(f"next: ssh {host.config.server.name}-manage to start it")
 
 
 def restart(host: Host, user: User, progress: Progress) -> None:
@@ -138,8 +145,8 @@ def restart(host: Host, user: User, progress: Progress) -> None:
 
 
 def write_config(host: Host, user: User) -> None:
-    """The LXC configuration as it must be now; devices may have come since the last start."""
-    if not addresses.belongs(host.config, user.address):
+    """Writes the LXC configuration; there may be new devices since the last start."""
+    if not addresses.in_network(host.config, user.address):
         with locks.hold(host, locks.ACCOUNTS, seconds=linux_accounts.WAIT, doing="accounts are being changed"):
             others = [other for other in user_state.all_users(host) if other.name != user.name]
             user.address = addresses.address_for(host, user, others)
@@ -149,7 +156,7 @@ def write_config(host: Host, user: User) -> None:
 
 
 def config_file(host: Host, user: User) -> Path:
-    return lxc.own_folder(host, user.name) / "config"
+    return lxc.container_folder(host, user.name) / "config"
 
 
 def config_text(host: Host, user: User) -> str:
@@ -158,7 +165,7 @@ def config_text(host: Host, user: User) -> str:
 
 
 def apply_rules(host: Host) -> None:
-    """Rules for the containers that are wanted and run, and for no others."""
+    """Sets rules for the containers that should run and do, and for no others."""
     with locks.hold(host, locks.RULES, seconds=30, doing="port rules are being set"):
         firewall.apply_rules(host, wanted_rules(host))
 
@@ -169,56 +176,59 @@ def wanted_rules(host: Host) -> list[firewall.Forward]:
     for user in user_state.all_users(host):
         if user.registered and user.desired_state == "running" and is_running(host, user):
             found.append(firewall.Forward(user.port, user.address))
-            found += [firewall.Forward(pair.outside, user.address, pair.inside) for pair in forwards.of(host, user)]
+            found += [
+                firewall.Forward(pair.server_port, user.address, pair.container_port)
+                for pair in forwards.list_forwards(host, user)
+            ]
     return found
 
 
 def reconcile(host: Host) -> None:
-    """What must be so, whatever happened since: at boot and each minute."""
+    """Repairs mounts, port rules and DHCP reservations: at boot and each minute."""
     system_swap.attach_all(host)
     apply_rules(host)
     dhcp.keep_only(host, (user.name for user in user_state.all_users(host)))
 
 
 def _refresh(host: Host, user: User, progress: Progress) -> None:
-    """Asks the portal for port and limits; if it does not answer sensibly, what was last known holds."""
+    """Asks the portal for port and limits; without a valid answer the last known values hold."""
     try:
         port, allowed = client.fetch_values(host.config, user.name)
     except PortalUnavailable as error:
-        progress.line(f"warning: {error}; going on with what was known on {formatting.moment(user.values_at)}")
+        progress.write(f"warning: {error}; using the values of {formatting.moment(user.fetched_at)}")
         return
     holder = next(
         (other.name for other in user_state.all_users(host) if other.port == port and other.name != user.name), ""
     )
     if holder:
-        progress.line(f"warning: the portal gave port {port}, which belongs to somebody else here; keeping {user.port}")
+        progress.write(f"warning: the portal gave port {port}, which another person has here; keeping {user.port}")
         log.write(f"{user.name}: the portal gave port {port} of {holder}", warning=True)
         return
     if port != user.port and ownership.belongs_to_other_person(user, applied_keys.load(host)):
-        progress.line(f"warning: the portal knows somebody else as {user.name} now; keeping port {user.port}")
+        progress.write(f"warning: at the portal, {user.name} is another person now; keeping port {user.port}")
         return
-    user.port, user.limits, user.values_at = port, allowed, time.time()
+    user.port, user.limits, user.fetched_at = port, allowed, time.time()
 
 
 def _bring_up(host: Host, user: User, account: Account, progress: Progress) -> None:
     if lxc.is_running(host, account):
-        progress.line("the container runs already")
+        progress.write("the container is already running")
         return
-    progress.line("starting the container")
+    progress.write("starting the container")
     began = time.monotonic()
     nvidia.remove_stale_links(host, user)
     try:
-        with progress.during("starting the container"):
+        with progress.spinner("starting the container"):
             lxc.start(host, account)
     except LabhostError as error:
-        raise _gave_up(host, user, account, error) from error
-    progress.line(f"the container runs ({time.monotonic() - began:.1f} s)")
+        raise _roll_back(host, user, account, error) from error
+    progress.write(f"container started ({time.monotonic() - began:.1f} s)")
 
 
-def _gave_up(host: Host, user: User, account: Account, error: LabhostError) -> LabhostError:
-    told = system_swap.roll_back_failed_start(host, user, account, error)
-    apply_rules(host)  # somebody else's start may have set them while this one still seemed to run
-    return told
+def _roll_back(host: Host, user: User, account: Account, error: LabhostError) -> LabhostError:
+    shown = system_swap.roll_back_failed_start(host, user, account, error)
+    apply_rules(host)  # another person's start may have set them while this container still seemed to run
+    return shown
 
 
 def _wait_for_sshd(host: Host, user: User, account: Account) -> bool:
@@ -242,22 +252,32 @@ def _greets(address: str) -> bool:
         return False
 
 
-def _end_of(host: Host, account: Account) -> str:
-    reason = lxc.diagnosis(host, account) or "its init ended"
-    return f"the container stopped again by itself: {reason}; tell the lab's staff"
+def _stopped_error(host: Host, account: Account) -> LabhostError:
+    text = lxc.last_error(host, account) or "its init ended"
+    return LabhostError(
+        f"the container stopped again by itself: {text}; tell the lab's staff", reason="container_stopped", detail=text
+    )
+
+
+def _no_sshd(host: Host) -> LabhostError:
+    return LabhostError(
+        f"the container is running, but no sshd answered within {BANNER_SECONDS} s; "
+        f"log in with: ssh -t {host.config.server.name}-manage console",
+        reason="no_sshd",
+        seconds=BANNER_SECONDS,
+    )
 
 
 def _check_address(host: Host, user: User, account: Account) -> None:
     info = lxc.info(host, account)
     if info.running and user.address not in info.addresses:
-        raise LabhostError(
-            f"the container has {', '.join(info.addresses) or 'no address'} instead of {user.address}; "
-            f"stop and start it: ssh {host.config.server.name}-manage restart"
-        )
+        found = ", ".join(info.addresses) or "no address"
+        text = f"the container has {found} instead of {user.address}; try: ssh {host.config.server.name}-manage restart"
+        raise LabhostError(text, reason="wrong_address", found=found, expected=user.address)
     firewall.allow_hairpin(host, info.link)
 
 
 def is_running(host: Host, user: User) -> bool:
     return linux_accounts.passwd_entry(host, user) is not None and lxc.is_running(
-        host, linux_accounts.identity(host, user)
+        host, linux_accounts.account_of(host, user)
     )

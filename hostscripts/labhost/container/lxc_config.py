@@ -1,4 +1,4 @@
-"""The LXC configuration of one container, see lxc.container.conf(5); root writes it."""
+"""Renders the LXC configuration of one container, see lxc.container.conf(5); root writes it."""
 
 import os
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from labhost.network import addresses
 
 
 def render(host: Host, user: User, extra: Iterable[str]) -> str:
-    """`extra` are more lines: mounts of this start, limits."""
+    """`extra` are more lines: limits, and mounts of this start."""
     config = host.config
     lines = [
         *_base(host, user),
@@ -19,7 +19,7 @@ def render(host: Host, user: User, extra: Iterable[str]) -> str:
         f"lxc.net.0.link = {config.container.bridge}",
         "lxc.net.0.flags = up",
         "lxc.net.0.name = eth0",
-        f"lxc.net.0.hwaddr = {addresses.hardware_address(user.address)}",
+        f"lxc.net.0.hwaddr = {addresses.mac_address(user.address)}",
         f"lxc.net.0.ipv4.address = {user.address}/{config.container.network.prefixlen}",
         f"lxc.net.0.ipv4.gateway = {config.container.gateway}",
         *(_lab_mount(mount) for mount in config.container.mounts),
@@ -28,12 +28,12 @@ def render(host: Host, user: User, extra: Iterable[str]) -> str:
 
 
 def render_provisioning(host: Host, user: User) -> str:
-    """For a run without boot: no network, no mounts of the lab's, and not the half second of lxcfs's reboot hook."""
+    """For a run without boot: no network, no mounts of the lab, and without the half second of lxcfs's reboot hook."""
     return "\n".join([*_base(host, user), "lxc.net.0.type = empty", "lxc.hook.post-stop ="]) + "\n"
 
 
 def _base(host: Host, user: User) -> list[str]:
-    rootfs = user_state.home_of(host, user.name) / ".local/share/lxc" / user.name / "rootfs"
+    rootfs = user_state.home_folder(host, user.name) / ".local/share/lxc" / user.name / "rootfs"
     lines = [
         "# Written by labhost; changes are lost at the next start.",
         f"lxc.include = {host.paths.lxc_share}/common.conf",

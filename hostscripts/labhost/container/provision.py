@@ -1,7 +1,7 @@
-"""The person's account inside a fresh system, made in a run of the container without boot, network or the lab's mounts.
+"""Creates the person's account in a new root file system, in a run of the container without boot, network or mounts.
 
-LXC starts the container with a program that only waits as its init; what must be done is done by processes
-attached to it. So nothing of the system listens or runs before it has the right account and keys.
+LXC starts the container with a program that only waits as its init; processes attached to it do the work. So nothing
+of the container runs or listens before it has the right account and keys.
 """
 
 from labhost import lxc
@@ -33,9 +33,9 @@ else
 fi
 sudoers=/etc/sudoers.d/lab-iam
 [ -e $sudoers ] || (umask 0227; echo '%sudo ALL=(ALL:ALL) NOPASSWD: ALL' > $sudoers)
-# Random, and not what systemd would take: inside a virtual machine that is the same for all containers.
+# Random, unlike what systemd would choose: in a virtual machine that is the same for all containers.
 [ -s /etc/machine-id ] || tr -d - < /proc/sys/kernel/random/uuid > /etc/machine-id
-# What every client since 2014 understands. An RSA key would take a second to make.
+# Every client since 2014 knows these types. Generating an RSA key would take a second.
 for type in ed25519 ecdsa; do
   key=/etc/ssh/ssh_host_${type}_key
   [ -s $key ] || ssh-keygen -q -t $type -N '' -f $key
@@ -48,15 +48,15 @@ id -g "$name"
 def start(host: Host, user: User, account: Account) -> None:
     drivers.driver_of(host, user).attach(user, account)
     if not lxc.is_running(host, account):
-        path = lxc.own_folder(host, user.name) / "config.inside"
+        path = lxc.container_folder(host, user.name) / "config.provision"
         files.write_atomic(path, lxc_config.render_provisioning(host, user), mode=0o644)
-        lxc.prepare(host, account)
+        lxc.start_user_manager(host, account)
         lxc.start(host, account, config=path, init=_WAITING)
 
 
 def create_account(host: Host, user: User, account: Account) -> None:
-    """The account, its groups and keys; safe to repeat. The container runs, whatever its init is."""
-    words = [
+    """The account, its groups and keys; safe to repeat. The container is running, with any init."""
+    command = [
         "/bin/sh",
         "-c",
         _ACCOUNT,
@@ -66,8 +66,8 @@ def create_account(host: Host, user: User, account: Account) -> None:
         host.config.container.gateway,
         str(UID),
     ]
-    result = lxc.attach(host, account, words, timeout=SECONDS)
-    result.check("the account inside the container cannot be made")
+    result = lxc.attach(host, account, command, timeout=SECONDS)
+    result.check("the account in the container cannot be created")
     user.container_uid, user.container_gid = _ids(result.out)
     with locks.hold(host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written"):
         key_files.write_in_container(host, user, "config", user.ssh_config)
@@ -77,13 +77,13 @@ def create_account(host: Host, user: User, account: Account) -> None:
 
 
 def stop(host: Host, account: Account) -> None:
-    """At once: nothing runs there that could lose anything."""
+    """Stops it at once: nothing runs in it that could lose data."""
     if lxc.is_running(host, account):
         lxc.stop(host, account, grace=0)
 
 
 def provision_system(host: Host, user: User, account: Account) -> None:
-    """All three, for a system that took another's place. The container is stopped before and after."""
+    """All three, for a root file system that replaced another. The container is stopped before and after."""
     stop(host, account)
     start(host, user, account)
     try:
@@ -96,4 +96,6 @@ def _ids(out: bytes) -> tuple[int, int]:
     words = out.split()[-2:]
     if len(words) == 2 and all(word.isdigit() and len(word) < 6 and 0 < int(word) < 65534 for word in words):
         return int(words[0]), int(words[1])
-    raise LabhostError("the account inside the container cannot be made: it has no ids")
+    raise LabhostError(
+        "the account in the container cannot be created: it has no ids", reason="container_account_failed"
+    )

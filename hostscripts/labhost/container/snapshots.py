@@ -1,4 +1,4 @@
-"""Snapshots: what is a person's own of her system, packed into the lab's folder, and brought back from there."""
+"""Snapshots: packs the changed files of a container into the snapshot folder, and recovers a container from there."""
 
 import hashlib
 import os
@@ -21,41 +21,34 @@ LEVEL = "-3"
 
 
 def create(host: Host, user: User, progress: Progress, name: str = "") -> None:
-    """A snapshot of that name, or of a name by the date. The container may run meanwhile."""
-    name = snapshot_store.check(name or time.strftime("%Y-%m-%d-%H%M%S"))
+    """Create a snapshot; without a name it is named by the date. The container may run meanwhile."""
+    name = snapshot_store.check_snapshot_name(name or time.strftime("%Y-%m-%d-%H%M%S"))
     with lifecycle.locked(host, user, "being snapshotted") as (user, account):
         driver = drivers.driver_of(host, user)
         driver.attach(user, account)
         snapshot_store.remove_leftovers(host, user.name)
         if any(one.name == name for one in snapshot_store.list_snapshots(host, user.name)):
-            raise Refused(f"there is a snapshot {name} already; choose another name")
+            raise Refused(
+                f"the snapshot {name} exists already; choose another name", reason="snapshot_exists", snapshot=name
+            )
         unpacked = driver.size(user, account)
-        progress.line(f"snapshot {name}: {_megabytes(unpacked)} to pack")
-        tree.check_room(snapshot_store.folder(host, user.name), unpacked)
+        progress.write(f"snapshot {name}: {_megabytes(unpacked)} to pack")
+        tree.check_free_space(snapshot_store.folder(host, user.name), unpacked)
         size, sha256 = _pack(host, user, account, name)
         failpoints.hit("packed")
         what = (driver.name, driver.version(user), unpacked, size, sha256)
         snapshot_store.publish(host, Manifest(name, user.name, host.config.server.name, time.time(), *what))
         failpoints.hit("published")
-        progress.line(f"snapshot {name} is complete: {_megabytes(size)}, to get it back: recover {name}")
+        progress.write(f"snapshot {name} saved: {_megabytes(size)}; to recover it: recover {name}")
         for old in snapshot_store.list_snapshots(host, user.name)[: -host.config.snapshots.keep]:
             snapshot_store.remove(host, old)
-            progress.line(f"snapshot {old.name} removed: {host.config.snapshots.keep} are kept")
+            progress.write(f"snapshot {old.name} removed: the newest {host.config.snapshots.keep} are kept")
     log.write(f"{user.name}: snapshot {name}")
 
 
-def show(host: Host, user: User, progress: Progress) -> None:
-    found = snapshot_store.list_snapshots(host, user.name)
-    for one in found:
-        made = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.made))
-        progress.line(f"{one.name}  {made}  {_megabytes(one.size)}, {_megabytes(one.unpacked)} unpacked")
-    if not found:
-        progress.line(f"you have no snapshots here; to make one: ssh {host.config.server.name}-manage snapshot")
-
-
 def recover(host: Host, user: User, progress: Progress, name: str) -> None:
-    """The system of a snapshot in the place of the current one, which is kept until the first good start."""
-    snapshot_store.check(name)
+    """Replace the root file system by a snapshot's; the old one is kept until the new one has started once."""
+    snapshot_store.check_snapshot_name(name)
     with lifecycle.locked(host, user, "being recovered") as (user, account):
         driver = drivers.driver_of(host, user)
         driver.attach(user, account)
@@ -63,51 +56,59 @@ def recover(host: Host, user: User, progress: Progress, name: str) -> None:
         wanted = snapshot_store.find(host, user.name, name)
         if wanted.storage != driver.name:
             raise Refused(
-                f"the snapshot {name} was made with storage {wanted.storage}, and your container has {driver.name};"
-                " ask the lab's staff"
+                f"the snapshot {name} has storage {wanted.storage}, your container {driver.name}; ask the lab's staff",
+                reason="other_storage",
+                snapshot=name,
+                storage=wanted.storage,
+                container=driver.name,
             )
-        progress.line(f"checking the snapshot {name}: {_megabytes(wanted.size)}")
-        tree.check_room(host.paths.home, wanted.unpacked)
+        progress.write(f"checking the snapshot {name}: {_megabytes(wanted.size)}")
+        tree.check_free_space(host.paths.home, wanted.unpacked)
         with snapshot_store.open_verified(host, wanted) as archive:
             _check_members(account, archive, name)
-            progress.line("unpacking it")
+            progress.write("unpacking the snapshot")
             system = _unpack(host, user, account, archive, wanted.template)
         lifecycle.halt(host, user, account, progress)
         system_swap.swap(host, user, account, system)
     log.write(f"{user.name}: snapshot {name} recovered")
-    progress.line("it is in place; the system before is kept until the first good start")
-    progress.line(f"to start it: ssh {host.config.server.name}-manage")
+    progress.write(f"snapshot {name} recovered; your old container is kept until the first successful start")
+    progress.write(f"next: ssh {host.config.server.name}-manage to start it")
 
 
 def _pack(host: Host, user: User, account: Account, name: str) -> tuple[int, str]:
-    """Bytes and SHA-256 of the archive that was written."""
+    """Writes the archive; returns its size in bytes and its SHA-256."""
     digest, size = hashlib.sha256(), 0
     with snapshot_store.open_new(host, user.name, name) as target:
         source = drivers.driver_of(host, user).archive(user, account)
         packer = spawn(["/usr/bin/zstd", "-q", "-T0", LEVEL, "-c"], account=account, stdin=source.stdout)
-        errors = [_LastWords(source), _LastWords(packer)]
+        errors = [_StderrReader(source), _StderrReader(packer)]
         try:
             assert source.stdout is not None and packer.stdout is not None
             source.stdout.close()
-            while piece := packer.stdout.read(snapshot_store.PIECE):
+            while piece := packer.stdout.read(snapshot_store.CHUNK):
                 target.write(piece)
                 digest.update(piece)
                 size += len(piece)
                 failpoints.hit("packing")
         finally:
-            packed, read = _end(packer), _end(source)  # in this order: tar waits for a packer that nobody reads
+            packed, read = _end(packer), _end(source)  # in this order: tar waits for the packer
         # tar's 1: a file changed while it was read, as files of a running container do.
         if read not in (0, 1) or packed != 0:
-            raise LabhostError(f"the files cannot be packed: {errors[0].text or errors[1].text or 'tar was killed'}")
+            text = errors[0].text or errors[1].text or "tar was killed"
+            raise LabhostError(f"the files cannot be packed: {text}", reason="packing_failed", detail=text)
     return size, digest.hexdigest()
 
 
+def _spawn_unpacker(account: Account, archive: IO[bytes]) -> Process:
+    os.lseek(archive.fileno(), 0, os.SEEK_SET)  # the position is shared: another process has read from it
+    return spawn(["/usr/bin/zstd", "-dcq"], account=account, stdin=archive)
+
+
 def _check_members(account: Account, archive: IO[bytes], name: str) -> None:
-    """LabhostError if a member could do harm, or if the archive does not end as it should."""
-    os.lseek(archive.fileno(), 0, os.SEEK_SET)  # the descriptor's own: another process has read from it
-    reader = spawn(["/usr/bin/zstd", "-dcq"], account=account, stdin=archive)
-    lister = spawn(tar_listing.LISTING, account=account, stdin=reader.stdout)
-    errors = [_LastWords(reader), _LastWords(lister)]
+    """LabhostError if a member could do harm, or if the archive is incomplete."""
+    reader = _spawn_unpacker(account, archive)
+    lister = spawn(tar_listing.LIST_COMMAND, account=account, stdin=reader.stdout)
+    errors = [_StderrReader(reader), _StderrReader(lister)]
     reason = ""
     try:
         assert reader.stdout is not None and lister.stdout is not None
@@ -119,13 +120,13 @@ def _check_members(account: Account, archive: IO[bytes], name: str) -> None:
     if not reason and any(codes):
         reason = f"is damaged ({errors[0].text or errors[1].text})"
     if reason:
-        raise LabhostError(f"the snapshot {name} {reason}; nothing was changed. Choose another one")
+        text = f"the snapshot {name} {reason}; nothing was changed. Choose another one"
+        raise LabhostError(text, reason="bad_snapshot", snapshot=name, detail=reason)
 
 
 def _unpack(host: Host, user: User, account: Account, archive: IO[bytes], version: str) -> Path:
-    os.lseek(archive.fileno(), 0, os.SEEK_SET)  # the descriptor's own: another process has read from it
-    reader = spawn(["/usr/bin/zstd", "-dcq"], account=account, stdin=archive)
-    _LastWords(reader)
+    reader = _spawn_unpacker(account, archive)
+    _StderrReader(reader)
     assert reader.stdout is not None
     try:
         return drivers.driver_of(host, user).unpack(user, account, reader.stdout, version)
@@ -134,7 +135,7 @@ def _unpack(host: Host, user: User, account: Account, archive: IO[bytes], versio
 
 
 def _end(process: Process) -> int:
-    """Its exit status, once it has ended or, if nobody reads it any more, was killed."""
+    """The exit status of a process; it is killed if it does not end."""
     if process.stdout is not None:
         process.stdout.close()
     try:
@@ -144,8 +145,8 @@ def _end(process: Process) -> int:
         return process.wait()
 
 
-class _LastWords:
-    """Reads a process's stderr, so that it never fills, and keeps the last line."""
+class _StderrReader:
+    """Reads the stderr of a process, so that the pipe never fills; keeps the last line."""
 
     def __init__(self, process: Process) -> None:
         self._stream, self._tail = process.stderr, b""

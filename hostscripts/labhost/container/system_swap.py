@@ -1,6 +1,6 @@
-"""Another system in the place of a person's own: a fresh one from the template, or one out of a snapshot.
+"""Replaces a container's root file system by a new one, from the template or from a snapshot.
 
-The system before is kept until the first good start of the new one, and comes back when that start fails.
+The old one is kept until the new one has started once, and is restored if that start fails.
 """
 
 from pathlib import Path
@@ -20,28 +20,30 @@ from labhost.system.progress import Progress
 
 
 def swap(host: Host, user: User, account: Account, system: Path) -> None:
-    """Puts it in place, makes account and keys inside. The container is stopped; a start completes what a kill left."""
+    """Puts it in place and creates account and keys in it. The container is stopped; a start completes a killed run."""
     with locks.hold(host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written"):
         user.needs_provisioning = True
         user_state.save_user(host, user)
     failpoints.hit("unfinished")
-    drivers.driver_of(host, user).put(user, account, system)
+    drivers.driver_of(host, user).install(user, account, system)
     failpoints.hit("exchanged")
     try:
         provision.provision_system(host, user, account)
     except (LabhostError, OSError):
-        drivers.driver_of(host, user).revert(user, account)
+        drivers.driver_of(host, user).roll_back(user, account)
         raise
 
 
 def attach_all(host: Host) -> None:
-    """Everybody's files, after a boot before anybody starts. One person's trouble stays hers."""
+    """Attach everybody's files, after a boot before any start. One failure does not stop the others."""
     for user in user_state.all_users(host):
         try:
-            with locks.hold(host, locks.user_lock(user.name), seconds=0, doing="somebody is at work there"):
+            with locks.hold(
+                host, locks.user_lock(user.name), seconds=0, doing=f"{user.name}'s container is being changed"
+            ):
                 _attach(host, user.name)
         except Busy:
-            continue  # who is at work there attaches what is needed, and a removal must not be disturbed
+            continue  # that command attaches what it needs, and a removal must not be disturbed
         except (LabhostError, OSError) as error:
             log.write(f"{user.name}: the files cannot be attached: {error}", warning=True)
 
@@ -51,54 +53,51 @@ def _attach(host: Host, name: str) -> None:
     if user is None or user.removal or linux_accounts.passwd_entry(host, user) is None:
         return
     if drivers.driver_of(host, user).exists(user):
-        drivers.driver_of(host, user).attach(user, linux_accounts.identity(host, user))
+        drivers.driver_of(host, user).attach(user, linux_accounts.account_of(host, user))
 
 
 def refresh_templates(host: Host, progress: Progress) -> None:
-    """The current template is unpacked beside the old ones; those that no system and no snapshot needs are removed."""
+    """Unpack the current template; remove the ones that no container and no snapshot needs."""
     if not host.config.container.template.is_file():
-        progress.line(
-            f"warning: the template {host.config.container.template} is missing; build it with create-lxc-template.bash"
-        )
+        progress.write(f"warning: {host.config.container.template} is missing; create it with create-lxc-template.bash")
         return
     with locks.hold(host, locks.TEMPLATES, seconds=900, doing="the template is being unpacked"):
         if host.config.container.storage == "overlay":
             current = templates.unpack(host)
-            progress.line(f"template: {current}, unpacked once for all containers")
+            progress.write(f"template: {current}, unpacked once for all containers")
         else:
             current = template_archive.inspect(host).version
-            progress.line(f"template: {current}")
-        asked_for = snapshot_store.templates_in_use(host)
-        if asked_for is not None:
-            for version in templates.prune(host, {current} | overlay.needed_versions(host) | asked_for):
-                progress.line(f"template: {version} removed, nothing needs it any more")
+            progress.write(f"template: {current}")
+        of_snapshots = snapshot_store.templates_in_use(host)
+        if of_snapshots is not None:
+            for version in templates.prune(host, {current} | overlay.needed_versions(host) | of_snapshots):
+                progress.write(f"template: removed {version}, which is no longer used")
 
 
 def prepare(host: Host, user: User, account: Account, progress: Progress) -> None:
-    """What a start needs: the files attached, account and keys inside."""
+    """What a start needs: the files attached, account and keys in the container."""
     drivers.driver_of(host, user).attach(user, account)
     if user.needs_provisioning:
-        progress.line("completing the new system")
+        progress.write("creating the account in the new container")
         provision.provision_system(host, user, account)
 
 
 def commit(host: Host, user: User, account: Account) -> None:
-    """After a good start: the system before is no longer needed."""
+    """After a successful start: the old root file system is no longer needed."""
     try:
-        drivers.driver_of(host, user).settle(user, account)
+        drivers.driver_of(host, user).commit(user, account)
     except (LabhostError, OSError) as error:
-        log.write(f"{user.name}: the old system is not removed yet: {error}", warning=True)
+        log.write(f"{user.name}: the old root file system could not be removed yet: {error}", warning=True)
 
 
 def roll_back_failed_start(host: Host, user: User, account: Account, error: LabhostError) -> LabhostError:
-    """The error of a start that failed; if the system never started before, the one before it is back."""
+    """The error of a failed start. If the root file system is new, the old one is restored."""
     if lxc.is_running(host, account):
         lxc.stop(host, account, grace=0)
-    if not drivers.driver_of(host, user).revert(user, account):
+    if not drivers.driver_of(host, user).roll_back(user, account):
         return error
     user.needs_provisioning = True  # its keys may be older than the last push
     user_state.save_user(host, user)
-    log.write(f"{user.name}: the new system did not start, the one before is back: {error}", warning=True)
-    return LabhostError(
-        f"{error}. The new system did not start; the one before is back: ssh {host.config.server.name}-manage"
-    )
+    log.write(f"{user.name}: the new container did not start, the old one was restored: {error}", warning=True)
+    text = f"{error}. The new container did not start; the old one was restored: ssh {host.config.server.name}-manage"
+    return LabhostError(text, reason="rolled_back", **{**error.params, "cause": error.reason})

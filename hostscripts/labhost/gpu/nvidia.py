@@ -1,7 +1,7 @@
-"""The NVIDIA user-space driver: the container's must be of the same version as the host's.
+"""The NVIDIA user-space driver, which must have the same version in a container as on the host.
 
-Versions are read from the name that libcuda.so.1 links to. The host executes nothing of a
-container's, and follows its links only inside its root file system.
+Versions are read from the name that libcuda.so.1 links to. The host executes nothing from a container, and follows its
+links only within its root file system.
 """
 
 import os
@@ -27,7 +27,7 @@ LIBRARIES = (
     Path("/usr/lib"),
 )
 NVIDIA_SMI = Path("/usr/bin/nvidia-smi")
-HOPS = 8  # Debian's packages reach the library through several alternatives
+HOPS = 8  # Debian's packages reach the library through several links
 _LIBCUDA = re.compile(r"libcuda\.so\.([0-9]{1,4}(?:\.[0-9]{1,4}){1,3})", re.ASCII)
 _DEVICE = re.compile(r"nvidia[A-Za-z0-9_-]{0,40}", re.ASCII)
 _LIBRARY = re.compile(
@@ -55,13 +55,13 @@ def host_version(config: Config) -> str:
 
 
 def container_version(host: Host, user: User) -> str:
-    """The version in a person's container; empty if there is none, or no container."""
+    """The version in a person's container; empty if it has no driver, or there is no container."""
     rootfs = drivers.driver_of(host, user).rootfs(user)
     return version_in_rootfs(rootfs) if rootfs.is_dir() else ""
 
 
 def version_in_rootfs(rootfs: Path) -> str:
-    """The same of a container's root file system; empty if it has no driver or hides it."""
+    """The version in a root file system; empty if it has no driver or hides it."""
     with openat2.directory(rootfs) as root:
         for folder in LIBRARIES:
             if version := _linked_version(root, f"{str(folder).lstrip('/')}/libcuda.so.1"):
@@ -83,8 +83,8 @@ def _linked_version(root: int, path: str) -> str:
 def mounts(config: Config, gpus: frozenset[int] | None = None) -> list[str]:
     """LXC mount entries: the device nodes, and with `mode = bind` the host's libraries too.
 
-    `gpus` are the numbers of those that the container may have, None for all. Inside a user namespace nobody can
-    make device nodes, so what is not mounted cannot be opened.
+    `gpus` are the numbers of the GPUs that the container may use, None for all. In a user namespace nobody can create
+    device nodes, so what is not mounted cannot be opened.
     """
     version = host_version(config)
     entries = [
@@ -101,7 +101,7 @@ def mounts(config: Config, gpus: frozenset[int] | None = None) -> list[str]:
 
 
 def _is_allowed(name: str, gpus: frozenset[int]) -> bool:
-    """One GPU's node if it is among them; what all GPUs share (nvidiactl, ...) if there is any."""
+    """A GPU's node if its number is in `gpus`; shared nodes (nvidiactl, ...) if there is any GPU."""
     gpu = _GPU.fullmatch(name)
     return int(gpu[1]) in gpus if gpu else bool(gpus)
 
@@ -116,7 +116,7 @@ def _devices(config: Config) -> list[Path]:
 
 
 def _bound_files(config: Config) -> dict[str, Path]:
-    """With `mode = bind`: paths inside -> files of the host. Each name a program may ask for is a file of its own."""
+    """With `mode = bind`: paths in the container -> files of the host, one for each name that programs open."""
     folder = next(path for path in config.driver.libraries or LIBRARIES if (path / "libcuda.so.1").is_symlink())
     container_version = f"usr/lib/{os.uname().machine}-linux-gnu"
     found = {
@@ -127,9 +127,9 @@ def _bound_files(config: Config) -> dict[str, Path]:
 
 
 def remove_stale_links(host: Host, user: User) -> None:
-    """Removes the symbolic links that an installed driver left where the host's files are to be mounted.
+    """Removes the symbolic links that an installed driver left where the host's files are mounted.
 
-    LXC mounts onto no symbolic link. The container is stopped; nothing but links of these names is touched.
+    LXC refuses to mount over a symbolic link. The container is stopped; only links of these names are removed.
     """
     if not host_version(host.config) or host.config.driver.mode != "bind":
         return
@@ -144,37 +144,41 @@ def remove_stale_links(host: Host, user: User) -> None:
 def install_matching_driver(host: Host, user: User, account: Account, progress: Progress) -> None:
     """Installs the host's version in a running container that has another or none.
 
-    Never stops the start, and holds it up for at most `[driver] seconds`.
+    Never makes the start fail, and delays it for at most `[driver] seconds`.
     """
     wanted = host_version(host.config)
     if not wanted:
-        progress.line("driver: this server has none, skipped")
+        progress.write("driver: none on this server")
         return
     if host.config.driver.mode == "bind":
-        progress.line(f"driver: {wanted}, shared by the server")
+        progress.write(f"driver: {wanted}, shared by the server")
         return
     found = container_version(host, user)
     if found == wanted:
-        progress.line(f"driver: {wanted}, the same inside")
+        progress.write(f"driver: {wanted}")
         return
     installer = host.config.driver.installers / f"NVIDIA-Linux-{os.uname().machine}-{wanted}.run"
     if not installer.is_file():
-        progress.line(f"warning: driver {wanted} is not inside, and {installer} is missing; tell the lab's staff")
+        progress.write(
+            f"warning: the container lacks driver {wanted}, and {installer} is missing; tell the lab's staff"
+        )
         return
-    progress.line(f"driver: {found or 'none'} inside, {wanted} on the server; installing, this takes a while")
-    with progress.during("installing the driver"):
+    progress.write(
+        f"driver: {found or 'none'} in the container, {wanted} on the server; installing it, which takes a while"
+    )
+    with progress.spinner("installing the driver"):
         reason = _install(host, account, installer)
     if not reason and container_version(host, user) != wanted:
-        reason = "the installer ended well but left another version"
-    progress.line(f"warning: driver not installed: {reason}" if reason else f"driver: {wanted} installed inside")
+        reason = "the installer succeeded but left another version"
+    progress.write(f"warning: driver not installed: {reason}" if reason else f"driver: {wanted} installed")
 
 
 def _install(host: Host, account: Account, installer: Path) -> str:
-    """Why it failed, or nothing. The container gets a pipe, never a descriptor of a file of the host's."""
+    """Why it failed, or an empty text. The container gets a pipe, never a descriptor of one of the host's files."""
     with open(installer, "rb") as program:
         feeder = spawn(["/bin/cat"], account=account, stdin=program)
     assert feeder.stdout is not None
-    words = ["/bin/sh", "-c", _INSTALL]
-    result = lxc.attach(host, account, words, timeout=host.config.driver.seconds, stdin=feeder.stdout)
+    command = ["/bin/sh", "-c", _INSTALL]
+    result = lxc.attach(host, account, command, timeout=host.config.driver.seconds, stdin=feeder.stdout)
     finish(feeder, ["cat"], timeout=5)
     return "" if result.ok else f"the installer: {result.error_line}"

@@ -1,40 +1,44 @@
-"""Limits of one container as the portal states them: judged as hostile, kept, and turned into cgroup2 values.
+"""A container's limits: parsed from the portal's text, which is not trusted, and rendered as cgroup2 values.
 
-The portal's text is `key=value` lines, one for each of KEYS; `max` means without limit.
+The text has one `key=value` line for each of KEYS; `max` means no limit.
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from labhost.errors import PortalUnavailable
 from labhost.host.config import Host
 from labhost.host.user_state import User
 from labhost.system import formatting
+from labhost.system.names import printable
 
 MEGABYTE = 1 << 20
 PERIOD = 100_000  # microseconds, the kernel's own period of cpu.max
 NONE, ALL = "max", "all"
 KEYS = ("memory", "cpus", "processes", "gpus", "disk")
-LEAST_MEMORY = 256 * MEGABYTE  # below, systemd in a container does not come up
-LEAST_PROCESSES = 64
+MIN_MEMORY = 256 * MEGABYTE  # below, systemd in a container does not come up
+MIN_PROCESSES = 64
 CONTROLLER = {"memory": "memory", "cpus": "cpu", "processes": "pids"}
 
 
 def parse(text: str) -> dict[str, str]:
-    """The limits that are set, each as the portal's own word; PortalUnavailable if any line is not acceptable."""
+    """The limits that are set, as the portal wrote them; PortalUnavailable if a line is invalid or missing."""
     found: dict[str, str] = {}
     for line in text.splitlines()[: len(KEYS) + 1]:
         key, equals, value = line.partition("=")
-        if not equals or key not in KEYS or key in found or not _acceptable(key, value):
-            raise PortalUnavailable("the portal's limits are not acceptable; ask the lab's staff")
+        if not equals or key not in KEYS or key in found or not _is_valid(key, value):
+            text = "the portal's limits are invalid; ask the lab's staff"
+            raise PortalUnavailable(text, reason="portal_limits_invalid", line=printable(line, 80))
         found[key] = value
     if set(found) != set(KEYS):
-        raise PortalUnavailable("the portal's limits are not complete; ask the lab's staff")
+        missing = ", ".join(sorted(set(KEYS) - set(found)))
+        text = "the portal's limits are incomplete; ask the lab's staff"
+        raise PortalUnavailable(text, reason="portal_limits_incomplete", missing=missing)
     return {key: value for key, value in found.items() if value != (ALL if key == "gpus" else NONE)}
 
 
-def _acceptable(key: str, value: str) -> bool:
+def _is_valid(key: str, value: str) -> bool:
     if key == "gpus":
         return value in (ALL, "none") or re.fullmatch(r"[0-9]{1,2}(,[0-9]{1,2}){0,63}", value, re.ASCII) is not None
     if value == NONE:
@@ -44,11 +48,11 @@ def _acceptable(key: str, value: str) -> bool:
         return number is not None and float(value) >= 0.1
     if not re.fullmatch(r"[1-9][0-9]{0,15}", value, re.ASCII):
         return False
-    return int(value) >= {"memory": LEAST_MEMORY, "processes": LEAST_PROCESSES, "disk": MEGABYTE}[key]
+    return int(value) >= {"memory": MIN_MEMORY, "processes": MIN_PROCESSES, "disk": MEGABYTE}[key]
 
 
 def gpus(user: User) -> frozenset[int] | None:
-    """Numbers of the GPUs that the container may have; None if all."""
+    """Numbers of the GPUs that the container may use; None for all."""
     value = user.limits.get("gpus", ALL)
     if value == ALL:
         return None
@@ -56,7 +60,7 @@ def gpus(user: User) -> frozenset[int] | None:
 
 
 def controllers(host: Host, user: User) -> frozenset[str]:
-    """What the kernel lets the person's user manager control, see cgroups(7); empty before it was ever started."""
+    """The cgroup controllers that the person's user manager may use, see cgroups(7); empty before its first start."""
     folder = host.paths.cgroups / f"user.slice/user-{user.uid}.slice/user@{user.uid}.service"
     try:
         return frozenset(Path(folder, "cgroup.controllers").read_text().split())
@@ -65,7 +69,7 @@ def controllers(host: Host, user: User) -> frozenset[str]:
 
 
 def render(limits: Mapping[str, str], available: Collection[str]) -> list[str]:
-    """Lines of the LXC configuration. Without its controller a value is a comment: LXC would refuse to start."""
+    """Lines of the LXC configuration; without its controller a value is a comment, else LXC would not start."""
     values = {}
     if "memory" in limits:
         values["memory"] = f"memory.max = {limits['memory']}"
@@ -75,13 +79,13 @@ def render(limits: Mapping[str, str], available: Collection[str]) -> list[str]:
         values["processes"] = f"pids.max = {limits['processes']}"
     lines = []
     for key, text in values.items():
-        mark = "" if CONTROLLER[key] in available else f"# no {CONTROLLER[key]} controller here: "
-        lines.append(f"{mark}lxc.cgroup2.{text}")
+        comment = "" if CONTROLLER[key] in available else f"# no {CONTROLLER[key]} controller here: "
+        lines.append(f"{comment}lxc.cgroup2.{text}")
     return lines
 
 
 def not_enforced(limits: Mapping[str, str], available: Collection[str]) -> list[str]:
-    """Limits that stand on paper only, because this server has nothing that enforces them."""
+    """Limits that this server has no means to enforce."""
     missing = [key for key in limits if key in CONTROLLER and CONTROLLER[key] not in available]
     return missing + (["disk"] if "disk" in limits else [])
 
@@ -91,13 +95,8 @@ def summary(limits: Mapping[str, str], available: Collection[str]) -> str:
     if not limits:
         return "none"
     weak = not_enforced(limits, available)
-    return ", ".join(
-        _phrase(key, limits[key]) + (" (not enforced here)" if key in weak else "") for key in _set(limits)
-    )
-
-
-def _set(limits: Mapping[str, str]) -> Iterable[str]:
-    return (key for key in KEYS if key in limits)
+    shown = (key for key in KEYS if key in limits)
+    return ", ".join(_phrase(key, limits[key]) + (" (not enforced here)" if key in weak else "") for key in shown)
 
 
 def _phrase(key: str, value: str) -> str:

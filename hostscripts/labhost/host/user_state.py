@@ -1,19 +1,16 @@
-"""What this server knows of each person: one JSON file a person."""
+"""What this server knows about each person: one JSON file per person."""
 
-import json
 import os
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from labhost.errors import LabhostError
 from labhost.host.config import Host
-from labhost.system import files
+from labhost.system.json_files import damaged, known_fields, load_object, save_object
 from labhost.system.names import check_name, is_name
 
-STATE_MOST = 256 * 1024 * 1024
-PATHS = 4096  # that are remembered: a push of everybody asks for each of them a dozen times
+PATH_CACHE_SIZE = 4096  # a push of everybody's keys asks for each person's paths a dozen times
 
 
 @dataclass
@@ -23,10 +20,10 @@ class User:
     name: str
     uid: int = 0
     gid: int = 0
-    account: str = ""  # "", "creating" (useradd was about to run) or "made"
+    account: str = ""  # "", "creating" (useradd was about to run) or "created"
     port: int = 0
     subuid: int = 0
-    values_at: float = 0.0  # when the portal last confirmed port and subuid, seconds since the epoch
+    fetched_at: float = 0.0  # when the portal last gave port and limits, seconds since the epoch
     keys: list[dict[str, str]] = field(default_factory=list)  # as the portal gave them at registration
     keys_revision: int = 0  # the applied revision at that moment
     ssh_config: str = ""
@@ -36,50 +33,45 @@ class User:
     steps: list[str] = field(default_factory=list)
     registered: bool = False
     desired_state: str = "stopped"  # or "running"
-    storage: str = ""  # the driver with which the system was made; "" until then
-    needs_provisioning: bool = False  # the current system has not got its account and keys yet
-    forwards: list[list[int]] = field(default_factory=list)  # pairs: port inside, port of the server
+    storage: str = ""  # the driver that made the root file system; "" until then
+    needs_provisioning: bool = False  # account and keys are not in the current root file system yet
+    forwards: list[list[int]] = field(default_factory=list)  # pairs: port of the container, port of the server
     limits: dict[str, str] = field(default_factory=dict)  # as the portal last gave them, see limits.py
-    removal: str = ""  # "keep" or "purge" (her files) once a removal has begun
-    kept: str = ""  # where a removal puts her files
+    removal: str = ""  # "keep" or "purge" (the files) once a removal has begun
+    kept_folder: str = ""  # where a removal moves the files
+    unknown: dict[str, Any] = field(default_factory=dict)  # fields of a newer version; saved again as they were
 
     @property
     def managed(self) -> bool:
-        """True once labhost has made the account: only such accounts are ever touched."""
-        return self.account == "made" and self.uid > 0
+        """True once labhost has created the account: it touches no other account."""
+        return self.account == "created" and self.uid > 0
 
 
-_KNOWN = frozenset(item.name for item in fields(User))
-
-
-def home_of(host: Host, name: str) -> Path:
+def home_folder(host: Host, name: str) -> Path:
     return _home(host.paths.home, name)
 
 
-@lru_cache(maxsize=PATHS)
+@lru_cache(maxsize=PATH_CACHE_SIZE)
 def _home(homes: Path, name: str) -> Path:
     return homes / check_name(name)
 
 
 def load_user(host: Host, name: str) -> User | None:
-    value = load_object(_user_file(host, name))
+    """LabhostError if the file is damaged."""
+    path = _user_file(host, name)
+    value = load_object(path)
     if value is None:
         return None
-    try:
-        user = User(**{key: content for key, content in value.items() if key in _KNOWN})
-    except TypeError as error:
-        raise LabhostError(f"{_user_file(host, name)} is damaged; look at it by hand") from error
-    if user.name != name:
-        raise LabhostError(f"{_user_file(host, name)} is damaged; look at it by hand")
-    return user
+    value.pop("unknown", None)
+    known = known_fields(User, value)
+    if known.get("name") != name:
+        raise damaged(path)
+    return User(**known, unknown={key: content for key, content in value.items() if key not in known})
 
 
 def save_user(host: Host, user: User, *, durable: bool = True) -> None:
-    folder = host.paths.state / "users"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    files.write_atomic(
-        _user_file(host, user.name), json.dumps(asdict(user), indent=1) + "\n", mode=0o600, durable=durable
-    )
+    value = asdict(user)
+    save_object(_user_file(host, user.name), value | value.pop("unknown"), durable=durable)
 
 
 def delete_user(host: Host, name: str) -> None:
@@ -87,12 +79,12 @@ def delete_user(host: Host, name: str) -> None:
 
 
 def all_names(host: Host) -> list[str]:
-    """Everybody this server has a file about, in order."""
+    """Everybody this server has a file about, sorted."""
     try:
-        files_here = os.listdir(host.paths.state / "users")
+        found = os.listdir(host.paths.state / "users")
     except FileNotFoundError:
         return []
-    return sorted(name for text in files_here if text.endswith(".json") and is_name(name := text[:-5]))
+    return sorted(name for text in found if text.endswith(".json") and is_name(name := text[:-5]))
 
 
 def all_users(host: Host) -> list[User]:
@@ -101,17 +93,3 @@ def all_users(host: Host) -> list[User]:
 
 def _user_file(host: Host, name: str) -> Path:
     return host.paths.state / "users" / f"{check_name(name)}.json"
-
-
-def load_object(path: Path) -> dict[str, Any] | None:
-    """What a file of the state holds, None if there is none; LabhostError."""
-    text = files.read_text(path, STATE_MOST)
-    if text is None:
-        return None
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise LabhostError(f"{path} is damaged; look at it by hand") from error
-    if not isinstance(value, dict):
-        raise LabhostError(f"{path} is damaged; look at it by hand")
-    return value

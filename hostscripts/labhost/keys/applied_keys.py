@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from labhost.errors import LabhostError
 from labhost.host.config import Host
-from labhost.host.user_state import STATE_MOST, load_object
 from labhost.keys.public_keys import KeyMap, Keys, PublicKey, as_entry
 from labhost.system import files
+from labhost.system.json_files import MAX_SIZE, load_object
 
 LOG_LEAST = 64 * 1024  # bytes that the log may have at any rate, before everybody's keys are written anew
 _DAMAGE = (KeyError, AttributeError, TypeError, ValueError)
@@ -252,11 +252,11 @@ def _tail(path: Path, start: int) -> bytes:
     try:
         with open(path, "rb") as stream:
             stream.seek(start)
-            data = stream.read(STATE_MOST + 1)
+            data = stream.read(MAX_SIZE + 1)
     except FileNotFoundError:
         return b""
-    if len(data) > STATE_MOST:
-        raise LabhostError(f"{path} is longer than {STATE_MOST} bytes; remove it and push the keys again")
+    if len(data) > MAX_SIZE:
+        raise LabhostError(f"{path} is longer than {MAX_SIZE} bytes; remove it and push the keys again")
     return data
 
 

@@ -140,7 +140,7 @@ def _inside(host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | Non
     if not driver.exists(user):
         yield None
         return
-    driver.attach(user, linux_accounts.identity(host, user, known))
+    driver.attach(user, linux_accounts.account_of(host, user, known))
     root = openat2.open_directory(driver.rootfs(user))
     try:
         with openat2.subdirectory(root, f"home/{user.name}") as home:

@@ -1,7 +1,7 @@
-"""Reservations for lxc-net's dnsmasq, so that a container that insists on DHCP is given its own address.
+"""Reservations for lxc-net's dnsmasq: a container that insists on DHCP gets its own address.
 
-One file a person in the folder that dnsmasq watches (`dhcp-hostsdir`, see dnsmasq(8)); setup-gpu-server.bash
-names it in dnsmasq's configuration.
+One file per person in the folder that dnsmasq watches (`dhcp-hostsdir`, see dnsmasq(8)), which
+setup-gpu-server.bash configures.
 """
 
 from collections.abc import Iterable
@@ -15,14 +15,14 @@ from labhost.system.names import is_name
 
 def reserve(host: Host, user: User) -> None:
     if host.paths.dhcp_hosts.is_dir():
-        line = f"{addresses.hardware_address(user.address)},{user.address}\n"
+        line = f"{addresses.mac_address(user.address)},{user.address}\n"
         files.write_atomic(host.paths.dhcp_hosts / user.name, line, mode=0o644)
 
 
 def keep_only(host: Host, names: Iterable[str]) -> None:
-    """Removes the reservations of everybody else. dnsmasq forgets them when it starts the next time."""
-    kept = set(names)
+    """Removes all other reservations; dnsmasq drops them at its next start."""
+    wanted = set(names)
     if host.paths.dhcp_hosts.is_dir():
         for path in host.paths.dhcp_hosts.iterdir():
-            if is_name(path.name) and path.name not in kept:
+            if is_name(path.name) and path.name not in wanted:
                 path.unlink()

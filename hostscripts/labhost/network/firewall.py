@@ -1,4 +1,4 @@
-"""Addresses of containers, and the rules that lead a person's port to her container and to nothing else."""
+"""iptables rules that forward ports of the server to containers."""
 
 import re
 from collections.abc import Iterable
@@ -20,51 +20,50 @@ JUMPS = (
 
 @dataclass(frozen=True)
 class Forward:
-    """`port` of the server leads to port `inside` of `address`."""
+    """`port` of the server is forwarded to `container_port` of `address`."""
 
     port: int
     address: str
-    inside: int = 22
+    container_port: int = 22
 
 
 def render_rules(config_address: str, bridge: str, network: str, forwards: Iterable[Forward]) -> str:
-    """Input of `iptables-restore --noflush`: our own chains anew, nobody else's touched."""
+    """Input of `iptables-restore --noflush` that replaces our own chains and touches no other."""
     nat = [f":{chain} - [0:0]" for table, _, chain in JUMPS if table == "nat"]
     allow = [":LAB-IAM-FWD - [0:0]"]
     for item in sorted(forwards, key=lambda forward: forward.port):
-        to = f"-j DNAT --to-destination {item.address}:{item.inside}"
+        to = f"-j DNAT --to-destination {item.address}:{item.container_port}"
         nat.append(f"-A LAB-IAM-PRE -d {config_address}/32 -p tcp -m tcp --dport {item.port} {to}")
         nat.append(f"-A LAB-IAM-OUT -d {config_address}/32 -p tcp -m tcp --dport {item.port} {to}")
-        # A container that calls the server's address must get its answers through the server.
+        # A container that connects to the server's address must get the answers through the server.
         nat.append(
-            f"-A LAB-IAM-POST -s {network} -d {item.address}/32 -p tcp -m tcp --dport {item.inside}"
+            f"-A LAB-IAM-POST -s {network} -d {item.address}/32 -p tcp -m tcp --dport {item.container_port}"
             " -m conntrack --ctstate DNAT -j MASQUERADE"
         )
         forwarded = "-m conntrack --ctstate DNAT -j ACCEPT"
         inward, outward = f"-o {bridge} -d {item.address}/32", f"-i {bridge} -s {item.address}/32"
-        allow.append(f"-A LAB-IAM-FWD {inward} -p tcp -m tcp --dport {item.inside} {forwarded}")
-        allow.append(f"-A LAB-IAM-FWD {outward} -p tcp -m tcp --sport {item.inside} {forwarded}")
+        allow.append(f"-A LAB-IAM-FWD {inward} -p tcp -m tcp --dport {item.container_port} {forwarded}")
+        allow.append(f"-A LAB-IAM-FWD {outward} -p tcp -m tcp --sport {item.container_port} {forwarded}")
     return "\n".join(["*nat", *nat, "COMMIT", "*filter", *allow, "COMMIT", ""])
 
 
 def apply_rules(host: Host, forwards: Iterable[Forward]) -> None:
-    """Makes the rules exactly these. The rules lock must be held."""
+    """Replaces our rules by these. The rules lock must be held."""
     config = host.config
     text = render_rules(config.server.address, config.container.bridge, str(config.container.network), forwards)
     result = run(["/usr/sbin/iptables-restore", "--noflush", "-w", "10"], timeout=30, stdin=text.encode())
-    result.check("the port rules cannot be set")
+    result.check("the port rules cannot be set", reason="rules_not_set")
     for table, chain, ours in JUMPS:
         if not run([IPTABLES, "-w", "10", "-t", table, "-C", chain, "-j", ours], timeout=20).ok:
-            run([IPTABLES, "-w", "10", "-t", table, "-I", chain, "-j", ours], timeout=20).check(
-                "the port rules cannot be set"
-            )
+            added = run([IPTABLES, "-w", "10", "-t", table, "-I", chain, "-j", ours], timeout=20)
+            added.check("the port rules cannot be set", reason="rules_not_set")
 
 
 def allow_hairpin(host: Host, link: str) -> None:
-    """Lets a container reach its own ports by the server's address where bridged packets pass iptables.
+    """Lets a container reach its own ports through the server's address where bridged packets pass iptables.
 
-    There (br_netfilter, as Docker loads it) a packet is led back to the bridge's port that it came from, which a
-    bridge refuses unless told; elsewhere it is routed, and nothing is to be done.
+    There (with br_netfilter, which Docker loads) a packet returns to the bridge port that it came from, which a
+    bridge allows only in hairpin mode. Elsewhere the packet is routed and nothing has to be done.
     """
     filtering = files.read_text(host.paths.bridge_filter)
     port = host.paths.interfaces / host.config.container.bridge / "brif" / link / "hairpin_mode"
@@ -73,10 +72,11 @@ def allow_hairpin(host: Host, link: str) -> None:
 
 
 def current_rules() -> tuple[set[str], set[str]]:
-    """The rules in our own chains, and which of the jumps to them are there, as `iptables-save` writes them."""
+    """The rules in our own chains, and the chains that are jumped to, as `iptables-save` prints them."""
     rules, jumps = set(), set()
     for table in ("nat", "filter"):
-        shown = run(["/usr/sbin/iptables-save", "-t", table], timeout=20).check("the port rules cannot be read")
+        shown = run(["/usr/sbin/iptables-save", "-t", table], timeout=20)
+        shown.check("the port rules cannot be read", reason="rules_not_readable")
         for line in shown.out.decode("utf-8", "replace").splitlines():
             if line.startswith("-A LAB-IAM-"):
                 rules.add(line)
@@ -84,6 +84,6 @@ def current_rules() -> tuple[set[str], set[str]]:
     return rules, jumps
 
 
-def normal(rule: str) -> frozenset[str]:
-    """A rule's options without their order, which iptables-save changes."""
+def normalize_rule(rule: str) -> frozenset[str]:
+    """A rule's options regardless of their order, which iptables-save changes."""
     return frozenset(re.split(r" (?=-)", rule))

@@ -1,7 +1,7 @@
-"""Ports of the server that a person leads to ports (TCP) of her container, besides her own for SSH."""
+"""Ports of the server that a person forwards to TCP ports of the container, besides the SSH port."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from labhost.errors import Refused
@@ -14,65 +14,80 @@ TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 
 
 @dataclass(frozen=True)
-class Forwarded:
-    inside: int
-    outside: int
+class ForwardedPort:
+    container_port: int
+    server_port: int
 
 
-def of(host: Host, user: User) -> list[Forwarded]:
-    """The person's forwards that this server may still have: host.conf may have changed since they were made."""
-    pairs = [Forwarded(inside, outside) for inside, outside in user.forwards]
-    return [pair for pair in pairs if is_for_forwards(host, pair.outside)]
+def list_forwards(host: Host, user: User) -> list[ForwardedPort]:
+    """The person's forwarded ports that host.conf still allows."""
+    return [pair for pair in _pairs(user) if is_forwardable(host, pair.server_port)]
 
 
-def is_for_forwards(host: Host, port: int) -> bool:
-    return host.config.server.forwards.holds(port) and not host.config.server.ports.holds(port)
+def is_forwardable(host: Host, port: int) -> bool:
+    return host.config.server.forwards.contains(port) and not host.config.server.ports.contains(port)
 
 
-def add(host: Host, user: User, inside: int, outside: int | None) -> Forwarded:
-    """Leads `outside`, or the first free port, to `inside`; Refused says why not. The user's lock must be held."""
-    with locks.hold(host, locks.PORTS, seconds=30, doing="ports are being given out"):
-        mine = [Forwarded(*pair) for pair in user.forwards]
-        for pair in mine:
-            if pair.inside == inside and outside in (None, pair.outside):
+def add(host: Host, user: User, container_port: int, server_port: int | None) -> ForwardedPort:
+    """Forwards `server_port`, or the first free one, to `container_port`. Refused. The user's lock must be held."""
+    limit = host.config.server.forwards_each
+    with locks.ports(host):
+        pairs = _pairs(user)
+        for pair in pairs:
+            if pair.container_port == container_port and server_port in (None, pair.server_port):
                 return pair
-            if pair.inside == inside:
-                raise Refused(f"port {pair.outside} leads to {inside} already; first: port -d {inside}")
-        if len(mine) >= host.config.server.forwards_each:
-            raise Refused(
-                f"you have {len(mine)} of {host.config.server.forwards_each} ports; give one back with: port -d N"
-                if mine
-                else "this server gives out no ports; ask the lab's staff"
-            )
-        held = {pair[1] for other in user_state.all_users(host) for pair in other.forwards}
-        chosen = Forwarded(inside, _choose(host, outside, held | listening(_tables())))
-        user.forwards = sorted([*user.forwards, [chosen.inside, chosen.outside]])
-        user_state.save_user(host, user)
+            if pair.container_port == container_port:
+                text = f"port {pair.server_port} leads to {container_port} already; first: port -d {container_port}"
+                raise Refused(text, reason="already_forwarded", **vars(pair))
+        if not limit:
+            raise Refused("this server forwards no ports; ask the lab's staff", reason="no_forwards")
+        if len(pairs) >= limit:
+            text = f"you have {len(pairs)} of {limit} ports; remove one first: port -d N"
+            raise Refused(text, reason="too_many_forwards", used=len(pairs), limit=limit)
+        taken = {pair[1] for other in user_state.all_users(host) for pair in other.forwards}
+        chosen = ForwardedPort(container_port, _choose(host, server_port, taken | listening(_tables())))
+        _save(host, user, [*pairs, chosen])
     return chosen
 
 
-def remove(host: Host, user: User, number: int) -> Forwarded:
-    """Takes back the forward to the container's port `number`, or from the server's. The user's lock must be held."""
-    pairs = [Forwarded(*pair) for pair in user.forwards]
-    found = [pair for pair in pairs if pair.inside == number] or [pair for pair in pairs if pair.outside == number]
+def remove(host: Host, user: User, port: int) -> ForwardedPort:
+    """Removes the forwarding to this port of the container, else from this port of the server. Refused.
+
+    The user's lock must be held.
+    """
+    pairs = _pairs(user)
+    found = [pair for pair in pairs if pair.container_port == port] or [
+        pair for pair in pairs if pair.server_port == port
+    ]
     if not found:
-        raise Refused(f"you have no port {number} here; see: port")
-    user.forwards = [pair for pair in user.forwards if pair != [found[0].inside, found[0].outside]]
-    user_state.save_user(host, user)
+        raise Refused(f"you have no port {port} here; see: port", reason="not_forwarded", port=port)
+    _save(host, user, [pair for pair in pairs if pair != found[0]])
     return found[0]
+
+
+def _pairs(user: User) -> list[ForwardedPort]:
+    return [ForwardedPort(*pair) for pair in user.forwards]
+
+
+def _save(host: Host, user: User, pairs: Iterable[ForwardedPort]) -> None:
+    user.forwards = sorted(list(astuple(pair)) for pair in pairs)
+    user_state.save_user(host, user)
 
 
 def _choose(host: Host, wanted: int | None, taken: set[int]) -> int:
     first, last = host.config.server.forwards.first, host.config.server.forwards.last
     if wanted is None:
-        free = (port for port in range(first, last + 1) if port not in taken and is_for_forwards(host, port))
+        free = (port for port in range(first, last + 1) if port not in taken and is_forwardable(host, port))
         if (port := next(free, None)) is None:
-            raise Refused(f"no port from {first} to {last} is free; ask the lab's staff")
+            text = f"no port from {first} to {last} is free; ask the lab's staff"
+            raise Refused(text, reason="no_free_port", first=first, last=last)
         return port
-    if not is_for_forwards(host, wanted):
-        raise Refused(f"this server leads ports from {first} to {last}; {wanted} is not for that")
+    if not is_forwardable(host, wanted):
+        text = f"this server forwards ports from {first} to {last}, not {wanted}"
+        raise Refused(text, reason="port_out_of_range", port=wanted, first=first, last=last)
     if wanted in taken:
-        raise Refused(f"port {wanted} is in use; choose another, or none: port N")
+        text = f"port {wanted} is in use; choose another, or let the server choose: port N"
+        raise Refused(text, reason="port_in_use", port=wanted)
     return wanted
 
 
@@ -81,6 +96,6 @@ def _tables() -> Iterable[str]:
 
 
 def listening(tables: Iterable[str]) -> set[int]:
-    """Ports on which a socket of the server listens, from the texts of /proc/net/tcp and tcp6, see proc(5)."""
+    """Ports on which the server listens, from the texts of /proc/net/tcp and tcp6, see proc(5)."""
     rows = [line.split() for table in tables for line in table.splitlines()[1:]]
     return {int(row[1].rpartition(":")[2], 16) for row in rows if len(row) > 3 and row[3] == LISTENING}

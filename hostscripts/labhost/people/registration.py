@@ -1,30 +1,29 @@
-"""Register a container: a journaled sequence of steps, each safe to repeat; the login shell comes last.
+"""Registers a person: steps noted in the journal, each safe to repeat; the login shell comes last.
 
-A killed run is continued by the next one. A run that fails before the container ever started is taken back.
+A run that was killed is continued by the next one. A run that fails before there are container files is undone.
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from labhost import lxc
 from labhost.accounts import linux_accounts, tombstones
 from labhost.container import lifecycle, provision
 from labhost.errors import LabhostError, PortalUnavailable, Refused
-from labhost.host import locks, user_state
+from labhost.host import user_state
 from labhost.host.config import Host
 from labhost.host.user_state import User
 from labhost.keys import applied_keys, key_files, ownership, set_keys
 from labhost.keys.public_keys import as_entry
-from labhost.people import removal
+from labhost.people import removal, steps
+from labhost.people.steps import Run, Step, with_accounts_locked
 from labhost.portal import client
 from labhost.storage import drivers
-from labhost.system import failpoints, log
+from labhost.system import log
 from labhost.system.names import check_name
-from labhost.system.processes import Account
 from labhost.system.progress import Progress
 
-WAIT = 300.0
+LOCK_SECONDS = 300.0  # the first registration after a new template waits for its unpacking
 
 
 @dataclass(frozen=True)
@@ -33,55 +32,48 @@ class Registered:
     created: bool
 
 
-@dataclass
-class Run:
-    """One attempt to register one person."""
-
-    host: Host
-    user: User
-    progress: Progress
-
-    @property
-    def account(self) -> Account:
-        return linux_accounts.identity(self.host, self.user)
-
-
 def register(host: Host, name: str, progress: Progress) -> Registered:
-    """The seed's "Register a Container", steps 5 to 11; LabhostError says what to do."""
+    """Creates the account and the container, or completes them; LabhostError says what to do."""
     check_name(name)
-    with locks.hold(host, locks.user_lock(name), seconds=WAIT, doing=f"{name} is being registered"):
+    with steps.user_lock(host, name, seconds=LOCK_SECONDS):
         user = user_state.load_user(host, name)
         linux_accounts.refuse_unmanaged(host, name, user)
         if user is not None and user.removal:
-            progress.line("an earlier removal is finished first")
+            progress.write("finishing an earlier removal first")
             removal.finish(host, user, progress)
             user = None
-        _refuse_somebody_else(host, user)
+        _refuse_other_person(host, user)
         if user is not None and _complete(host, user):
             return Registered(user, created=False)
         run = Run(host, _continued(host, user or User(name)), progress)
         if "clone" not in run.user.steps:
             drivers.driver_of(host, run.user).check()
         try:
-            _steps(run)
+            _perform(run)
         except (LabhostError, OSError) as error:
-            _take_back(run)
+            _undo(run)
             log.write(f"{name}: registration failed: {error}", warning=True)
             raise
     log.write(f"{name}: registered")
-    gone = tombstones.load(host, name)
-    if gone is not None and gone.kept and gone.subuid == run.user.subuid:  # not a former person of that name
-        progress.line(f"files of an earlier container are kept in {', '.join(gone.kept)}; ask the lab's staff for them")
+    removed = tombstones.load(host, name)
+    if (
+        removed is not None and removed.kept_folders and removed.subuid == run.user.subuid
+    ):  # not another person of that name
+        progress.write(
+            f"your earlier files are kept in {', '.join(removed.kept_folders)}; ask the lab's staff for them"
+        )
     return Registered(run.user, created=True)
 
 
-def _refuse_somebody_else(host: Host, user: User | None) -> None:
-    """The portal has deleted this person and given her name to another: who comes now inherits nothing."""
+def _refuse_other_person(host: Host, user: User | None) -> None:
+    """Refused if the portal gave this name to another person since: they inherit nothing."""
     if user is None:
         return
-    with locks.hold(host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written"):
+    with steps.keys_lock(host):
         if ownership.belongs_to_other_person(user, applied_keys.load(host)):
-            raise Refused(f"{user.name} is {ownership.SOMEBODY_ELSE}: ask the lab's staff")
+            raise Refused(
+                f"{user.name} is {ownership.SOMEBODY_ELSE}: ask the lab's staff", reason="other_person", name=user.name
+            )
 
 
 def _complete(host: Host, user: User) -> bool:
@@ -93,10 +85,10 @@ def _complete(host: Host, user: User) -> bool:
 
 
 def _continued(host: Host, user: User) -> User:
-    """What is left of an earlier run; steps whose result is gone are forgotten, and so done again."""
+    """What an earlier run left; steps whose result is gone are dropped, and so done again."""
     user.registered = False
     if linux_accounts.passwd_entry(host, user) is None:
-        # Somebody's userdel leaves the home: it is still ours, and her files in it are never taken back.
+        # A userdel by hand leaves the home: it is still ours, and the person's files in it are never removed.
         user.steps = ["clone"] if drivers.driver_of(host, user).exists(user) else []
         user.uid = user.gid = 0
         user.account = "creating" if user.account else ""
@@ -105,30 +97,25 @@ def _continued(host: Host, user: User) -> User:
     return user
 
 
-def _steps(run: Run) -> None:
-    for number, (name, text, action) in enumerate(STEPS, 1):
-        if _is_done(run.user, name):
-            continue
-        run.progress.line(f"[{number}/{len(STEPS)}] {text}")
-        failpoints.hit(f"before:{name}")
-        action(run)
-        failpoints.hit(f"unnoted:{name}")
-        if name not in run.user.steps:
-            run.user.steps.append(name)
-        # What is forgotten is done again; each step that must not be has noted that itself.
+def _perform(run: Run) -> None:
+    def note(step: str) -> None:
+        if step not in run.user.steps:
+            run.user.steps.append(step)
+        # A step that is forgotten is done again; those that must not be repeated have noted that themselves.
         user_state.save_user(run.host, run.user, durable=False)
-        failpoints.hit(name)
+
+    steps.perform(run, STEPS, prefix="", note=note, is_done=lambda step: _is_done(run.user, step))
 
 
 def _is_done(user: User, name: str) -> bool:
-    """What may have changed meanwhile is redone; a container is started again if it must run for `inside`."""
+    """What may have changed meanwhile is redone; the container is started again if the next step needs it."""
     if name in ("fetch", "keys", "config", "shell"):
         return False
-    return ("inside" if name == "start" else name) in user.steps
+    return ("container-account" if name == "start" else name) in user.steps
 
 
-def _take_back(run: Run) -> None:
-    """After a failure nothing stays of a person without a container; later failures keep what there is."""
+def _undo(run: Run) -> None:
+    """After a failure nothing stays of a person without container files; later failures keep what there is."""
     if "clone" in run.user.steps:
         return
     if run.user.account == "":
@@ -136,45 +123,38 @@ def _take_back(run: Run) -> None:
         return
     if run.user.managed:
         drivers.driver_of(run.host, run.user).remove(run.user, run.account)
-        lxc.dismiss(run.account)
-    linux_accounts.remove(run.host, run.user)
+        lxc.stop_user_manager(run.account)
+    linux_accounts.undo_create(run.host, run.user)
 
 
 def _fetch(run: Run) -> None:
     user = run.user
-    with locks.hold(run.host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written"):
+    with steps.keys_lock(run.host):
         revision = applied_keys.load(run.host).revision
     try:
         person = client.fetch_person(run.host.config, user.name)
     except PortalUnavailable as error:
         if not user.subuid:
             raise
-        run.progress.line(f"warning: {error}; going on with what was known")
+        run.progress.write(f"warning: {error}; using the last known values")
         return
     if user.subuid not in (0, person.subuid):
-        raise Refused(f"the portal now gives {user.name} other subordinate ids than before; ask the lab's staff")
+        text = f"the portal now gives {user.name} other subordinate ids than before; ask the lab's staff"
+        raise Refused(text, reason="subuid_changed", name=user.name, known=user.subuid, portal=person.subuid)
     user.port, user.subuid, user.ssh_config = person.port, person.subuid, person.ssh_config
     user.keys, user.keys_revision = [as_entry(key) for key in person.keys], revision
-    user.values_at = time.time()
+    user.fetched_at = time.time()
 
 
 def _account(run: Run) -> None:
-    with locks.hold(run.host, locks.ACCOUNTS, seconds=linux_accounts.WAIT, doing="accounts are being changed"):
+    with steps.accounts_lock(run.host):
         linux_accounts.claim_numbers(run.host, run.user)
         linux_accounts.create(run.host, run.user)
-    lxc.linger(run.account)  # it comes up while the next steps are done
-
-
-def _under_accounts_lock(action: Callable[[Host, User], None]) -> Callable[[Run], None]:
-    def step(run: Run) -> None:
-        with locks.hold(run.host, locks.ACCOUNTS, seconds=linux_accounts.WAIT, doing="accounts are being changed"):
-            action(run.host, run.user)
-
-    return step
+    lxc.enable_linger(run.account)  # the user manager comes up during the next steps
 
 
 def _keys(run: Run) -> None:
-    with locks.hold(run.host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written"):
+    with steps.keys_lock(run.host):
         key_files.write(run.host, run.user, key_files.HOST, set_keys.current_keys(run.host, run.user))
 
 
@@ -193,7 +173,7 @@ def _start(run: Run) -> None:
     provision.start(run.host, run.user, run.account)
 
 
-def _inside(run: Run) -> None:
+def _container_account(run: Run) -> None:
     provision.create_account(run.host, run.user, run.account)
 
 
@@ -202,25 +182,25 @@ def _stop(run: Run) -> None:
 
 
 def _shell(run: Run) -> None:
-    with locks.hold(run.host, locks.ACCOUNTS, seconds=linux_accounts.WAIT, doing="accounts are being changed"):
+    with steps.accounts_lock(run.host):
         linux_accounts.set_login_shell(run.host, run.user)
-    with locks.hold(run.host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written"):
+    with steps.keys_lock(run.host):
         run.user.registered = True
         key_files.write(run.host, run.user, key_files.CONTAINER, set_keys.current_keys(run.host, run.user))
         user_state.save_user(run.host, run.user)
 
 
-STEPS: tuple[tuple[str, str, Callable[[Run], None]], ...] = (
-    ("fetch", "asking the portal", _fetch),
-    ("account", "making the account on the server", _account),
-    ("groups", "joining its groups", _under_accounts_lock(linux_accounts.join_groups)),
-    ("subuid", "giving the subordinate ids", _under_accounts_lock(linux_accounts.add_subids)),
-    ("keys", "writing the public keys", _keys),
-    ("usernet", "allowing the container network", _under_accounts_lock(linux_accounts.grant_bridge)),
-    ("clone", "unpacking the template", _clone),
-    ("config", "writing the container's configuration", _config),
-    ("start", "starting the container", _start),
-    ("inside", "making the account inside", _inside),
-    ("stop", "stopping the container", _stop),
-    ("shell", "setting the login shell", _shell),
+STEPS = (
+    Step("fetch", "asking the portal", _fetch),
+    Step("account", "creating the account on the server", _account),
+    Step("groups", "adding it to its groups", with_accounts_locked(linux_accounts.join_groups)),
+    Step("subuid", "assigning the subordinate ids", with_accounts_locked(linux_accounts.add_subids)),
+    Step("keys", "writing the public keys", _keys),
+    Step("usernet", "allowing the container network", with_accounts_locked(linux_accounts.grant_bridge)),
+    Step("clone", "unpacking the template", _clone),
+    Step("config", "writing the container's configuration", _config),
+    Step("start", "starting the container", _start),
+    Step("container-account", "creating the account in the container", _container_account),
+    Step("stop", "stopping the container", _stop),
+    Step("shell", "setting the login shell", _shell),
 )

@@ -51,7 +51,7 @@ def fetch_values(config: Config, name: str) -> tuple[int, dict[str, str]]:
 
 def parse_port(config: Config, text: str) -> int:
     port = _number(text, "port")
-    if not config.server.ports.holds(port):
+    if not config.server.ports.contains(port):
         raise PortalUnavailable(
             f"the portal gave port {port}, which is outside {config.server.ports.first}-{config.server.ports.last}"
         )
@@ -60,7 +60,7 @@ def parse_port(config: Config, text: str) -> int:
 
 def parse_subuid(config: Config, text: str) -> int:
     start = _number(text, "subuid")
-    if not config.server.subuids.holds(start, SUBUID_COUNT) or start + SUBUID_COUNT > SUBUIDS_END:
+    if not config.server.subuids.contains(start, SUBUID_COUNT) or start + SUBUID_COUNT > SUBUIDS_END:
         raise PortalUnavailable(
             f"the portal gave the subordinate ids from {start}, which are outside this server's range"
         )
@@ -99,8 +99,8 @@ def _ask(config: Config, *pages: str, options: Sequence[str] = ()) -> tuple[byte
     ]
     header = f"Authorization: Bearer {config.portal.token}\n".encode()
     most = len(pages) * (PAGE_MOST + 64)
-    result = run(words, timeout=len(pages) * SECONDS + 2, account=_reader(), stdin=header, most=most)
-    if not result.ok or result.cut:
+    result = run(words, timeout=len(pages) * SECONDS + 2, account=_reader(), stdin=header, max_output=most)
+    if not result.ok or result.truncated:
         raise PortalUnavailable(f"the portal does not answer ({result.error_line})")
     return result.out, mark
 

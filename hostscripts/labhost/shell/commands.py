@@ -1,60 +1,108 @@
-"""The words of the login shell, as `labhost user VERB` gets them from sudo: arguments are one line on stdin.
+"""The login-shell commands: one table, from which login.bash and lab-iam.sudoers are generated (entry_points.py).
 
-/public/login.bash has checked that line already; here it is checked again, as if it had not been.
-What only some words need they import themselves: whoever starts a container waits for every import.
+login.bash runs `labhost user COMMAND` through sudo, with the arguments as one line on standard input. It has checked
+that line; here it is checked again, with the same patterns, as if it had not been.
 """
 
 import os
 import re
 import select
+import signal
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import NamedTuple
 
 from labhost.container import lifecycle
 from labhost.errors import BadRequest, Busy, LabhostError, NotRegistered, Refused
+from labhost.host import config
 from labhost.host.config import Host
-from labhost.host.user_state import User
-from labhost.network import forwards
-from labhost.system import formatting, log
+from labhost.protocol.verbs import WrongUse, report
+from labhost.shell import actions
 from labhost.system.progress import Progress
 
 FAILED, WRONG_USE, REFUSED, BUSY = 1, 2, 3, 4
-JSON = "--json"
 STDIN = 0
 LINE_MOST = 256
 LINE_SECONDS = 5
-_NUMBER = r"([1-9][0-9]{0,4})"
-_NAME = r"([A-Za-z0-9][A-Za-z0-9_.-]{0,63})"
-_ONCE = r"([a-z0-9]{8})"
+# Regular expressions that bash and Python read alike. A number is from 1 to 65535, without a leading zero.
+NUMBER = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+NAME = "[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+CODE = "[a-z0-9]{8}"
 
 
-@dataclass(frozen=True)
-class Call:
-    """One word with its arguments, said by one person. `json`: the answer is for a program."""
+class Command(NamedTuple):
+    """`arguments` is the pattern of all that may follow the name, `help` one line "FORM: SUMMARY" for each form."""
 
-    host: Host
-    user: User
-    progress: Progress
-    arguments: tuple[str, ...]
+    name: str
+    action: Callable[[actions.Call], None]
+    arguments: str
+    help: str
+    seconds: int = 0  # deadline, where it is not that of `labhost user`
 
     @property
-    def json(self) -> bool:
-        return self.arguments == (JSON,)
+    def takes_json(self) -> bool:
+        return actions.JSON in self.arguments
+
+    @property
+    def forms(self) -> str:
+        """For people who gave wrong arguments, on one line."""
+        forms = [line.partition(": ")[0] for line in self.help.splitlines()]
+        return " | ".join([*forms, *[f"{self.name} {actions.JSON}"] * self.takes_json])
 
 
-def parse(verb: str, line: str) -> tuple[str, ...]:
-    """The arguments, or BadRequest."""
-    pattern = GRAMMAR.get(verb)
-    match = re.fullmatch(pattern, line, re.ASCII) if pattern is not None else None
-    arguments = tuple(line.split(" ")) if line else ()
-    if match is None or any(int(word) > 65535 for word in arguments if verb == "port" and word.isdigit()):
-        raise BadRequest("unknown command; say help for all of them")
-    return arguments
+COMMANDS = (
+    Command("start", actions.start, "", "start: start your container (also without a command)"),
+    Command("stop", actions.stop, "", "stop: stop it; your files stay"),
+    Command("restart", actions.restart, "", "restart: stop and start it"),
+    Command("status", actions.status, "( --json)?", "status: show its state, ports, limits and driver"),
+    Command("port", actions.port, f"( --json| {NUMBER}( {NUMBER})?| -d {NUMBER})?", """\
+port: list your ports on this server
+port N: forward a free port of the server to port N of your container (TCP, 1 to 65535)
+port N SERVERPORT: the same, with a port of the server that you choose
+port -d N: stop forwarding to port N"""),
+    Command("snapshot", actions.snapshot, f"( {NAME})?", "snapshot [NAME]: save a snapshot of your container"),
+    Command("snapshots", actions.snapshots, "( --json)?", "snapshots: list your snapshots"),
+    Command("recover", actions.recover, f" {NAME}( {CODE})?",
+            "recover NAME: replace your container by a snapshot (asks first)"),
+    Command("rebuild", actions.rebuild, f"( {CODE})?",
+            "rebuild: replace your container by a new one from the template (asks first)"),
+    Command("console", actions.console, "",
+            "console: open a root shell in your container, even if its sshd is broken; needs ssh -t", seconds=86_460),
+    Command("top", actions.top, "( --json)?", "top: show who uses the CPUs, memory and GPUs of this server"),
+)  # fmt: skip
+BY_NAME = {command.name: command for command in COMMANDS}
+
+
+def main(arguments: list[str]) -> int:
+    """`labhost user COMMAND`; the exit status is one of those that the help lists."""
+    if len(arguments) != 1 or arguments[0] not in BY_NAME:
+        raise WrongUse
+    command = BY_NAME[arguments[0]]
+    if command.seconds:
+        signal.alarm(command.seconds)
+    line = read_line() if command.name != "console" else ""  # a console needs standard input itself
+    progress = Progress(sys.stderr if line == actions.JSON else sys.stdout)
+    return report(lambda: run_command(config.load(), _caller(), command.name, line, progress), progress, exit_status)
+
+
+def run_command(host: Host, uid: int, name: str, line: str, progress: Progress) -> None:
+    """Run one command for the person with this uid; LabhostError."""
+    arguments = parse(name, line)
+    BY_NAME[name].action(actions.Call(host, lifecycle.find_by_uid(host, uid), progress, arguments))
+
+
+def parse(name: str, line: str) -> tuple[str, ...]:
+    """The arguments of a command; BadRequest."""
+    command = BY_NAME.get(name)
+    if command is None:
+        raise BadRequest("unknown command; for the list, run: help", reason="unknown_command")
+    if not re.fullmatch(command.arguments, f" {line}" if line else "", re.ASCII):
+        raise BadRequest(f"wrong arguments; usage: {command.forms}", reason="wrong_arguments", command=name)
+    return tuple(line.split())
 
 
 def read_line() -> str:
-    """What login.bash wrote to stdin: one short line, there at once."""
+    """The line that login.bash writes to standard input; it is there at once."""
     ready, _, _ = select.select([STDIN], [], [], LINE_SECONDS)
     data = os.read(STDIN, LINE_MOST + 1) if ready else b""  # a longer one is no command
     return data.decode("ascii", "replace").removesuffix("\n")
@@ -68,167 +116,9 @@ def exit_status(error: LabhostError) -> int:
     return BUSY if isinstance(error, Busy) else FAILED
 
 
-def _start(call: Call) -> None:
-    lifecycle.start(call.host, call.user, call.progress)
-
-
-def _stop(call: Call) -> None:
-    lifecycle.stop(call.host, call.user, call.progress)
-
-
-def _restart(call: Call) -> None:
-    lifecycle.restart(call.host, call.user, call.progress)
-
-
-def _status(call: Call) -> None:
-    from labhost.shell import status
-
-    if call.json:
-        answer(formatting.json_line(**status.collect(call.host, call.user)))
-    else:
-        status.show(call.host, call.user, call.progress)
-
-
-def _top(call: Call) -> None:
-    from labhost.shell import top
-
-    found = top.measure(call.host)
-    if call.json:
-        answer(formatting.json_line(server=call.host.config.server.name, **top.as_json(found)))
-        return
-    for line in top.lines(found):
-        call.progress.line(line)
-
-
-def _port(call: Call) -> None:
-    if not call.arguments or call.json:
-        _list_ports(call)
-        return
-    with lifecycle.locked(call.host, call.user, "starting or stopping") as (user, _):
-        if call.arguments[0] == "-d":
-            gone = forwards.remove(call.host, user, int(call.arguments[1]))
-            text = f"port {gone.outside} of {call.host.config.server.name} leads nowhere now"
-        else:
-            inside, *more = (int(word) for word in call.arguments)
-            pair = forwards.add(call.host, user, inside, more[0] if more else None)
-            text = f"{call.host.config.server.address}:{pair.outside} leads to port {pair.inside} of your container"
-        lifecycle.apply_rules(call.host)
-        running = lifecycle.is_running(call.host, user)
-    log.write(f"{user.name}: {text}")
-    call.progress.line(text)
-    if not running:
-        call.progress.line(f"it takes effect when the container runs: ssh {call.host.config.server.name}-manage")
-
-
-def _list_ports(call: Call) -> None:
-    config, pairs = call.host.config, forwards.of(call.host, call.user)
-    if call.json:
-        shown = [{"inside": pair.inside, "outside": pair.outside} for pair in pairs]
-        answer(
-            formatting.json_line(
-                address=config.server.address, port=call.user.port, most=config.server.forwards_each, ports=shown
-            )
-        )
-        return
-    rows: list[tuple[int, int, str]] = [(call.user.port, 22, f"ssh {config.server.name}")]
-    rows += [(pair.outside, pair.inside, f"{config.server.address}:{pair.outside}") for pair in pairs]
-    for line in formatting.table((f"port of {config.server.name}", "leads to", "reach it by"), rows):
-        call.progress.line(line)
-    call.progress.line(f"{len(pairs)} of {config.server.forwards_each} used; one more: port N, give back: port -d N")
-
-
-def _snapshot(call: Call) -> None:
-    from labhost.container import snapshots
-
-    with call.progress.during("snapshot"):
-        snapshots.create(call.host, call.user, call.progress, *call.arguments)
-
-
-def _snapshots(call: Call) -> None:
-    from labhost.storage import snapshot_store
-
-    found = snapshot_store.list_snapshots(call.host, call.user.name)
-    if call.json:
-        shown = [{"name": one.name, "made": int(one.made), "size": one.size} for one in found]
-        answer(formatting.json_line(snapshots=shown))
-        return
-    rows = [
-        (one.name, formatting.moment(one.made), formatting.size(one.size), formatting.size(one.unpacked))
-        for one in found
-    ]
-    for line in formatting.table(("name", "made", "size", "unpacked"), rows) if rows else ["no snapshots yet"]:
-        call.progress.line(line)
-    call.progress.line(f"one more: ssh {call.host.config.server.name}-manage snapshot")
-
-
-def _recover(call: Call) -> None:
-    from labhost.container import snapshots
-    from labhost.shell import confirm
-    from labhost.storage import snapshot_store
-
-    name, word = (*call.arguments, "")[:2]
-    snapshot_store.find(call.host, call.user.name, name)  # before anything is asked: is there one?
-    what = f"The snapshot {name} takes the place of your container; what was written since is lost."
-    confirm.ask(call.host, call.user.name, f"recover {name}", word, what, call.progress)
-    with call.progress.during("recovering"):
-        snapshots.recover(call.host, call.user, call.progress, name)
-
-
-def _rebuild(call: Call) -> None:
-    from labhost.shell import confirm
-
-    what = "A fresh system takes the place of your container; everything in it is lost, your home inside included."
-    confirm.ask(call.host, call.user.name, "rebuild", (*call.arguments, "")[0], what, call.progress)
-    with call.progress.during("rebuilding"):
-        lifecycle.rebuild(call.host, call.user, call.progress)
-
-
-def _console(call: Call) -> None:
-    from labhost.shell import console
-
-    console.check(call.host, call.user)
-    log.write(f"{call.user.name}: console opened")
-    console.open_shell(call.host, call.user)
-
-
-def answer(document: str) -> None:
-    """The only thing on standard output when a program asked."""
-    try:
-        sys.stdout.write(document + "\n")
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
-def run_command(host: Host, uid: int, verb: str, line: str, progress: Progress) -> None:
-    """Carries out one word for the person with this uid; LabhostError."""
-    arguments = parse(verb, line)
-    WORDS[verb](Call(host, lifecycle.find_by_uid(host, uid), progress, arguments))
-
-
-WORDS: Mapping[str, Callable[[Call], None]] = {
-    "start": _start,
-    "stop": _stop,
-    "restart": _restart,
-    "status": _status,
-    "port": _port,
-    "snapshot": _snapshot,
-    "snapshots": _snapshots,
-    "recover": _recover,
-    "rebuild": _rebuild,
-    "console": _console,
-    "top": _top,
-}
-GRAMMAR: Mapping[str, str] = {
-    "start": "",
-    "stop": "",
-    "restart": "",
-    "console": "",
-    "status": "(--json)?",
-    "top": "(--json)?",
-    "port": f"(--json|{_NUMBER}( {_NUMBER})?|-d {_NUMBER})?",
-    "snapshot": f"({_NAME})?",
-    "snapshots": "(--json)?",
-    "recover": f"{_NAME}( {_ONCE})?",
-    "rebuild": f"({_ONCE})?",
-}
+def _caller() -> int:
+    """The uid that sudo vouches for."""
+    text = os.environ.get("SUDO_UID", "")
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise Refused("this verb is for people, through their login shell", reason="not_through_sudo")
+    return int(text)

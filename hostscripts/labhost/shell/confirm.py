@@ -1,7 +1,7 @@
-"""Destructive words ask again: a question on the person's terminal, or a word that is good once.
+"""Commands that destroy something ask first: a question on the person's terminal, or a confirmation code.
 
-The word is bound to the person, the action and its object, is good for ten minutes, and any further
-attempt uses it up. Only its digest is stored.
+A code is bound to the person, the action and its object, expires after ten minutes, and is used up by any further
+attempt. Only its digest is stored.
 """
 
 import contextlib
@@ -26,39 +26,38 @@ LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
 LENGTH = 8
 
 
-def ask(host: Host, name: str, action: str, word: str, what: str, progress: Progress) -> None:
+def ask(host: Host, name: str, action: str, code: str, warning: str, progress: Progress) -> None:
     """Returns if the person confirmed `action` (a whole command line), else Refused.
 
-    `what` is the sentence that tells what will be lost, `word` what she said, empty if nothing. A new word is told
-    to her alone: what is raised goes to the system log as well.
+    `warning` says what will be lost; `code` is what the person gave, or empty. A new code is printed for the person
+    and is no part of the error, which is also written to the system log.
     """
-    if word:
-        if not _use(host, name, action, word):
+    server = host.config.server.name
+    if code:
+        if not _use(host, name, action, code):
             raise Refused(
-                f"that word is not good (any more); for a new one: ssh {host.config.server.name}-manage {action}"
+                f"wrong or expired confirmation code; for a new one: ssh {server}-manage {action}", reason="bad_code"
             )
         return
-    answer = _question(f"{what}\nType {host.config.server.name} to go on: ")
+    answer = _question(f"{warning}\nType {server} to continue: ")
     if answer is None:
-        progress.line(what)
-        progress.line(
-            f"to go on, within 10 minutes: ssh {host.config.server.name}-manage {action} {_give(host, name, action)}"
-        )
-    if answer is None or answer.strip() != host.config.server.name:
-        raise Refused("not confirmed; nothing was changed")
+        progress.write(warning)
+        progress.write(f"to confirm, within 10 minutes: ssh {server}-manage {action} {_create(host, name, action)}")
+    if answer is None or answer.strip() != server:
+        raise Refused("not confirmed; nothing was changed", reason="not_confirmed")
 
 
-def _give(host: Host, name: str, action: str) -> str:
-    word = "".join(secrets.choice(LETTERS) for _ in range(LENGTH))
-    note = {"digest": _digest(name, action, word), "until": time.time() + SECONDS}
+def _create(host: Host, name: str, action: str) -> str:
+    code = "".join(secrets.choice(LETTERS) for _ in range(LENGTH))
+    note = {"digest": _digest(name, action, code), "until": time.time() + SECONDS}
     folder = host.paths.state / "confirm"
     folder.mkdir(mode=0o700, exist_ok=True)
     files.write_atomic(folder / check_name(name), json.dumps(note) + "\n", mode=0o600)
-    return word
+    return code
 
 
-def _use(host: Host, name: str, action: str, word: str) -> bool:
-    """True once. Renamed before it is read: of two attempts at the same time only one can see it."""
+def _use(host: Host, name: str, action: str, code: str) -> bool:
+    """True once. The file is renamed before it is read: of two attempts at the same time only one can see it."""
     path = host.paths.state / "confirm" / check_name(name)
     mine = path.with_name(f".{name}.{os.getpid()}")
     try:
@@ -68,11 +67,11 @@ def _use(host: Host, name: str, action: str, word: str) -> bool:
     note = json.loads(files.read_text(mine) or "{}")
     mine.unlink()
     fresh = time.time() < note.get("until", 0) <= time.time() + SECONDS
-    return hmac.compare_digest(str(note.get("digest", "")), _digest(name, action, word)) and fresh
+    return hmac.compare_digest(str(note.get("digest", "")), _digest(name, action, code)) and fresh
 
 
-def _digest(name: str, action: str, word: str) -> str:
-    return hashlib.sha256(json.dumps([name, action, word]).encode()).hexdigest()
+def _digest(name: str, action: str, code: str) -> str:
+    return hashlib.sha256(json.dumps([name, action, code]).encode()).hexdigest()
 
 
 def _question(text: str) -> str | None:
@@ -83,7 +82,7 @@ def _question(text: str) -> str | None:
         return None
     try:
         with contextlib.suppress(termios.error):
-            termios.tcflush(terminal, termios.TCIFLUSH)  # what was typed before the question is no answer to it
+            termios.tcflush(terminal, termios.TCIFLUSH)  # what was typed before the question is no answer
         os.write(terminal, text.replace("\n", "\r\n").encode())
         ready, _, _ = select.select([terminal], [], [], ANSWER_SECONDS)
         return printable(os.read(terminal, 256).decode("utf-8", "replace").rstrip("\r\n")) if ready else ""

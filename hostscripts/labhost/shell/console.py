@@ -1,7 +1,7 @@
-"""`console`: a root shell in one's own container, for the day on which its sshd is broken.
+"""`console`: a root shell in one's own container, for when its sshd is broken.
 
-lxc-attach runs as the person, in a scope of hers, on a terminal that labhost makes for it. What root in the
-container does to its terminal (TIOCSTI included) it does to that one; only bytes come back, as with ssh. It ends
+lxc-attach runs as the person, in a scope of their own, on a terminal that labhost creates for it. Whatever root in the
+container does to its terminal (TIOCSTI included) it does to that one; only bytes come back, as with ssh. The shell ends
 with the connection.
 """
 
@@ -28,43 +28,47 @@ SECONDS = 86_400
 SHELL = "cd /root 2>/dev/null || cd /; [ -x /bin/bash ] && exec /bin/bash -l; exec /bin/sh -l"
 
 
-class _Gone(Exception):
+class _Disconnected(Exception):
     """The connection ended."""
 
 
-def _gone(*_: object) -> None:
-    raise _Gone
+def _disconnect(*_: object) -> None:
+    raise _Disconnected
 
 
 def check(host: Host, user: User) -> None:
-    """BadRequest without a terminal, Refused when the container does not run."""
+    """BadRequest without a terminal, Refused when the container is stopped."""
     if not os.isatty(0) or not os.isatty(1):
-        raise BadRequest(f"a console needs a terminal: ssh -t {host.config.server.name}-manage console")
-    if not lxc.is_running(host, linux_accounts.identity(host, user)):
-        raise Refused(f"the container does not run; start it first: ssh {host.config.server.name}-manage")
+        raise BadRequest(
+            f"a console needs a terminal: ssh -t {host.config.server.name}-manage console", reason="no_terminal"
+        )
+    if not lxc.is_running(host, linux_accounts.account_of(host, user)):
+        raise Refused(
+            f"the container is stopped; start it first: ssh {host.config.server.name}-manage", reason="not_running"
+        )
 
 
 def open_shell(host: Host, user: User) -> None:
     """Relays until the shell or the connection ends."""
-    account = linux_accounts.identity(host, user)
+    account = linux_accounts.account_of(host, user)
     outer, inner = pty.openpty()
     os.fchown(inner, account.uid, account.gid)
     _copy_size(outer)
-    words = [*lxc.scope(), *lxc.attach_words(host, account, ["/bin/sh", "-c", SHELL], _variables())]
-    shell = _spawn(words, account, inner, lxc.session(host, account))
+    command = [*lxc.scope_command(), *lxc.attach_command(host, account, ["/bin/sh", "-c", SHELL], _variables())]
+    shell = _spawn(command, account, inner, lxc.session_environment(host, account))
     os.close(inner)
     before = termios.tcgetattr(0)
     signal.signal(signal.SIGWINCH, lambda *_: _copy_size(outer))
     for number in (signal.SIGHUP, signal.SIGTERM):  # sudo's terminal outlives the connection, its signal does not
-        signal.signal(number, _gone)
+        signal.signal(number, _disconnect)
     try:
         tty.setraw(0)
         _relay(outer)
-    except _Gone:
+    except _Disconnected:
         pass
     finally:
         with suppress(OSError):
-            os.close(outer)  # the shell's side sees its terminal go away
+            os.close(outer)  # the shell sees its terminal go away
         with suppress(termios.error):
             termios.tcsetattr(0, termios.TCSADRAIN, before)
         _end(shell)
@@ -76,14 +80,14 @@ def _variables() -> list[str]:
     return ["HOME=/root", "USER=root", "SHELL=/bin/sh", f"TERM={term if known else 'dumb'}"]
 
 
-def _spawn(words: list[str], account: Account, terminal: int, env: dict[str, str]) -> "subprocess.Popen[bytes]":
+def _spawn(command: list[str], account: Account, terminal: int, env: dict[str, str]) -> "subprocess.Popen[bytes]":
     def own_terminal() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
         fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
 
     try:
         return subprocess.Popen(
-            words,
+            command,
             stdin=terminal,
             stdout=terminal,
             stderr=terminal,
@@ -97,11 +101,13 @@ def _spawn(words: list[str], account: Account, terminal: int, env: dict[str, str
             extra_groups=[],
         )
     except OSError as error:
-        raise LabhostError(f"the console cannot be opened: {error.strerror}") from error
+        raise LabhostError(
+            f"the console cannot be opened: {error.strerror}", reason="console_failed", detail=error.strerror or ""
+        ) from error
 
 
 def _relay(outer: int) -> None:
-    """Bytes in both directions until one side ends. A slow reader holds up nobody but the shell itself."""
+    """Bytes in both directions until one side ends. A slow reader delays only the shell itself."""
     until = time.monotonic() + SECONDS
     while time.monotonic() < until:
         ready, _, _ = select.select([0, outer], [], [], 60)
@@ -117,7 +123,7 @@ def _read(fd: int) -> bytes:
     try:
         return os.read(fd, 65536)
     except OSError as error:
-        if error.errno in (errno.EIO, errno.EBADF):  # the other side of a terminal is gone
+        if error.errno in (errno.EIO, errno.EBADF):  # the other side of a terminal has gone
             return b""
         raise
 
@@ -134,7 +140,7 @@ def _copy_size(outer: int) -> None:
 
 
 def _end(shell: "subprocess.Popen[bytes]") -> None:
-    """What does not go by itself when its terminal has gone is killed."""
+    """Kill the shell if it does not end by itself when its terminal has gone."""
     try:
         shell.wait(timeout=3)
     except subprocess.TimeoutExpired:

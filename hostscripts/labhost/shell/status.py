@@ -1,4 +1,4 @@
-"""`status`: what a person's container is and has, for people and for programs."""
+"""`status`: the state, ports, limits and driver of a person's container, for people and for programs."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from labhost.system.progress import Progress
 
 
 def collect(host: Host, user: User) -> dict[str, Any]:
-    """What programs get (--json). `limits_not_enforced`: what this server has no means to enforce."""
+    """What programs get (--json). `limits_not_enforced` are those that this server has no means to enforce."""
     available = limits.controllers(host, user)
     return {
         "user": user.name,
@@ -23,15 +23,18 @@ def collect(host: Host, user: User) -> dict[str, Any]:
         "server_address": host.config.server.address,
         "port": user.port,
         "address": user.address,
-        "ports": [{"inside": pair.inside, "outside": pair.outside} for pair in forwards.of(host, user)],
+        "ports": [
+            {"container_port": pair.container_port, "server_port": pair.server_port}
+            for pair in forwards.list_forwards(host, user)
+        ],
         "limits": user.limits,
         "limits_not_enforced": limits.not_enforced(user.limits, available),
         "driver": {
             "server": nvidia.host_version(host.config),
-            "inside": nvidia.container_version(host, user),
+            "container": nvidia.container_version(host, user),
             "mode": host.config.driver.mode,
         },
-        "portal_values_at": int(user.values_at),
+        "portal_values_at": int(user.fetched_at),
     }
 
 
@@ -39,22 +42,22 @@ def show(host: Host, user: User, progress: Progress) -> None:
     """The same for people; the next step last."""
     found = collect(host, user)
     name, running = host.config.server.name, found["state"] == "running"
-    progress.line(f"{user.name} on {name}: {found['state']}")
+    progress.write(f"{user.name} on {name}: {found['state']}")
     if not running and user.desired_state == "running":
-        progress.line(
-            "warning: it was started, but does not run (any more): it ended by itself, or the server was restarted"
-        )
-    progress.line(f"port: {user.port}, address: {user.address}")
-    progress.line(f"ports: {ports_summary(host, user)}")
-    progress.line(f"limits: {limits.summary(user.limits, limits.controllers(host, user))}")
-    progress.line(f"driver: {_driver(found['driver'])}")
-    progress.line(f"portal: values of {formatting.moment(user.values_at)}")
-    progress.line(f"now: ssh {name}" if running else f"to start it: ssh {name}-manage")
+        progress.write("warning: it was started but is not running: it ended by itself, or the server was restarted")
+    progress.write(f"port: {user.port}, address: {user.address}")
+    progress.write(f"forwarded ports: {ports_summary(host, user)}")
+    progress.write(f"limits: {limits.summary(user.limits, limits.controllers(host, user))}")
+    progress.write(f"driver: {_driver(found['driver'])}")
+    progress.write(f"values from the portal: {formatting.moment(user.fetched_at)}")
+    progress.write(f"next: ssh {name}" if running else f"next: ssh {name}-manage to start it")
 
 
 def ports_summary(host: Host, user: User) -> str:
-    pairs = [f"{pair.outside} leads to {pair.inside}" for pair in forwards.of(host, user)]
-    return ", ".join(pairs) or "none besides your own"
+    return (
+        ", ".join(f"{pair.server_port} to {pair.container_port}" for pair in forwards.list_forwards(host, user))
+        or "none"
+    )
 
 
 def _driver(found: dict[str, str]) -> str:
@@ -62,4 +65,4 @@ def _driver(found: dict[str, str]) -> str:
         return "none on the server"
     if found["mode"] == "bind":
         return f"{found['server']}, shared by the server"
-    return f"{found['server']} on the server, {found['inside'] or 'none'} inside"
+    return f"{found['server']} on the server, {found['container'] or 'none'} in the container"

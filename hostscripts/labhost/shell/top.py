@@ -1,7 +1,7 @@
-"""`top`: who uses processors, memory and GPUs of this server, by person and place.
+"""`top`: who uses the CPUs, memory and GPUs of this server, by person and place.
 
-A process belongs to a person by its uid: her account's, or one of her subordinate ids (then it runs in her
-container). GPUs are what the server's own nvidia-smi says of them.
+A process belongs to a person by its uid: that of their account, or one of their subordinate ids (then it runs in their
+container). About GPUs the server's own nvidia-smi is asked.
 """
 
 import os
@@ -20,7 +20,7 @@ from labhost.host.user_state import User
 from labhost.system import formatting
 from labhost.system.processes import Account, run
 
-SECONDS = 0.5  # between the two looks that make a rate
+SECONDS = 0.5  # between the two samples that make a rate
 NVIDIA_SECONDS = 8
 PROC = Path("/proc")
 SERVER = ("-", "the server")
@@ -37,7 +37,7 @@ class Process:
 
 @dataclass
 class Share:
-    cpu: float = 0.0  # processors in use: 2.0 are two busy ones
+    cpu: float = 0.0  # 2.0 are two busy ones
     memory: int = 0  # bytes
     processes: int = 0
     gpu_memory: dict[int, int] = field(default_factory=dict)  # number of the GPU -> bytes
@@ -54,30 +54,30 @@ class Gpu:
 
 
 @dataclass
-class Look:
+class Usage:
     shares: dict[Owner, Share]
     gpus: list[Gpu]
-    remark: str = ""  # why there is nothing about GPUs
+    note: str = ""  # why there is nothing about GPUs
 
 
-def measure(host: Host) -> Look:
+def measure(host: Host) -> Usage:
     owner = owners(user_state.all_users(host))
     before = {process.pid: process for process in processes()}
     began = time.monotonic()
     time.sleep(SECONDS)
     now = list(processes())
-    found = Look(shares(before, now, time.monotonic() - began, owner), [])
+    usage = Usage(shares(before, now, time.monotonic() - began, owner), [])
     try:
-        add_gpus(found, *_nvidia_smi(), {process.pid: owner(process.uid) for process in now})
+        add_gpus(usage, *_nvidia_smi(), {process.pid: owner(process.uid) for process in now})
     except FileNotFoundError:
-        found.remark = "GPUs: this server has no nvidia-smi"
+        usage.note = "GPUs: there is no nvidia-smi on this server"
     except LabhostError as error:
-        found.remark = f"warning: {error}"
-    return found
+        usage.note = f"warning: {error}"
+    return usage
 
 
 def owners(users: Iterable[User]) -> Callable[[int], Owner]:
-    """Tells whose a process with this uid is."""
+    """Returns a function that finds the owner of a process by its uid."""
     known = [user for user in users if user.managed]
     accounts = {user.uid: (user.name, "account") for user in known}
 
@@ -92,14 +92,14 @@ def owners(users: Iterable[User]) -> Callable[[int], Owner]:
 
 
 def processes(proc: Path = PROC) -> Iterable[Process]:
-    """Every process of this moment, see proc(5); those that end meanwhile are left out."""
+    """All processes, see proc(5); tolerates that some end meanwhile."""
     for name in filter(str.isdigit, os.listdir(proc)):
         try:
             uid = os.stat(proc / name).st_uid
             text = (proc / name / "stat").read_text(errors="replace")
         except OSError:
             continue
-        numbers = text.rpartition(")")[2].split()  # the name before it may hold anything
+        numbers = text.rpartition(")")[2].split()  # the name before it may contain anything
         yield Process(int(name), uid, int(numbers[11]) + int(numbers[12]), int(numbers[21]))
 
 
@@ -118,7 +118,7 @@ def shares(
 
 
 def _nvidia_smi() -> tuple[str, str]:
-    """Its answers about GPUs and about processes on them, asked as nobody."""
+    """What it prints about GPUs and about processes on them; it runs as nobody."""
     if not os.access(NVIDIA_SMI, os.X_OK):
         raise FileNotFoundError(NVIDIA_SMI)
     nobody = pwd.getpwnam("nobody")
@@ -128,22 +128,22 @@ def _nvidia_smi() -> tuple[str, str]:
         "--query-gpu=index,uuid,name,utilization.gpu,memory.used,memory.total",
         "--query-compute-apps=gpu_uuid,pid,used_gpu_memory",
     ):
-        words = [str(NVIDIA_SMI), query, "--format=csv,noheader,nounits"]
-        result = run(words, timeout=NVIDIA_SECONDS, account=account).check("nvidia-smi does not answer")
+        command = [str(NVIDIA_SMI), query, "--format=csv,noheader,nounits"]
+        result = run(command, timeout=NVIDIA_SECONDS, account=account).check("nvidia-smi failed")
         answers.append(result.out.decode("utf-8", "replace"))
     return answers[0], answers[1]
 
 
-def add_gpus(found: Look, gpus: str, applications: str, owner_of: Mapping[int, Owner]) -> None:
-    """Adds what nvidia-smi's two CSV texts say; memory in them is in MB, what it does not know is `[N/A]`."""
+def add_gpus(usage: Usage, gpus: str, applications: str, owner_of: Mapping[int, Owner]) -> None:
+    """Adds what is in nvidia-smi's two CSV texts; memory is in MB there, unknown values are `[N/A]`."""
     for row in _rows(gpus, 6):
         busy, used, total = (_number(word) for word in row[3:])
-        found.gpus.append(Gpu(int(row[0]), row[1], row[2], busy, _bytes(used), _bytes(total)))
-    numbers = {gpu.uuid: gpu.number for gpu in found.gpus}
+        usage.gpus.append(Gpu(int(row[0]), row[1], row[2], busy, _bytes(used), _bytes(total)))
+    numbers = {gpu.uuid: gpu.number for gpu in usage.gpus}
     for uuid, pid, amount in _rows(applications, 3):
         process = _number(pid)
         if uuid in numbers and process is not None:
-            memory = found.shares.setdefault(owner_of.get(process, SERVER), Share()).gpu_memory
+            memory = usage.shares.setdefault(owner_of.get(process, SERVER), Share()).gpu_memory
             memory[numbers[uuid]] = memory.get(numbers[uuid], 0) + (_bytes(_number(amount)) or 0)
 
 
@@ -160,34 +160,34 @@ def _bytes(megabytes: int | None) -> int | None:
     return None if megabytes is None else megabytes << 20
 
 
-def _sorted(found: Look) -> list[tuple[Owner, Share]]:
-    """Whoever uses most comes first, the server itself last."""
+def _sorted(usage: Usage) -> list[tuple[Owner, Share]]:
+    """The largest share first, the server itself last."""
 
     def weight(item: tuple[Owner, Share]) -> tuple[bool, float, int]:
         return item[0] == SERVER, -sum(item[1].gpu_memory.values()) - item[1].cpu * (1 << 30), -item[1].memory
 
-    return sorted(found.shares.items(), key=weight)
+    return sorted(usage.shares.items(), key=weight)
 
 
-def lines(found: Look) -> list[str]:
+def render(usage: Usage) -> list[str]:
     rows = [
-        (name, place, f"{share.cpu:.2f}", formatting.size(share.memory), share.processes, _words(share.gpu_memory))
-        for (name, place), share in _sorted(found)
+        (name, place, f"{share.cpu:.2f}", formatting.size(share.memory), share.processes, _gpu_memory(share.gpu_memory))
+        for (name, place), share in _sorted(usage)
     ]
     text = formatting.table(("person", "place", "CPUs", "memory", "processes", "GPU memory"), rows)
-    for gpu in found.gpus:
+    for gpu in usage.gpus:
         busy = "?" if gpu.busy is None else gpu.busy
         used = "?" if gpu.used is None else formatting.size(gpu.used)
         total = "?" if gpu.total is None else formatting.size(gpu.total)
-        text.append(f"GPU {gpu.number} ({gpu.name}): {busy} % busy, {used} of {total}")
-    return [*text, found.remark] if found.remark else text
+        text.append(f"GPU {gpu.number} ({gpu.name}): {busy}% busy, {used} of {total}")
+    return [*text, usage.note] if usage.note else text
 
 
-def _words(memory: Mapping[int, int]) -> str:
+def _gpu_memory(memory: Mapping[int, int]) -> str:
     return ", ".join(f"{number}: {formatting.size(amount)}" for number, amount in sorted(memory.items())) or "-"
 
 
-def as_json(found: Look) -> dict[str, Any]:
+def as_json(usage: Usage) -> dict[str, Any]:
     """The same for programs; memory in bytes."""
     return {
         "shares": [
@@ -199,8 +199,8 @@ def as_json(found: Look) -> dict[str, Any]:
                 "processes": share.processes,
                 "gpu_memory": {str(number): amount for number, amount in sorted(share.gpu_memory.items())},
             }
-            for (name, place), share in _sorted(found)
+            for (name, place), share in _sorted(usage)
         ],
-        "gpus": [vars(gpu) for gpu in found.gpus],
-        "remark": found.remark,
+        "gpus": [vars(gpu) for gpu in usage.gpus],
+        "note": usage.note,
     }

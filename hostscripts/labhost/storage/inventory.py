@@ -1,4 +1,4 @@
-"""Who has a container on this server, and what state it is in."""
+"""Containers on this server and their states."""
 
 import pwd
 from collections.abc import Iterable, Mapping
@@ -10,13 +10,12 @@ from labhost.host import user_state
 from labhost.host.config import Host
 from labhost.host.user_state import User
 from labhost.storage import drivers
-from labhost.system.processes import Account
 
 
 def inventory(
     host: Host, users: Iterable[User] | None = None, known: Mapping[str, pwd.struct_passwd] | None = None
 ) -> dict[str, dict[str, Any]]:
-    """State, address and port of everybody (or of these) who has, or is about to have, a container here."""
+    """State, address and port of each container, also of those being registered; of all people, or of `users`."""
     return {
         user.name: {"state": _state(host, user, known), "address": user.address, "port": user.port}
         for user in (user_state.all_users(host) if users is None else users)
@@ -26,8 +25,7 @@ def inventory(
 def _state(host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | None) -> str:
     if not user.registered:
         return "registering"
-    entry = linux_accounts.passwd_entry(host, user, known)
-    if entry is None or not drivers.driver_of(host, user).exists(user):
+    account = linux_accounts.find_account(host, user, known)
+    if account is None or not drivers.driver_of(host, user).exists(user):
         return "broken"
-    account = Account(user.name, entry.pw_uid, entry.pw_gid, entry.pw_dir)
     return "running" if lxc.is_running(host, account) else "stopped"

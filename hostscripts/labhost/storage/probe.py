@@ -1,4 +1,4 @@
-"""Can this server's kernel and file systems do `overlay`? Tried for real, in scratch folders of root's."""
+"""Tests in scratch folders whether this server's kernel and file systems can do `overlay`."""
 
 import os
 from contextlib import suppress
@@ -8,10 +8,10 @@ from labhost.host.config import SUBUID_COUNT, Paths
 from labhost.system import files, mounts
 
 
-def overlay_fault(paths: Paths, first: int) -> str:
-    """Why `overlay` does not work here, in one line; empty if it does. `first` is a subordinate id."""
-    word = f".lab-iam-probe-{os.urandom(6).hex()}"
-    below, above = paths.state / word, paths.home / word
+def overlay_error(paths: Paths, first: int) -> str:
+    """Why `overlay` does not work here, in one line; empty if it works. `first` is a subordinate id."""
+    name = f".lab-iam-probe-{os.urandom(6).hex()}"
+    below, above = paths.state / name, paths.home / name
     try:
         for folder in (below / "lower", below / "view", above / "upper", above / "work", above / "shown"):
             folder.mkdir(mode=0o755, parents=True)
@@ -32,7 +32,7 @@ def overlay_fault(paths: Paths, first: int) -> str:
 
 
 def _try(above: Path) -> str:
-    """What a container does: owns the template's files, changes one, deletes it; and all of it lies above."""
+    """Does what a container does: owns the template's files, changes one, deletes it; all in the upper layer."""
     file = above / "shown/file"
     owner = os.stat(file).st_uid
     if owner != os.stat(above / "upper").st_uid:

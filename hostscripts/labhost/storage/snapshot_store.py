@@ -1,11 +1,10 @@
-"""Snapshots as files: FOLDER/SERVER/NAME/SNAPSHOT.tar.zst, with a SNAPSHOT.json beside it that says what it is.
+"""Snapshots as files: FOLDER/SERVER/NAME/SNAPSHOT.tar.zst, described by a SNAPSHOT.json beside it.
 
-The .json comes last and goes first, so a snapshot without one is debris. The folder is usually a mounted NAS:
-SERVER is made by set-up, and where it is missing nothing is mounted.
+The .json is written last and removed first, so an archive without one is a leftover. The folder is usually a mounted
+NAS: set-up creates SERVER, and if SERVER is missing the NAS is not mounted.
 """
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -17,11 +16,12 @@ from typing import IO
 from labhost.errors import LabhostError, Refused
 from labhost.host.config import Host
 from labhost.system import files
+from labhost.system.json_files import known_fields, load_object, save_object
 from labhost.system.names import check_name, is_name, printable
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 VERSION = re.compile(r"[0-9a-f]{12}", re.ASCII)
-PIECE = 1 << 20
+CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Manifest:
     name: str
     user: str
     server: str
-    made: float  # seconds since the epoch
+    created_at: float  # seconds since the epoch
     storage: str  # the driver: `dir` has all files, `overlay` what differs from the template
     template: str  # its version; empty for `dir`, which needs none
     unpacked: int  # bytes
@@ -37,48 +37,53 @@ class Manifest:
     sha256: str
 
 
-def check(text: str) -> str:
-    """The name of a snapshot, or Refused."""
+def check_snapshot_name(text: str) -> str:
+    """The name itself; Refused if it is none."""
     if not NAME.fullmatch(text):
-        raise Refused(f"{printable(text, 40)!r} is not a snapshot's name: letters, digits, _ - and ., at most 64")
+        shown = printable(text, 40)
+        message = f"{shown!r} is not a snapshot's name: use letters, digits, _ - and ., at most 64 characters"
+        raise Refused(message, reason="invalid_snapshot_name", name=shown)
     return text
 
 
 def folder(host: Host, user: str) -> Path:
-    """The person's own folder of snapshots, made if need be; LabhostError says why there is none."""
+    """The person's folder of snapshots, created if missing; LabhostError."""
     path = _server(host) / check_name(user)
     path.mkdir(mode=0o700, exist_ok=True)
     return path
 
 
 def prepare(host: Host) -> None:
-    """Set-up's part: the folder of this server. Refused if somebody else could write above it."""
+    """Creates the folder of this server, for set-up. Refused if others could read or write it."""
     if host.config.snapshots.folder is None:
         return
     if not host.config.snapshots.folder.is_dir():
-        raise Refused(f"the folder of snapshots {host.config.snapshots.folder} does not exist; mount or make it")
+        text = f"the snapshot folder {host.config.snapshots.folder} does not exist; mount or create it"
+        raise Refused(text, reason="snapshot_folder_missing", path=str(host.config.snapshots.folder))
     path = host.config.snapshots.folder / host.config.server.name
     path.mkdir(mode=0o700, exist_ok=True)
     status = os.lstat(path)
     if status.st_uid != os.geteuid() or status.st_mode & 0o077:
-        raise Refused(f"{path} must belong to root alone: chown root, chmod 0700")
+        text = f"{path} must belong to root alone: chown root, chmod 0700"
+        raise Refused(text, reason="snapshot_folder_not_private", path=str(path))
 
 
 def list_snapshots(host: Host, user: str) -> list[Manifest]:
-    """The person's snapshots, the oldest first."""
+    """The person's snapshots, oldest first."""
     found = (_load(path, user) for path in folder(host, user).glob("*.json"))
-    return sorted((one for one in found if one is not None), key=lambda one: (one.made, one.name))
+    return sorted((one for one in found if one is not None), key=lambda one: (one.created_at, one.name))
 
 
 def find(host: Host, user: str, name: str) -> Manifest:
-    found = _load(folder(host, user) / f"{check(name)}.json", user)
+    found = _load(folder(host, user) / f"{check_snapshot_name(name)}.json", user)
     if found is None:
-        raise Refused(f"there is no snapshot {name}; see: ssh {host.config.server.name}-manage snapshots")
+        text = f"there is no snapshot {name}; see: ssh {host.config.server.name}-manage snapshots"
+        raise Refused(text, reason="no_snapshot", name=name)
     return found
 
 
 def templates_in_use(host: Host) -> set[str] | None:
-    """Versions that this server's snapshots need; None if that cannot be known now."""
+    """Versions that this server's snapshots need; None if that is unknown now."""
     if host.config.snapshots.folder is None:
         return set()
     try:
@@ -91,7 +96,7 @@ def templates_in_use(host: Host) -> set[str] | None:
 
 @contextmanager
 def open_new(host: Host, user: str, name: str) -> Iterator[IO[bytes]]:
-    """A file that becomes the archive of this name at the end, whole or not at all; the manifest is still missing."""
+    """A file that becomes the archive of this name at the end, whole or not at all; `publish` adds its manifest."""
     target = folder(host, user) / f"{name}.tar.zst"
     temporary = target.with_name(f".{name}.tar.zst.new")
     try:
@@ -107,8 +112,7 @@ def open_new(host: Host, user: str, name: str) -> Iterator[IO[bytes]]:
 
 
 def publish(host: Host, manifest: Manifest) -> None:
-    path = folder(host, manifest.user) / f"{manifest.name}.json"
-    files.write_atomic(path, json.dumps(asdict(manifest), indent=1) + "\n", mode=0o600)
+    save_object(folder(host, manifest.user) / f"{manifest.name}.json", asdict(manifest))
 
 
 def remove(host: Host, manifest: Manifest) -> None:
@@ -119,48 +123,48 @@ def remove(host: Host, manifest: Manifest) -> None:
 
 
 def remove_leftovers(host: Host, user: str) -> None:
-    """What killed or failed snapshots left. The person's lock is held."""
+    """Removes what killed or failed snapshots left. The person's lock must be held."""
     for path in folder(host, user).iterdir():
-        whole = path.name.removesuffix(".tar.zst") + ".json"
-        if path.name.startswith(".") or (path.name.endswith(".tar.zst") and not path.with_name(whole).exists()):
+        manifest = path.name.removesuffix(".tar.zst") + ".json"
+        if path.name.startswith(".") or (path.name.endswith(".tar.zst") and not path.with_name(manifest).exists()):
             path.unlink(missing_ok=True)
 
 
 @contextmanager
 def open_verified(host: Host, manifest: Manifest) -> Iterator[IO[bytes]]:
-    """The archive, after its checksum was found right; LabhostError."""
+    """The archive, after its checksum was verified; LabhostError."""
     path = folder(host, manifest.user) / f"{manifest.name}.tar.zst"
-    damaged = f"the snapshot {manifest.name} is damaged; nothing was changed. Choose another one"
+    text = f"the snapshot {manifest.name} is damaged; nothing was changed. Choose another one"
+    damaged = LabhostError(text, reason="snapshot_damaged", name=manifest.name)
     if not path.is_file():
-        raise LabhostError(damaged)
+        raise damaged
     with open(path, "rb") as stream:
         digest = hashlib.sha256()
-        while piece := stream.read(PIECE):
-            digest.update(piece)
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
         if digest.hexdigest() != manifest.sha256:
-            raise LabhostError(damaged)
+            raise damaged
         yield stream
 
 
 def _server(host: Host) -> Path:
     if host.config.snapshots.folder is None:
-        raise Refused(
-            "this server keeps no snapshots; ask the lab's staff for a folder: setup-gpu-server.bash --snapshots"
-        )
+        text = "this server has no snapshot folder; ask the lab's staff to set one: setup-gpu-server.bash --snapshots"
+        raise Refused(text, reason="snapshots_disabled")
     path = host.config.snapshots.folder / host.config.server.name
     if not path.is_dir():
-        raise LabhostError(f"the folder of snapshots {path} is not there; ask the lab's staff whether it is mounted")
+        text = f"the snapshot folder {path} is missing; ask the lab's staff whether it is mounted"
+        raise LabhostError(text, reason="snapshot_folder_not_mounted", path=str(path))
     return path
 
 
 def _load(path: Path, user: str) -> Manifest | None:
-    """None if there is none, or if it does not say what it must."""
+    """None if there is no manifest, or if it is not a valid one of this person's snapshot."""
     try:
-        value = json.loads(files.read_text(path, 65536) or "")
-        found = Manifest(**value)
+        found = Manifest(**known_fields(Manifest, load_object(path, 65536) or {}))
         known = found.storage == "dir" or (found.storage == "overlay" and VERSION.fullmatch(found.template))
-        right = known and NAME.fullmatch(found.name) and (found.user, found.name) == (user, path.stem)
-        numbers = type(found.unpacked) is type(found.size) is int and 0 <= found.made < 2**40
-        return found if right and numbers and min(found.unpacked, found.size) >= 0 else None
-    except (ValueError, TypeError, LabhostError):
+        ours = NAME.fullmatch(found.name) and (found.user, found.name) == (user, path.stem)
+        numbers = type(found.unpacked) is type(found.size) is int and 0 <= found.created_at < 2**40
+        return found if known and ours and numbers and min(found.unpacked, found.size) >= 0 else None
+    except (TypeError, LabhostError):
         return None

@@ -1,9 +1,8 @@
-"""The members of a snapshot's archive, judged by tar's listing before anything is unpacked."""
+"""Checks the entries of an archive by tar's listing, before anything is unpacked."""
 
 import re
 
-# tar --list --verbose --numeric-owner --quoting-style=escape --absolute-names
-LISTING = [
+LIST_COMMAND = [
     "/usr/bin/tar",
     "--list",
     "--verbose",
@@ -17,20 +16,20 @@ _WHITEOUT = b"0,0"  # overlay(7): a file of the template that was deleted
 
 
 def refusal_reason(line: bytes) -> str:
-    """Why the member of this line must not be unpacked, or nothing."""
+    """Why the entry of this line must not be unpacked; empty if it may."""
     match = _LINE.fullmatch(line.rstrip(b"\n"))
     if match is None:
-        return "has a member that cannot be read"
+        return "has an entry that cannot be read"
     kind, size, rest = match[1], match[2], match[3]
     if kind in b"bcCMNV" and not (kind == b"c" and size == _WHITEOUT):
-        return "has a device or something else that is no file"
+        return "has a device or something else that is not a file"
     if kind == b"h":
         name, link, target = rest.partition(b" link to ")
         if not link or not _is_below(target):
-            return "has a hard link that leads out of it"
+            return "has a hard link to a file outside it"
     else:
         name = rest.partition(b" -> ")[0] if kind == b"l" else rest
-    return "" if _is_below(name) else "has a member that lies outside"
+    return "" if _is_below(name) else "has an entry outside it"
 
 
 def _is_below(name: bytes) -> bool:

@@ -1,23 +1,36 @@
-"""The template: a tar archive, plain or packed by zstd, gzip or xz; judged once, before it is used."""
+"""The template: a tar archive, plain or compressed by zstd, gzip or xz; checked once, then unpacked."""
 
 import hashlib
-import json
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
+from labhost import lxc
 from labhost.errors import LabhostError
 from labhost.host.config import Host
-from labhost.system import files, openat2
-from labhost.system.processes import finish, run, spawn
+from labhost.storage import tree
+from labhost.storage.tar_listing import LIST_COMMAND
+from labhost.system import openat2
+from labhost.system.json_files import known_fields, load_object, save_object
+from labhost.system.processes import MAX_OUTPUT, Account, Result, finish, run, spawn
 
 READ_SECONDS = 600
-_PACKERS = {
+UNPACK_SECONDS = 900
+_DECOMPRESSORS = {
     b"\x28\xb5\x2f\xfd": ["/usr/bin/zstd", "-dcq"],
     b"\x1f\x8b": ["/usr/bin/gzip", "-dcq"],
     b"\xfd7zXZ\x00": ["/usr/bin/xz", "-dcq"],
 }
+# Each system gets its own; the templates may have paths with and without `./`.
+_OMITTED = ("dev/*", "etc/ssh/ssh_host_*", "etc/machine-id", "var/lib/dbus/machine-id")
+_EXTRACT = ["/usr/bin/tar", "--extract", "--file=-", "--preserve-permissions", "--numeric-owner", "--xattrs"]
+_EXTRACT += ["--xattrs-include=*", "--warning=no-unknown-keyword", "--anchored"]
+_EXTRACT += [f"--exclude={prefix}{path}" for path in _OMITTED for prefix in ("./", "")]
+# An empty machine-id is filled at the first boot, which then does not count as a first boot with questions.
+_UNPACK = 'set -eu; cd "$1"; shift; "$@"; if [ -d etc ] && [ ! -L etc ]; then : > etc/machine-id; fi'
 
 
 @dataclass(frozen=True)
@@ -28,62 +41,89 @@ class TemplateInfo:
     size: int
 
 
-def decompressor(archive: IO[bytes]) -> list[str]:
-    """The command that makes a plain tar stream of this file on stdin. The file stays at its beginning."""
-    head = os.pread(archive.fileno(), 512, 0)
-    for magic, words in _PACKERS.items():
-        if head.startswith(magic):
-            return words
-    if head[257:262] == b"ustar":
-        return ["/bin/cat"]
-    raise LabhostError("the template is not a tar archive; build it again with create-lxc-template.bash")
-
-
 def inspect(host: Host) -> TemplateInfo:
-    """What a full reading of the archive found; kept until the file changes. LabhostError if it is damaged."""
+    """Reads the whole archive, unless it is known since it last changed. LabhostError if it is damaged."""
     path = host.config.container.template
     if not path.is_file():
-        raise LabhostError(f"the template {path} is missing; build it with create-lxc-template.bash")
+        text = f"the template {path} is missing; build it with create-lxc-template.bash"
+        raise LabhostError(text, reason="template_missing", template=str(path))
     with open(path, "rb") as archive:
         status = os.fstat(archive.fileno())
-        seen = [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns]
-        note = host.paths.state / "template.json"
-        known = json.loads(files.read_text(note) or "{}")
-        if known.get("file") == seen and "version" in known:
-            return TemplateInfo(known["version"], known["size"])
-        found = TemplateInfo(_version(archive), _read_through(archive))
-    text = json.dumps({"file": seen, "version": found.version, "size": found.size})
-    files.write_atomic(note, text + "\n", mode=0o600)
+        signature = [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns]
+        cache = host.paths.state / "template.json"
+        with suppress(LabhostError, TypeError):  # the cache may be damaged
+            known = load_object(cache) or {}
+            if known.get("file") == signature:
+                return TemplateInfo(**known_fields(TemplateInfo, known))
+        found = TemplateInfo(_version(archive), _unpacked_size(archive))
+    save_object(cache, {"file": signature, **asdict(found)})
     return found
+
+
+def unpack(host: Host, folder: Path, *, owner: tuple[Account, int] | None = None) -> None:
+    """Unpacks the template into an empty folder as root, or as root of the id map of `owner` (account, subuid)."""
+    command = ["/bin/sh", "-c", _UNPACK, "sh", str(folder), *_EXTRACT]
+    account = None
+    if owner is not None:
+        account, subuid = owner
+        command = lxc.in_id_map(account, subuid, command)
+    with open(host.config.container.template, "rb") as archive:
+        read, unpacked = _pipe(archive, command, timeout=UNPACK_SECONDS, account=account)
+    tree.check_disk_full(unpacked)
+    read.check("the template cannot be read; ask the lab's staff to build it again", reason="template_unreadable")
+    unpacked.check("the template cannot be unpacked", reason="template_not_unpacked")
+
+
+def check_bootable(rootfs: Path) -> None:
+    """LabhostError if an unpacked system could not boot."""
+    with openat2.directory(rootfs) as root:
+        for path in ("sbin/init", "usr/sbin/sshd", "usr/sbin/useradd"):
+            if not openat2.is_file(root, path):
+                text = f"the system has no /{path}; ask the lab's staff to build the template again"
+                raise LabhostError(text, reason="system_incomplete", path=f"/{path}")
 
 
 def _version(archive: IO[bytes]) -> str:
     digest = hashlib.sha256()
-    while piece := archive.read(1 << 20):
-        digest.update(piece)
+    while chunk := archive.read(1 << 20):
+        digest.update(chunk)
     archive.seek(0)
     return digest.hexdigest()[:12]
 
 
-def _read_through(archive: IO[bytes]) -> int:
-    """Reads the whole archive, as the unpacking will, without writing; the bytes of its files."""
-    words = ["/usr/bin/tar", "--list", "--verbose", "--numeric-owner", "--quoting-style=escape", "--file=-"]
-    reader = spawn(decompressor(archive), stdin=archive)
-    assert reader.stdout is not None
-    listed = run(words, timeout=READ_SECONDS, stdin=reader.stdout, most=1 << 28)
-    read = finish(reader, ["the decompressor"], timeout=10)
+def _unpacked_size(archive: IO[bytes]) -> int:
+    """The bytes of the archive's files, from reading all of it; LabhostError."""
+    read, listed = _pipe(archive, LIST_COMMAND, timeout=READ_SECONDS, max_output=1 << 28)
     if not (read.ok and listed.ok):
-        raise LabhostError("the template is damaged; build it again with create-lxc-template.bash")
-    # The third word of each line is the size in bytes (tar --verbose); devices have "major,minor" there.
+        text = "the template is damaged; build it again with create-lxc-template.bash"
+        raise LabhostError(text, reason="template_damaged")
+    # The third column is the size in bytes (tar --verbose); devices have "major,minor" there.
     sizes = (line.split(None, 3)[2] for line in listed.out.splitlines() if line.count(b" ") >= 3)
     return sum(int(size) for size in sizes if size.isdigit())
 
 
-def check_tree(rootfs: Path) -> None:
-    """LabhostError if what was unpacked could not boot."""
-    with openat2.directory(rootfs) as root:
-        missing = [
-            path for path in ("sbin/init", "usr/sbin/sshd", "usr/sbin/useradd") if not openat2.is_file(root, path)
-        ]
-    if missing:
-        raise LabhostError(f"the system has no /{missing[0]}; ask the lab's staff to build the template again")
+def _pipe(
+    archive: IO[bytes],
+    command: Sequence[str],
+    *,
+    timeout: float,
+    account: Account | None = None,
+    max_output: int = MAX_OUTPUT,
+) -> tuple[Result, Result]:
+    """Runs a command with the decompressed archive on its stdin: the results of the decompressor and the command."""
+    reader = spawn(_decompressor(archive), account=account, stdin=archive)
+    assert reader.stdout is not None
+    result = run(command, timeout=timeout, account=account, stdin=reader.stdout, max_output=max_output)
+    return finish(reader, ["the decompressor"], timeout=10), result
+
+
+def _decompressor(archive: IO[bytes]) -> list[str]:
+    """The command that turns this file on stdin into a plain tar stream. The file stays at its beginning."""
+    head = os.pread(archive.fileno(), 512, 0)
+    for magic, command in _DECOMPRESSORS.items():
+        if head.startswith(magic):
+            return command
+    if head[257:262] == b"ustar":
+        return ["/bin/cat"]
+    text = "the template is not a tar archive; build it again with create-lxc-template.bash"
+    raise LabhostError(text, reason="template_damaged")

@@ -1,4 +1,4 @@
-"""Unpacked templates: one folder a version, below a folder that only root can enter. Never changed, only removed."""
+"""Unpacked templates: one folder per version, below a folder that only root can enter. Never changed, only removed."""
 
 import os
 from collections.abc import Set
@@ -7,15 +7,6 @@ from pathlib import Path
 from labhost.host.config import Host
 from labhost.storage import template_archive, tree
 from labhost.system import files
-from labhost.system.processes import finish, run, spawn
-
-UNPACK_SECONDS = 900
-_UNPACK = """
-tar --extract --file=- --directory="$1" --preserve-permissions --numeric-owner --xattrs --xattrs-include='*' \
-  --warning=no-unknown-keyword --anchored --exclude='./dev/*' --exclude='dev/*' \
-  --exclude='./etc/ssh/ssh_host_*' --exclude='etc/ssh/ssh_host_*' --exclude='./etc/machine-id' \
-  --exclude='etc/machine-id' --exclude='./var/lib/dbus/machine-id' --exclude='var/lib/dbus/machine-id'
-"""
 
 
 def folder(host: Host) -> Path:
@@ -33,53 +24,42 @@ def versions(host: Host) -> list[str]:
 
 
 def unpack(host: Host) -> str:
-    """The version of the current template, unpacked now if it was not. The lock of templates must be held."""
-    facts = template_archive.inspect(host)
-    if rootfs(host, facts.version).is_dir():
-        return facts.version
+    """The version of the current template, unpacked now if it was not yet. The templates lock must be held."""
+    template = template_archive.inspect(host)
+    if rootfs(host, template.version).is_dir():
+        return template.version
     folder(host).mkdir(mode=0o700, exist_ok=True)
-    _forget_leftovers(host)
-    tree.check_room(folder(host), facts.size)
-    fresh = folder(host) / f"{facts.version}.new-{os.urandom(6).hex()}"
+    _remove_leftovers(host)
+    tree.check_free_space(folder(host), template.size)
+    fresh = _new_path(host, template.version)
     (fresh / "rootfs").mkdir(mode=0o755, parents=True)
     try:
-        _extract(host, fresh / "rootfs")
-        template_archive.check_tree(fresh / "rootfs")
+        template_archive.unpack(host, fresh / "rootfs")
+        template_archive.check_bootable(fresh / "rootfs")
         tree.sync(fresh)
-        os.rename(fresh, folder(host) / facts.version)
+        os.rename(fresh, folder(host) / template.version)
     except BaseException:
         files.remove_tree(fresh)
         raise
-    return facts.version
+    return template.version
 
 
 def prune(host: Host, needed: Set[str]) -> list[str]:
-    """Removes the versions that nothing needs, and says which. The lock of templates must be held."""
-    _forget_leftovers(host)
-    gone = [version for version in versions(host) if version not in needed]
-    for version in gone:
+    """Removes the versions that are not in `needed`, and returns them. The templates lock must be held."""
+    _remove_leftovers(host)
+    removed = [version for version in versions(host) if version not in needed]
+    for version in removed:
         # Renamed first: half a template must never be taken for a whole one.
-        dying = folder(host) / f"{version}.new-{os.urandom(6).hex()}"
-        os.rename(folder(host) / version, dying)
-        files.remove_tree(dying)
-    return gone
+        leftover = _new_path(host, version)
+        os.rename(folder(host) / version, leftover)
+        files.remove_tree(leftover)
+    return removed
 
 
-def _forget_leftovers(host: Host) -> None:
+def _new_path(host: Host, version: str) -> Path:
+    return folder(host) / f"{version}.new-{os.urandom(6).hex()}"
+
+
+def _remove_leftovers(host: Host) -> None:
     for path in folder(host).glob("*.new-*"):
         files.remove_tree(path)
-
-
-def _extract(host: Host, into: Path) -> None:
-    with open(host.config.container.template, "rb") as archive:
-        reader = spawn(template_archive.decompressor(archive), stdin=archive)
-        assert reader.stdout is not None
-        words = ["/bin/sh", "-c", _UNPACK, "sh", str(into)]
-        unpacked = run(words, timeout=UNPACK_SECONDS, stdin=reader.stdout)
-        read = finish(reader, ["the decompressor"], timeout=10)
-    tree.check_full(unpacked)
-    read.check("the template cannot be read; ask the lab's staff to build it again")
-    unpacked.check("the template cannot be unpacked")
-    if (into / "etc").is_dir():
-        # Empty: filled at the first boot, which then does not count as a first boot with questions.
-        (into / "etc/machine-id").write_bytes(b"")

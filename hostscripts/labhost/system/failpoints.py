@@ -1,8 +1,8 @@
 """Places where a test kills the process, to prove that the next run completes what this one began.
 
-`LABHOST_FAILPOINT=STEP` in root's environment: SIGKILL right after the step was done and noted; `before:STEP`
-right before it; `unnoted:STEP` after it was done, before it was noted. `LABHOST_FAILPOINT=?` only names the places on
-standard error as they are passed. Never heeded under sudo, so that no user can reach it.
+`LABHOST_FAILPOINT=STEP` in root's environment sends SIGKILL right after the step was done and recorded; `before:STEP`
+right before it; `unnoted:STEP` after it was done and before it was recorded. `LABHOST_FAILPOINT=?` prints the places
+on standard error as they are passed. Ignored under sudo, so no user can use it.
 """
 
 import os

@@ -1,48 +1,41 @@
-"""Files that only root can reach: read with a bound, written whole or not at all."""
+"""Files in folders that only root can write: read up to a limit, replaced whole or not at all."""
 
 import os
 from pathlib import Path
 
 from labhost.errors import LabhostError
+from labhost.system import openat2
 
 
 def read_text(path: Path, limit: int = 1 << 20) -> str | None:
-    """The text of a file, None if there is none; LabhostError when it is longer than `limit` bytes."""
+    """The text of a file, None if there is no file; LabhostError if it is longer than `limit` bytes."""
     try:
         with open(path, "rb") as stream:
             data = stream.read(limit + 1)
     except FileNotFoundError:
         return None
     if len(data) > limit:
-        raise LabhostError(f"{path} is longer than {limit} bytes; look at it by hand")
+        message = f"{path} is longer than {limit} bytes; inspect it by hand"
+        raise LabhostError(message, reason="file_too_long", path=str(path), limit=limit)
     return data.decode("utf-8", "surrogateescape")
 
 
 def write_atomic(path: Path, text: str, *, mode: int, durable: bool = True) -> bool:
-    """Replaces `path` by a file of root's with this text. False if it was so already (nothing is written).
+    """Replaces `path` by a file of root's with this text. Returns False if nothing had to change.
 
-    Unless it is `durable`, a power cut in the next seconds may bring the old file back, whole.
+    Without `durable` a power cut in the next seconds may bring back the old file, whole.
     """
-    data = text.encode("utf-8", "surrogateescape")
-    if _is_already(path, data, mode):
-        return False
-    temporary = path.with_name(f".{path.name}.lab-iam-new")
-    temporary.unlink(missing_ok=True)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        try:
-            write_all(fd, data)
-            os.fchmod(fd, mode)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        os.rename(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if durable:
-        sync_directory(path.parent)
-    return True
+        owner = (os.geteuid(), os.getegid())
+        if not openat2.stage_file(parent, path.name, text, owner=owner, mode=mode, durable=True):
+            return False
+        openat2.commit_staged(parent, path.name)
+        if durable:
+            os.fsync(parent)
+        return True
+    finally:
+        os.close(parent)
 
 
 def write_all(fd: int, data: bytes) -> None:
@@ -52,8 +45,8 @@ def write_all(fd: int, data: bytes) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Removes a tree that only root can reach; what cannot be removed stays."""
-    import shutil  # rarely needed, and every start of labhost would wait for it
+    """Removes a tree that only root can write; what cannot be removed stays."""
+    import shutil  # rarely needed, and slow to import
 
     shutil.rmtree(path, ignore_errors=True)
 
@@ -64,13 +57,3 @@ def sync_directory(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _is_already(path: Path, data: bytes, mode: int) -> bool:
-    try:
-        status = os.lstat(path)
-        if status.st_size != len(data) or status.st_mode != (0o100000 | mode) or status.st_uid != os.geteuid():
-            return False
-        return path.read_bytes() == data
-    except FileNotFoundError:
-        return False

@@ -1,4 +1,4 @@
-"""How figures and tables look to people, and how answers look to programs. Pure: nothing is read or written here."""
+"""Sizes, ages and tables for people, JSON lines for programs. Pure: nothing is read or written here."""
 
 import json
 import time
@@ -9,7 +9,7 @@ _UNITS = ("B", "KB", "MB", "GB", "TB")
 
 
 def size(number: float) -> str:
-    """Bytes, with the unit in which they are at least 1: 12.3 GB (1 KB = 1024 B)."""
+    """Bytes in the largest unit in which they are at least 1: 12.3 GB (1 KB = 1024 B)."""
     unit = 0
     while number >= 1024 and unit < len(_UNITS) - 1:
         number /= 1024
@@ -18,7 +18,7 @@ def size(number: float) -> str:
 
 
 def age(then: float, now: float | None = None) -> str:
-    """How long ago a moment (seconds since the epoch) was, in its largest unit."""
+    """How long ago a time (seconds since the epoch) was, in its largest unit."""
     seconds = max(0, int((time.time() if now is None else now) - then))
     for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if seconds >= length:
@@ -28,12 +28,12 @@ def age(then: float, now: float | None = None) -> str:
 
 
 def moment(then: float) -> str:
-    """A moment in the server's own time, and its age."""
+    """A time in the server's time zone, and its age."""
     return f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(then))}, {age(then)}"
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    """Lines with aligned columns; what is a number stands to the right."""
+    """Lines with aligned columns; columns of numbers are aligned to the right."""
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in [list(heads), *cells]) for column in range(len(heads))]
     right = [bool(rows) and all(isinstance(row[column], int | float) for row in rows) for column in range(len(heads))]
@@ -47,5 +47,5 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
 
 
 def json_line(**values: Any) -> str:
-    """One JSON object on one line; its `version` rises when a name in it changes its meaning."""
+    """One JSON object on one line; `version` increases when a field changes its meaning."""
     return json.dumps({"version": 1, **values}, separators=(",", ":"))

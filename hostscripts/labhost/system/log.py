@@ -1,4 +1,4 @@
-"""The system log: one line a deed or refusal, without keys or tokens, strangers' words made printable."""
+"""The system log: one line per change or error, printable, without keys or tokens."""
 
 import syslog
 

@@ -6,15 +6,15 @@ from labhost.system.processes import Result, run
 SECONDS = 8.0
 
 
-def loginctl(*words: str) -> Result:
-    """What loginctl says. A logind that answers nobody any more is restarted; that ends no session.
+def loginctl(*arguments: str) -> Result:
+    """Runs loginctl. A logind that no longer answers is restarted, which ends no session.
 
-    It was seen when a name that lingers had come to another uid, see accounts.py; an administrator may do that too.
+    logind hangs when a lingering name moves to another uid (see linux_accounts.py), whoever moved it.
     """
-    command = ["/usr/bin/loginctl", *words]
-    done = run(command, timeout=SECONDS)
-    if done.timed_out or b"message queue" in done.err:
-        log.write(f"systemd-logind is restarted: {done.error_line}", warning=True)
+    command = ["/usr/bin/loginctl", *arguments]
+    result = run(command, timeout=SECONDS)
+    if result.timed_out or b"message queue" in result.err:
+        log.write(f"restarting systemd-logind: {result.error_line}", warning=True)
         run(["/usr/bin/systemctl", "restart", "systemd-logind.service"], timeout=20)
-        done = run(command, timeout=20)
-    return done
+        result = run(command, timeout=20)
+    return result

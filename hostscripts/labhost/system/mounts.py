@@ -1,6 +1,6 @@
-"""Mounts that the mount(8) of our systems cannot make: idmapped views, and overlays of one. Linux >= 5.19.
+"""Mounts that mount(8) of supported systems cannot make: idmapped views, and overlays on them. Linux >= 5.19.
 
-See mount_setattr(2) and https://docs.kernel.org/filesystems/overlayfs.html. Paths are root's own and have
+See mount_setattr(2) and https://docs.kernel.org/filesystems/overlayfs.html. Paths are root's own and contain
 neither commas nor colons.
 """
 
@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from labhost.system.user_namespaces import fork_mapped
+
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442  # the same on every architecture
 _AT_FDCWD, _AT_EMPTY_PATH = -100, 0x1000
 _OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH = 1, 4
 _ATTR_RDONLY, _ATTR_NODEV, _ATTR_IDMAP = 0x1, 0x4, 0x100000
-_CLONE_NEWUSER = 0x10000000
 _MS_NODEV = 4
 _UMOUNT_NOFOLLOW = 8
 BUSY_SECONDS = 5.0
@@ -44,13 +45,13 @@ def idmapped(source: Path, target: Path, first: int, count: int) -> None:
 
 
 def overlay(target: Path, *, lower: Path, upper: Path, work: Path) -> None:
-    """`userxattr` keeps all marks in attributes that the owner of `upper` may read and archive; OSError."""
+    """Mounts an overlay; OSError. `userxattr`: its marks are attributes that the owner of `upper` can archive."""
     options = f"lowerdir={lower},upperdir={upper},workdir={work},userxattr,index=off"
     _check(_libc.mount(b"overlay", os.fsencode(target), b"overlay", ctypes.c_ulong(_MS_NODEV), options.encode()))
 
 
 def unmount(target: Path) -> None:
-    """Everything that is mounted at `target`, if anything; waits a little for processes that just end. OSError."""
+    """Unmounts `target` if something is mounted there; waits a little for processes that are just ending. OSError."""
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
@@ -64,7 +65,7 @@ def unmount(target: Path) -> None:
 
 
 def is_mounted(target: Path) -> bool:
-    """True if `target` is the root of a file system of its own, as an overlay always is (a view is not)."""
+    """True if `target` is the root of another file system, as an overlay always is (an idmapped view is not)."""
     try:
         return os.lstat(target).st_dev != os.lstat(target.parent).st_dev
     except FileNotFoundError:
@@ -74,34 +75,29 @@ def is_mounted(target: Path) -> bool:
 @contextmanager
 def _user_namespace(first: int, count: int) -> Iterator[int]:
     """A descriptor of a new user namespace in which 0..count-1 are first..first+count-1 outside."""
-    here, there = os.pipe(), os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(there[1])
-        code = _libc.unshare(_CLONE_NEWUSER)
-        os.write(here[1], b"y" if code == 0 else b"n")
-        os.read(there[0], 1)  # until the parent closes its end
-        os._exit(0)
-    os.close(here[1])
-    os.close(there[0])
+    gate, open_gate = os.pipe()
+
+    def wait() -> None:
+        os.close(open_gate)
+        os.read(gate, 1)  # until the parent has closed its end, or is gone
+
     try:
-        if os.read(here[0], 1) != b"y":
-            raise OSError(errno.EPERM, "no user namespace can be made")
-        for kind in ("uid", "gid"):
-            Path(f"/proc/{child}/{kind}_map").write_text(f"0 {first} {count}\n")
-        namespace = os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        child = fork_mapped(first, count, wait)
+        try:
+            namespace = os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            os.close(open_gate)
+            os.waitpid(child, 0)
     finally:
-        os.close(here[0])
-        os.close(there[1])
-        os.waitpid(child, 0)
+        os.close(gate)
     try:
         yield namespace
     finally:
         os.close(namespace)
 
 
-def _syscall(number: int, *words: object) -> int:
-    return _check(_libc.syscall(ctypes.c_long(number), *words))
+def _syscall(number: int, *arguments: object) -> int:
+    return _check(_libc.syscall(ctypes.c_long(number), *arguments))
 
 
 def _check(code: int) -> int:

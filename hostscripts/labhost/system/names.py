@@ -1,4 +1,4 @@
-"""Names of people, and the text of strangers made fit for a terminal."""
+"""Names of people, and untrusted text made safe for a terminal."""
 
 import re
 
@@ -13,15 +13,17 @@ def is_name(text: object) -> bool:
 
 
 def check_name(text: object) -> str:
-    """The name itself, or Refused."""
+    """The name itself; Refused if it is none."""
     if not isinstance(text, str) or not NAME.fullmatch(text):
-        raise Refused(f"{printable(str(text), 40)!r} is not a name: lower-case letters, digits, _ and -, at most 32")
+        shown = printable(str(text), 40)
+        message = f"{shown!r} is not a name: use lower-case letters, digits, _ and -, at most 32 characters"
+        raise Refused(message, reason="invalid_name", name=shown)
     if text in RESERVED:
-        raise Refused(f"{text} is reserved; it is nobody's name")
+        raise Refused(f"the name {text} is reserved", reason="reserved_name", name=text)
     return text
 
 
 def printable(text: str, limit: int = 200) -> str:
-    """One line without control characters, for messages that carry somebody else's words."""
+    """One line without control characters, for messages that contain untrusted text."""
     short = text if len(text) <= limit else text[:limit] + "..."
     return "".join(ch if ch.isprintable() else "?" for ch in short)

@@ -1,7 +1,7 @@
-"""Writing and reading below a directory that an enemy controls (the root file system of a container).
+"""Reading and writing below a directory that an enemy controls (the root file system of a container).
 
-Every step starts at a descriptor of root's and resolves through openat2(2), so the kernel refuses symbolic
-links, ways up and other mounts; old names are replaced by rename, never opened for writing.
+Every step starts at a descriptor of root's and resolves with openat2(2), so the kernel refuses symbolic links, `..`
+and other mounts. Existing files are replaced by rename, never opened for writing.
 """
 
 import ctypes
@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from labhost.errors import LabhostError
-from labhost.system.files import write_all
 
 _SYS_OPENAT2 = 437
 NO_XDEV, NO_MAGICLINKS, NO_SYMLINKS, BENEATH, IN_ROOT = 0x01, 0x02, 0x04, 0x08, 0x10
@@ -40,7 +39,7 @@ def open_at(directory: int, path: str, flags: int, resolve: int = STRICT) -> int
         if fd >= 0:
             return int(fd)
         code = ctypes.get_errno()
-        if code not in (errno.EAGAIN, errno.EINTR):  # EAGAIN: somebody renames along the way at this moment
+        if code not in (errno.EAGAIN, errno.EINTR):  # EAGAIN: part of the path is being renamed
             raise OSError(code, os.strerror(code), path)
     raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN), path)
 
@@ -51,7 +50,7 @@ def open_directory(path: Path) -> int:
 
 @contextmanager
 def directory(path: Path) -> Iterator[int]:
-    """A descriptor of a directory whose parents are all root's own; the last part is no symbolic link."""
+    """A descriptor of a directory whose parents only root can write; the last part must not be a symbolic link."""
     fd = open_directory(path)
     try:
         yield fd
@@ -61,11 +60,12 @@ def directory(path: Path) -> Iterator[int]:
 
 @contextmanager
 def subdirectory(parent: int, path: str, resolve: int = STRICT) -> Iterator[int]:
-    """A descriptor of a directory below `parent`; LabhostError when a part of the path is anything else."""
+    """A descriptor of a directory below `parent`; LabhostError if any part of the path is not a directory."""
     try:
         fd = open_at(parent, path, os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK, resolve)
     except OSError as error:
-        raise LabhostError(f"{path}: {_why(error)}") from error
+        problem = _explain(error)
+        raise LabhostError(f"{path} {problem}", reason="not_a_directory", path=path, problem=problem) from error
     try:
         yield fd
     finally:
@@ -73,7 +73,7 @@ def subdirectory(parent: int, path: str, resolve: int = STRICT) -> Iterator[int]
 
 
 def make_directory(parent: int, name: str, *, owner: tuple[int, int], mode: int) -> bool:
-    """Makes `name` if it is not there; only what is still root's own is given away. False if it was there."""
+    """Creates `name`; False if it exists. The owner changes only while the directory is still root's own."""
     try:
         os.mkdir(name, 0o700, dir_fd=parent)
     except FileExistsError:
@@ -87,7 +87,7 @@ def make_directory(parent: int, name: str, *, owner: tuple[int, int], mode: int)
 
 
 def replace_file(parent: int, name: str, text: str, *, owner: tuple[int, int], mode: int) -> bool:
-    """Makes `name` a new file with this text, owner and mode; False if it was so already. OSError."""
+    """Replaces `name` by a file with this text, owner and mode; False if nothing had to change. OSError."""
     if not stage_file(parent, name, text, owner=owner, mode=mode, durable=True):
         return False
     commit_staged(parent, name)
@@ -96,29 +96,27 @@ def replace_file(parent: int, name: str, text: str, *, owner: tuple[int, int], m
 
 
 def stage_file(parent: int, name: str, text: str, *, owner: tuple[int, int], mode: int, durable: bool) -> bool:
-    """Writes the new file beside `name`, for put_in_place; False if `name` is so already. OSError.
+    """Writes the new file beside `name`, for commit_staged; False if nothing has to change. OSError.
 
-    Without `durable` the caller sees to it that the data is on the disk before it is put in place.
+    Without `durable` the caller must bring the data to the disk before commit_staged.
     """
-    data = text.encode()
-    if _is_already(parent, name, data, owner, mode):
+    if matches(parent, name, text, owner=owner, mode=mode):
         return False
     temporary = _TEMPORARY.format(name.lstrip("."))
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         fd = os.open(temporary, flags, 0o600, dir_fd=parent)
-    except FileExistsError:  # what a killed run left
+    except FileExistsError:  # left by a killed run
         os.unlink(temporary, dir_fd=parent)
         fd = os.open(temporary, flags, 0o600, dir_fd=parent)
     try:
-        try:
-            write_all(fd, data)
+        with open(fd, "wb") as stream:
+            stream.write(_encode(text))
+            stream.flush()
             os.fchmod(fd, mode)
             os.fchown(fd, *owner)
             if durable:
                 os.fsync(fd)
-        finally:
-            os.close(fd)
     except OSError:
         discard_staged(parent, name)
         raise
@@ -126,7 +124,7 @@ def stage_file(parent: int, name: str, text: str, *, owner: tuple[int, int], mod
 
 
 def commit_staged(parent: int, name: str) -> None:
-    """The staged file becomes `name`. OSError, and then nothing is left of it."""
+    """Renames the staged file to `name`. After an OSError the staged file is gone."""
     try:
         os.rename(_TEMPORARY.format(name.lstrip(".")), name, src_dir_fd=parent, dst_dir_fd=parent)
     except OSError:
@@ -140,19 +138,18 @@ def discard_staged(parent: int, name: str) -> None:
 
 
 def sync_file_system(fd: int) -> None:
-    """All that was written to the file system of `fd`, see syncfs(2); OSError."""
+    """Brings everything on the file system of `fd` to the disk, see syncfs(2); OSError."""
     if _libc.syncfs(ctypes.c_int(fd)):
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
 
 
 def matches(parent: int, name: str, text: str, *, owner: tuple[int, int], mode: int) -> bool:
-    """True if `replace_file` would have nothing to do."""
-    return _is_already(parent, name, text.encode(), owner, mode)
+    """True if `replace_file` would change nothing.
 
-
-def _is_already(parent: int, name: str, data: bytes, owner: tuple[int, int], mode: int) -> bool:
-    """Looks without waiting (O_NONBLOCK: FIFOs, file leases); only a file of the right size is read."""
+    Never blocks (O_NONBLOCK: FIFOs, file leases), and reads only a file of the right size.
+    """
+    data = _encode(text)
     try:
         fd = open_at(parent, name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:
@@ -168,8 +165,12 @@ def _is_already(parent: int, name: str, data: bytes, owner: tuple[int, int], mod
         os.close(fd)
 
 
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")  # as files.read_text decodes
+
+
 def link_target(root: int, path: str) -> str | None:
-    """The text of the symbolic link `path`, its parents resolved as for a process chrooted into `root`."""
+    """The target of the symbolic link `path`, its parents resolved as for a process chrooted into `root`."""
     folder, _, name = path.rpartition("/")
     try:
         fd = open_at(root, folder or ".", os.O_PATH | os.O_DIRECTORY, IN_ROOT | NO_MAGICLINKS | NO_XDEV)
@@ -184,7 +185,7 @@ def link_target(root: int, path: str) -> str | None:
 
 
 def is_file(root: int, path: str) -> bool:
-    """True if `path`, resolved inside `root`, is a regular file. Nothing is opened but the name (O_PATH)."""
+    """True if `path`, resolved inside `root`, is a regular file. Only the path is opened (O_PATH)."""
     try:
         fd = open_at(root, path, os.O_PATH, IN_ROOT | NO_MAGICLINKS | NO_XDEV)
     except OSError:
@@ -195,7 +196,7 @@ def is_file(root: int, path: str) -> bool:
         os.close(fd)
 
 
-def _why(error: OSError) -> str:
+def _explain(error: OSError) -> str:
     if error.errno == errno.ELOOP:
         return "is a symbolic link or leads through one"
     if error.errno in (errno.ENOTDIR, errno.ENXIO):

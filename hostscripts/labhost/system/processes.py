@@ -1,6 +1,6 @@
-"""Child processes: a list of words, a clean environment, a deadline, bounded output.
+"""Child processes with a clean environment, a deadline and bounded output.
 
-What starts them is imported with the first: a push of keys, which needs none, begins the sooner.
+`subprocess` and `selectors` are imported by the first one: a push of keys needs none, and starts faster without.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import subprocess
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-OUTPUT_MOST = 1 << 20
+MAX_OUTPUT = 1 << 20
 _PR_SET_PDEATHSIG = 1
 _DEVNULL = -3  # subprocess.DEVNULL
 Process: TypeAlias = "subprocess.Popen[bytes]"
@@ -29,7 +29,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True)
 class Account:
-    """Whose process it is: always with its own group alone."""
+    """The host account that a process runs as, with no group but its own."""
 
     name: str
     uid: int
@@ -39,12 +39,12 @@ class Account:
 
 @dataclass(frozen=True)
 class Result:
-    words: tuple[str, ...]
+    command: tuple[str, ...]
     code: int
     out: bytes
     err: bytes
     timed_out: bool = False
-    cut: bool = False
+    truncated: bool = False
 
     @property
     def ok(self) -> bool:
@@ -52,19 +52,21 @@ class Result:
 
     @property
     def error_line(self) -> str:
-        """The last line that the command wrote to stderr, or its exit status, in one line."""
+        """The last line that the command wrote to stderr, else its exit status, in one line."""
         if self.timed_out:
-            return f"{os.path.basename(self.words[0])} took too long"
+            return f"{self._name} took too long"
         lines = [line for line in self.err.decode("utf-8", "replace").splitlines() if line.strip()]
-        return (
-            printable(lines[-1].strip())
-            if lines
-            else f"{os.path.basename(self.words[0])} ended with status {self.code}"
-        )
+        return printable(lines[-1].strip()) if lines else f"{self._name} ended with status {self.code}"
 
-    def check(self, doing: str) -> "Result":
+    @property
+    def _name(self) -> str:
+        return os.path.basename(self.command[0])
+
+    def check(self, problem: str, *, reason: str = "command_failed") -> "Result":
+        """This result; LabhostError that begins with `problem` if the command failed."""
         if not self.ok:
-            raise LabhostError(f"{doing}: {self.error_line}")
+            text = f"{problem}: {self.error_line}"
+            raise LabhostError(text, reason=reason, command=self._name, detail=self.error_line)
         return self
 
 
@@ -76,20 +78,20 @@ def environment(account: Account | None, extra: dict[str, str] | None = None) ->
 
 
 def spawn(
-    words: Sequence[str],
+    command: Sequence[str],
     *,
     account: Account | None = None,
     stdin: int | IO[bytes] | None = _DEVNULL,
     env: dict[str, str] | None = None,
 ) -> Process:
-    """Starts a process that dies with this one; its own session, so that it never has a terminal."""
+    """Starts a process that dies with this one, in a session of its own, so without a terminal."""
     import subprocess
 
     identity: dict[str, object] = {}
     if account is not None:
         identity = {"user": account.uid, "group": account.gid, "extra_groups": []}
     return subprocess.Popen(  # type: ignore[call-overload]
-        list(words),
+        list(command),
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -109,40 +111,41 @@ def die_with_parent() -> None:
 
 
 def run(
-    words: Sequence[str],
+    command: Sequence[str],
     *,
     timeout: float,
     account: Account | None = None,
     stdin: bytes | int | IO[bytes] | None = None,
     env: dict[str, str] | None = None,
-    most: int = OUTPUT_MOST,
+    max_output: int = MAX_OUTPUT,
 ) -> Result:
-    """Runs to the end or to the deadline (seconds); then the whole process group is killed."""
-    feed = _holding(stdin) if isinstance(stdin, bytes) else stdin
+    """Runs a command; after `timeout` seconds its process group is killed. LabhostError if it cannot be started."""
+    feed = _memory_file(stdin) if isinstance(stdin, bytes) else stdin
     try:
-        process = spawn(words, account=account, stdin=_DEVNULL if feed is None else feed, env=env)
+        process = spawn(command, account=account, stdin=_DEVNULL if feed is None else feed, env=env)
     except OSError as error:
-        raise LabhostError(f"{words[0]} cannot be run: {error.strerror}") from error
+        text = f"{command[0]} cannot be run: {error.strerror}"
+        raise LabhostError(text, reason="command_not_run", command=os.path.basename(command[0])) from error
     finally:
         if isinstance(stdin, bytes) and isinstance(feed, int):
             os.close(feed)
-    return finish(process, words, timeout=timeout, most=most)
+    return finish(process, command, timeout=timeout, max_output=max_output)
 
 
-def _holding(data: bytes) -> int:
+def _memory_file(data: bytes) -> int:
     fd = os.memfd_create("stdin")
     os.write(fd, data)
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
 
 
-def finish(process: Process, words: Sequence[str], *, timeout: float, most: int = OUTPUT_MOST) -> Result:
-    """Reads both outputs until the process ends. A descendant that keeps the pipes open is not waited for."""
+def finish(process: Process, command: Sequence[str], *, timeout: float, max_output: int = MAX_OUTPUT) -> Result:
+    """Reads both outputs until the process ends, even if a descendant keeps the pipes open."""
     import selectors
 
     deadline = time.monotonic() + timeout
-    kept = {"out": bytearray(), "err": bytearray()}
-    cut = ended = False
+    output = {"out": bytearray(), "err": bytearray()}
+    truncated = ended = False
     ending = os.pidfd_open(process.pid)
     with selectors.DefaultSelector() as selector:
         selector.register(ending, selectors.EVENT_READ, "")
@@ -155,7 +158,7 @@ def finish(process: Process, words: Sequence[str], *, timeout: float, most: int 
             ended = any(not key.data for key, _ in ready)
             for key in list(selector.get_map().values()) if ended else [key for key, _ in ready]:
                 if key.data:
-                    cut |= _drain(selector, key, kept[key.data], most)
+                    truncated |= _drain(selector, key, output[key.data], max_output)
     os.close(ending)
     if not ended:
         _kill(process)
@@ -163,24 +166,24 @@ def finish(process: Process, words: Sequence[str], *, timeout: float, most: int 
     for stream in (process.stdout, process.stderr):
         if stream is not None:
             stream.close()
-    return Result(tuple(words), code, bytes(kept["out"]), bytes(kept["err"]), not ended, cut)
+    return Result(tuple(command), code, bytes(output["out"]), bytes(output["err"]), not ended, truncated)
 
 
-def _drain(selector: "selectors.BaseSelector", key: "selectors.SelectorKey", kept: bytearray, most: int) -> bool:
-    """Takes what is there now, at most 16 pieces at a time; True if something had to be thrown away."""
-    cut = False
+def _drain(selector: "selectors.BaseSelector", key: "selectors.SelectorKey", output: bytearray, limit: int) -> bool:
+    """Reads what is available, at most 16 chunks; True if the output was truncated."""
+    truncated = False
     for _ in range(16):
         try:
             piece = os.read(key.fd, 65536)
         except BlockingIOError:
-            return cut
+            return truncated
         if not piece:
             selector.unregister(key.fileobj)
-            return cut
-        room = most - len(kept)
-        kept += piece[:room]
-        cut |= len(piece) > room
-    return cut
+            return truncated
+        room = limit - len(output)
+        output += piece[:room]
+        truncated |= len(piece) > room
+    return truncated
 
 
 def _kill(process: Process) -> None:

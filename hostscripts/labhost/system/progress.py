@@ -1,6 +1,6 @@
-"""Lines for people: coloured on a terminal, a sign of life while something takes long.
+"""Output for people: coloured on a terminal, with a line every two seconds while something takes long.
 
-A reader that went away never stops the work.
+A closed output never stops the work.
 """
 
 import os
@@ -13,10 +13,10 @@ from typing import TextIO
 from labhost.system.names import printable
 from labhost.system.processes import die_with_parent
 
-TICK = 2.0  # seconds of silence after which a line says that the work goes on
+TICK = 2.0  # seconds of silence before a line reports that the work goes on
 RESET = "\x1b[0m"
 RED = "\x1b[31m"
-COLOURS = {"warning:": "\x1b[33m", "now:": "\x1b[1m", "to": "\x1b[1m"}  # by a line's first word
+COLOURS = {"warning:": "\x1b[33m", "next:": "\x1b[1m"}  # by a line's first word
 
 
 class Progress:
@@ -24,26 +24,26 @@ class Progress:
         self._stream: TextIO | None = stream
         self._colours = stream.isatty() and os.environ.get("TERM", "dumb") not in ("", "dumb")
 
-    def refusal(self, text: str) -> None:
-        self._write(printable(text, 400), RED)
+    def error(self, text: str) -> None:
+        self._print(printable(text, 400), RED)
 
-    def line(self, text: str) -> None:
+    def write(self, text: str) -> None:
         shown = printable(text, 400)
-        self._write(shown, COLOURS.get(shown.partition(" ")[0], ""))
+        self._print(shown, COLOURS.get(shown.partition(" ")[0], ""))
 
-    def _write(self, shown: str, colour: str) -> None:
+    def _print(self, shown: str, colour: str) -> None:
         if self._stream is None:
             return
         try:
             self._stream.write(f"{colour}{shown}{RESET}\n" if colour and self._colours else shown + "\n")
             self._stream.flush()
         except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())  # what is left in the buffer goes there
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())  # for what is left in the buffer
             self._stream = None
 
     @contextmanager
-    def during(self, text: str) -> Iterator[None]:
-        """Says every two seconds that `text` still goes on; a child does it, which never outlives this process."""
+    def spinner(self, text: str) -> Iterator[None]:
+        """Reports every two seconds that `text` goes on. A child process does it, and ends with this one."""
         parent = os.getpid()
         child = os.fork()
         if child == 0:
@@ -57,9 +57,9 @@ class Progress:
     def _tick(self, text: str, parent: int) -> None:
         try:
             die_with_parent()
-            began = time.monotonic()
+            started = time.monotonic()
             while os.getppid() == parent and self._stream is not None:
                 time.sleep(TICK)
-                self.line(f"  {text}: {time.monotonic() - began:.0f} s")
+                self.write(f"  {text}: {time.monotonic() - started:.0f} s")
         finally:
             os._exit(0)

@@ -1,4 +1,4 @@
-"""`labhost doctor`: facts are collected, compared with what should be, and each difference is told with its fix."""
+"""`labhost doctor`: inspects this server, checks it, and reports or fixes each finding."""
 
 import json
 import sys
@@ -7,45 +7,58 @@ from dataclasses import dataclass
 from labhost.admin.doctor import checks, fixes, inspection
 from labhost.admin.doctor.checks import Finding
 from labhost.errors import LabhostError
+from labhost.host import config
 from labhost.host.config import Host
+from labhost.protocol.verbs import WrongUse, for_people
 from labhost.system import log
 from labhost.system.progress import Progress
 
-ROUNDS = 3  # a corrected account may show what was hidden behind it
+ROUNDS = 3  # a fixed account may reveal more
 
 
 @dataclass
 class Report:
     fixed: list[Finding]
-    left: list[Finding]
+    findings: list[Finding]  # not fixed
     notes: list[str]
 
     @property
     def ok(self) -> bool:
-        return not self.left
+        return not self.findings
+
+
+@for_people
+def main(arguments: list[str], progress: Progress) -> int:
+    """Exit status 0 if nothing is wrong (any more), 1 if problems remain."""
+    if not set(arguments) <= {"--fix", "--json"} or len(set(arguments)) != len(arguments):
+        raise WrongUse
+    report = examine(config.load(), fix="--fix" in arguments)
+    show(report, progress, fix="--fix" in arguments, as_json="--json" in arguments)
+    return 0 if report.ok else 1
 
 
 def examine(host: Host, *, fix: bool) -> Report:
-    """What is wrong on this server; with `fix` after having corrected what can be corrected without a human."""
+    """What is wrong on this server; with `fix`, what is still wrong after fixing what needs no human."""
     fixed: list[Finding] = []
-    seen = inspection.collect(host)
-    left = checks.run_checks(seen)
+    server = inspection.collect(host)
+    findings = checks.run_checks(server)
     failures: list[str] = []
     for _ in range(ROUNDS if fix else 0):
-        curable = [item for item in left if item.remedy and item not in fixed]
-        if not curable:
+        fixable = [item for item in findings if item.fix and item not in fixed]
+        if not fixable:
             break
-        for item in curable:
+        for item in fixable:
             try:
                 fixes.apply(host, item)
             except (LabhostError, OSError) as error:
-                failures.append(f"{item.who or 'server'}: {error}")
+                failures.append(f"{item.name or 'server'}: {error}")
             else:
                 fixed.append(item)
-                log.write(f"doctor: corrected: {item}")
-        seen = inspection.collect(host)
-        left = checks.run_checks(seen)
-    return Report([item for item in fixed if item not in left], left, [*seen.notes, *failures])
+                log.write(f"doctor: fixed: {item}")
+        server = inspection.collect(host)
+        findings = checks.run_checks(server)
+    ignored = [f"host.conf: {name} is unknown and ignored" for name in host.unknown_settings]
+    return Report([item for item in fixed if item not in findings], findings, [*ignored, *server.notes, *failures])
 
 
 def show(report: Report, progress: Progress, *, fix: bool, as_json: bool) -> None:
@@ -54,18 +67,18 @@ def show(report: Report, progress: Progress, *, fix: bool, as_json: bool) -> Non
             "version": 1,
             "ok": report.ok,
             "fixed": [item.as_json() for item in report.fixed],
-            "differences": [item.as_json() for item in report.left],
+            "findings": [item.as_json() for item in report.findings],
             "notes": report.notes,
         }
         sys.stdout.write(json.dumps(value) + "\n")
         return
     for item in report.fixed:
-        progress.line(f"fixed: {item}")
-    for item in report.left:
-        progress.line(str(item))
+        progress.write(f"fixed: {item}")
+    for item in report.findings:
+        progress.write(str(item))
     for note in report.notes:
-        progress.line(f"note: {note}")
+        progress.write(f"note: {note}")
     if report.ok:
-        progress.line("nothing is wrong" if not report.fixed else "nothing is wrong any more")
-    elif not fix and any(item.remedy for item in report.left):
-        progress.line("to have corrected what needs no human: labhost doctor --fix")
+        progress.write("all problems were fixed" if report.fixed else "no problems found")
+    elif not fix and any(item.fix for item in report.findings):
+        progress.write("next: labhost doctor --fix to fix what needs no human")

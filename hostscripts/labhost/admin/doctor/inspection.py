@@ -1,4 +1,4 @@
-"""What is there: read from the system, from the journal and from the portal, and changed by nobody here."""
+"""Reads the state of this server: from the system, from the journal and from the portal. Changes nothing."""
 
 import grp
 import os
@@ -23,13 +23,14 @@ from labhost.storage import drivers
 from labhost.system import files, openat2
 from labhost.system.names import is_name
 
-WAIT = 3.0  # for a person who is at work right now
+LOCK_SECONDS = 3.0  # a person whose container is being changed is skipped after that
 TEMPORARY = "*.lab-iam-new"
+TEXT_MOST = 256 << 20  # bytes of a file
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file or folder: `kind` is "file", "dir", "other" or "" if it is not there."""
+    """A file or folder: `kind` is "file", "dir", "other", or "" if it does not exist."""
 
     kind: str = ""
     uid: int = 0
@@ -38,9 +39,9 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class UserFacts:
+class PersonState:
     user: User
-    name_taken: bool = False  # there is an account of this name, ours or not
+    name_taken: bool = False  # an account of this name exists, created by labhost or not
     has_account: bool = False
     shell: str = ""
     password: str = ""
@@ -48,7 +49,7 @@ class UserFacts:
     folders: dict[str, Entry] = field(default_factory=dict)
     keys: Entry = Entry()
     keys_wanted: str = ""
-    inside_current: bool = True
+    container_keys_ok: bool = True
     config: Entry = Entry()
     config_wanted: str = ""
     has_system: bool = False
@@ -56,17 +57,17 @@ class UserFacts:
     leftovers: tuple[str, ...] = ()
     running: bool = False
     addresses: tuple[str, ...] = ()
-    told: tuple[int, int] | None = None  # port and first subordinate id, as the portal says now
-    told_keys: frozenset[str] | None = None  # blobs
-    known_keys: frozenset[str] = frozenset()
+    portal_values: tuple[int, int] | None = None  # port and first subordinate id
+    portal_keys: frozenset[str] | None = None  # blobs
+    current_keys: frozenset[str] = frozenset()
 
 
 @dataclass
-class ServerFacts:
+class ServerState:
     host: Host
-    people: list[UserFacts] = field(default_factory=list)
-    damaged: list[str] = field(default_factory=list)  # names whose journal cannot be read
-    orphans: list[str] = field(default_factory=list)  # accounts of ours without a journal
+    people: list[PersonState] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)  # names of people with an unreadable journal
+    orphans: list[str] = field(default_factory=list)  # accounts that labhost created, without a journal
     removed: list[tombstones.Tombstone] = field(default_factory=list)
     subuid: str = ""
     subgid: str = ""
@@ -77,20 +78,20 @@ class ServerFacts:
     rules: frozenset[str] = frozenset()
     rules_wanted: frozenset[str] = frozenset()
     jumps: frozenset[str] = frozenset()
-    kept_folder: Entry = Entry()
+    removed_files: Entry = Entry()
     untrusted: list[str] = field(default_factory=list)
     unfit: str = ""
     temporary: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
-def collect(host: Host) -> ServerFacts:
-    facts = ServerFacts(host)
-    _machine(facts)
-    _people(facts)
-    if not facts.damaged:  # the rules depend on everybody's journal
-        _rules(facts)
-    return facts
+def collect(host: Host) -> ServerState:
+    server = ServerState(host)
+    _system(server)
+    _people(server)
+    if not server.damaged:  # the rules depend on every journal
+        _rules(server)
+    return server
 
 
 def entry(path: Path, *, read: bool = False) -> Entry:
@@ -99,63 +100,63 @@ def entry(path: Path, *, read: bool = False) -> Entry:
     except (FileNotFoundError, NotADirectoryError):
         return Entry()
     kind = "dir" if stat.S_ISDIR(status.st_mode) else "file" if stat.S_ISREG(status.st_mode) else "other"
-    text = (files.read_text(path, user_state.STATE_MOST) or "") if read and kind == "file" else ""
+    text = (files.read_text(path, TEXT_MOST) or "") if read and kind == "file" else ""
     return Entry(kind, status.st_uid, stat.S_IMODE(status.st_mode), text)
 
 
 def folders_of(host: Host, name: str) -> list[Path]:
-    home = user_state.home_of(host, name)
+    home = user_state.home_folder(host, name)
     share = home / ".local/share"
     return [home, home / ".ssh", home / ".local", share, share / "lxc"]
 
 
 def temporary_files(host: Host) -> list[str]:
-    """What a kill left beside a file that was being written, root's own folders only."""
+    """What interrupted writes left, in folders that only root can write to."""
     paths = host.paths
     places = [paths.config.parent, paths.usernet.parent, paths.state, paths.state / "users", paths.state / "removed"]
     places += [*paths.home.glob("*/.ssh"), Path("/usr/local/sbin"), Path("/public")]
     return sorted(str(found) for place in places for found in place.glob(TEMPORARY))
 
 
-def _machine(facts: ServerFacts) -> None:
-    host = facts.host
-    facts.subuid = files.read_text(host.paths.subuid) or ""
-    facts.subgid = files.read_text(host.paths.subgid) or ""
-    facts.usernet = files.read_text(host.paths.usernet) or ""
-    facts.removed = tombstones.load_all(host)
-    facts.kept_folder = entry(host.paths.home / tombstones.FOLDER)
-    facts.untrusted = installation.untrusted()
-    facts.temporary = temporary_files(host)
+def _system(server: ServerState) -> None:
+    host = server.host
+    server.subuid = files.read_text(host.paths.subuid) or ""
+    server.subgid = files.read_text(host.paths.subgid) or ""
+    server.usernet = files.read_text(host.paths.usernet) or ""
+    server.removed = tombstones.load_all(host)
+    server.removed_files = entry(host.paths.home / tombstones.FOLDER)
+    server.untrusted = installation.untrusted()
+    server.temporary = temporary_files(host)
     try:
         installation.check_policy(host)
     except LabhostError as error:
-        facts.unfit = str(error)
+        server.unfit = str(error)
     with locks.hold(host, locks.KEYS, seconds=30, doing="keys are being written"):
         applied = applied_keys.load(host)
-        facts.keys_complete = applied.complete
-        facts.register = entry(host.paths.home / "register/.ssh/authorized_keys", read=True)
-        facts.register_wanted = applied.users.render_register()
+        server.keys_complete = applied.complete
+        server.register = entry(host.paths.home / "register/.ssh/authorized_keys", read=True)
+        server.register_wanted = applied.users.render_register()
 
 
-def _people(facts: ServerFacts) -> None:
-    host = facts.host
+def _people(server: ServerState) -> None:
+    host = server.host
     folder = host.paths.state / "users"
     names = sorted(path.stem for path in folder.glob("*.json") if is_name(path.stem)) if folder.is_dir() else []
     groups = [(group.gr_name, frozenset(group.gr_mem)) for group in grp.getgrall()]
     passwords = dict(line.split(":")[:2] for line in (files.read_text(Path("/etc/shadow")) or "").splitlines())
     for name in names:
         try:
-            with locks.hold(host, locks.user_lock(name), seconds=WAIT, doing=f"{name}'s container is at work"):
+            with locks.hold(host, locks.user_lock(name), seconds=LOCK_SECONDS, doing=f"{name}'s container is at work"):
                 user = user_state.load_user(host, name)
                 if user is not None:
                     mine = frozenset(group for group, members in groups if name in members)
-                    facts.people.append(_person(facts, user, mine, passwords.get(name, "")))
+                    server.people.append(_person(server, user, mine, passwords.get(name, "")))
         except Busy as error:
-            facts.notes.append(f"{name} was left out: {error}")
+            server.notes.append(f"{name} was skipped: {error}")
         except LabhostError:
-            facts.damaged.append(name)
+            server.damaged.append(name)
     members = dict(groups).get(linux_accounts.GROUP, frozenset())
-    facts.orphans = [
+    server.orphans = [
         item.pw_name
         for item in pwd.getpwall()
         if item.pw_gecos.split(",")[0] == linux_accounts.GECOS
@@ -165,19 +166,19 @@ def _people(facts: ServerFacts) -> None:
     ]
 
 
-def _person(facts: ServerFacts, user: User, groups: frozenset[str], password: str) -> UserFacts:
-    host = facts.host
+def _person(server: ServerState, user: User, groups: frozenset[str], password: str) -> PersonState:
+    host = server.host
     account = linux_accounts.passwd_entry(host, user)
-    base = UserFacts(user, name_taken=_exists(user.name))
+    base = PersonState(user, name_taken=_exists(user.name))
     if account is None:
         return base
-    driver, identity = drivers.driver_of(host, user), linux_accounts.identity(host, user)
+    driver, identity = drivers.driver_of(host, user), linux_accounts.account_of(host, user)
     running = lxc.is_running(host, identity)
     known = set_keys.current_keys(host, user)
     has_system = driver.exists(user)
     attached = has_system and any(os.scandir(driver.rootfs(user))) if driver.rootfs(user).is_dir() else False
-    told, told_keys = _told(facts, user)
-    return UserFacts(
+    portal_values, portal_keys = _from_portal(server, user)
+    return PersonState(
         user,
         name_taken=True,
         has_account=True,
@@ -185,9 +186,9 @@ def _person(facts: ServerFacts, user: User, groups: frozenset[str], password: st
         password=password,
         groups=groups,
         folders={str(path): entry(path) for path in folders_of(host, user.name)},
-        keys=entry(user_state.home_of(host, user.name) / ".ssh/authorized_keys", read=True),
+        keys=entry(user_state.home_folder(host, user.name) / ".ssh/authorized_keys", read=True),
         keys_wanted=render_host(known),
-        inside_current=not (user.registered and attached) or _inside_current(host, user, render_container(known)),
+        container_keys_ok=not (user.registered and attached) or _container_keys_ok(host, user, render_container(known)),
         config=entry(lifecycle.config_file(host, user), read=True),
         config_wanted=lifecycle.config_text(host, user) if user.address else "",
         has_system=has_system,
@@ -195,18 +196,18 @@ def _person(facts: ServerFacts, user: User, groups: frozenset[str], password: st
         leftovers=tuple(_leftovers(lifecycle.config_file(host, user).parent)),
         running=running,
         addresses=lxc.info(host, identity).addresses if running else (),
-        told=told,
-        told_keys=told_keys,
-        known_keys=frozenset(key.blob for key in known),
+        portal_values=portal_values,
+        portal_keys=portal_keys,
+        current_keys=frozenset(key.blob for key in known),
     )
 
 
 def _leftovers(folder: Path) -> list[str]:
-    """Systems in the making or on their way out, that nobody is making: the person's lock is held."""
+    """Unfinished and replaced root file systems; the person's lock is held, so nothing is working on them."""
     return sorted(path.name for pattern in ("*.new-*", "*.dead-*") for path in folder.glob(pattern))
 
 
-def _inside_current(host: Host, user: User, text: str) -> bool:
+def _container_keys_ok(host: Host, user: User, text: str) -> bool:
     owner = (user.subuid + user.container_uid, user.subuid + user.container_gid)
     try:
         with (
@@ -218,29 +219,29 @@ def _inside_current(host: Host, user: User, text: str) -> bool:
         return False
 
 
-def _told(facts: ServerFacts, user: User) -> tuple[tuple[int, int] | None, frozenset[str] | None]:
-    """The portal's word; after its first silence it is not asked again."""
-    silent = "the portal was not asked about everybody: "
-    if any(note.startswith(silent) for note in facts.notes) or not user.registered:
+def _from_portal(server: ServerState, user: User) -> tuple[tuple[int, int] | None, frozenset[str] | None]:
+    """Port and first subordinate id, and key blobs; None if the portal does not answer, or did not before."""
+    unavailable = "not everybody was compared with the portal: "
+    if any(note.startswith(unavailable) for note in server.notes) or not user.registered:
         return None, None
     try:
-        person = client.fetch_person(facts.host.config, user.name)
+        person = client.fetch_person(server.host.config, user.name)
     except PortalUnavailable as error:
-        facts.notes.append(f"{silent}{error}")
+        server.notes.append(f"{unavailable}{error}")
         return None, None
     return (person.port, person.subuid), frozenset(key.blob for key in person.keys)
 
 
-def _rules(facts: ServerFacts) -> None:
-    host = facts.host
+def _rules(server: ServerState) -> None:
+    host = server.host
     with locks.hold(host, locks.RULES, seconds=30, doing="port rules are being set"):
         rules, jumps = firewall.current_rules()
         config = host.config
         wanted = firewall.render_rules(
             config.server.address, config.container.bridge, str(config.container.network), lifecycle.wanted_rules(host)
         )
-    facts.rules, facts.jumps = frozenset(rules), frozenset(jumps)
-    facts.rules_wanted = frozenset(line for line in wanted.splitlines() if line.startswith("-A "))
+    server.rules, server.jumps = frozenset(rules), frozenset(jumps)
+    server.rules_wanted = frozenset(line for line in wanted.splitlines() if line.startswith("-A "))
 
 
 def _exists(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Case S2: what a snapshot's archive must not hold, judged by the listing of the real tar."""
+"""Case S2: what a snapshot's archive must not contain, by the listing of the real tar."""
 
 import io
 import subprocess
@@ -28,7 +28,7 @@ def faults(tmp_path: Path, *infos: tarfile.TarInfo) -> list[str]:
         for info in infos:
             tar.addfile(info, io.BytesIO())
     with archive.open("rb") as stream:
-        done = subprocess.run(tar_listing.LISTING, stdin=stream, capture_output=True, check=True)
+        done = subprocess.run(tar_listing.LIST_COMMAND, stdin=stream, capture_output=True, check=True)
     return [tar_listing.refusal_reason(line) for line in done.stdout.splitlines()]
 
 
@@ -48,17 +48,17 @@ BAD: dict[str, Callable[[], tarfile.TarInfo]] = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_s2_it_is_refused(tmp_path: Path, kind: str) -> None:
+def test_s2_a_dangerous_entry_is_refused(tmp_path: Path, kind: str) -> None:
     found = faults(tmp_path, member("./fine"), BAD[kind]())
     assert found[0] == "" and len(found) == 2
     assert found[1].startswith("has a")
 
 
-def test_what_a_system_is_made_of_is_accepted(tmp_path: Path) -> None:
+def test_entries_of_a_system_are_accepted(tmp_path: Path) -> None:
     fine = [
         member("./", tarfile.DIRTYPE),
         member("./bin", tarfile.SYMTYPE, "usr/bin"),
-        member("./etc/alternatives/x", tarfile.SYMTYPE, "/../../etc/shadow"),  # tar makes it, and follows none
+        member("./etc/alternatives/x", tarfile.SYMTYPE, "/../../etc/shadow"),  # tar creates it and follows no link
         member("./a", tarfile.REGTYPE),
         member("./b", tarfile.LNKTYPE, "./a"),
         member("./with space -> and link to", tarfile.REGTYPE),
@@ -71,5 +71,5 @@ def test_what_a_system_is_made_of_is_accepted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", [b"", b"\n", b"tar: something", b"-rw-r--r-- root/root 0 2026-01-01 00:00 ./x"])
-def test_a_line_that_is_no_listing_is_a_fault(line: bytes) -> None:
+def test_a_line_that_is_not_a_listing_is_refused(line: bytes) -> None:
     assert tar_listing.refusal_reason(line)

@@ -1,4 +1,4 @@
-"""Cases H1-H5 at the smallest scale: one folder that an enemy controls, beside one that must stay as it is."""
+"""Cases H1-H5: writing below a folder that an enemy controls, beside one that must not change."""
 
 import os
 import socket
@@ -55,16 +55,16 @@ def test_h1_a_link_in_place_of_the_file_is_replaced(home: Path) -> None:
     assert outside.read_text() == "precious" and not target(home).is_symlink()
 
 
-def test_h2_swapped_at_full_speed_nothing_lands_outside(home: Path) -> None:
+def test_h2_while_the_folder_is_swapped_nothing_is_written_outside(home: Path) -> None:
     outside = home.parents[1] / "outside"
     done = threading.Event()
 
     def swap() -> None:
         while not done.is_set():
-            (home / ".ssh").rename(home / "kept")
+            (home / ".ssh").rename(home / "moved")
             (home / ".ssh").symlink_to(outside)
             (home / ".ssh").unlink()
-            (home / "kept").rename(home / ".ssh")
+            (home / "moved").rename(home / ".ssh")
 
     racer = threading.Thread(target=swap)
     racer.start()
@@ -76,7 +76,7 @@ def test_h2_swapped_at_full_speed_nothing_lands_outside(home: Path) -> None:
             refused += 1
     done.set()
     racer.join()
-    assert written and refused, "the race was not run"
+    assert written and refused, "the race did not happen"
     assert [path.name for path in outside.iterdir()] == ["authorized_keys"]
     assert (outside / "authorized_keys").read_text() == "precious"
 
@@ -98,14 +98,14 @@ OBSTACLES: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("kind", OBSTACLES)
-def test_h3_h4_what_stands_in_its_place_is_replaced_at_once(home: Path, kind: str) -> None:
+def test_h3_h4_an_obstacle_in_place_of_the_file_is_replaced_at_once(home: Path, kind: str) -> None:
     OBSTACLES[kind](target(home))
     with ends_within(30):
         assert write(home)
     assert target(home).read_text() == "a key\n"
 
 
-def test_h3_a_directory_in_its_place_fails_and_leaves_nothing_behind(home: Path) -> None:
+def test_h3_a_directory_in_place_of_the_file_is_an_error_without_leftovers(home: Path) -> None:
     (target(home) / "full").mkdir(parents=True)
     with pytest.raises(OSError, match="directory"):
         write(home)
@@ -120,11 +120,11 @@ def test_h4_a_hard_link_is_not_written_through(home: Path) -> None:
     assert outside.stat().st_nlink == 1
 
 
-def test_h5_owner_and_mode_are_those_that_were_asked_for(home: Path) -> None:
+def test_h5_owner_and_mode_are_set(home: Path) -> None:
     assert write(home)
     status = target(home).stat()
     assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (*OWNER, 0o600)
-    assert not write(home), "nothing differs, and yet it was written again"
+    assert not write(home), "rewritten without a change"
 
 
 @pytest.mark.parametrize("link", [*LINKS, *PROC])
@@ -139,10 +139,10 @@ def test_h1_every_kind_of_link_in_place_of_the_file_is_replaced(home: Path, link
 
 
 @pytest.mark.parametrize("link", [*LINKS, *PROC])
-def test_h1_a_link_further_up_is_refused(home: Path, link: str) -> None:
+def test_h1_a_link_in_a_parent_is_refused(home: Path, link: str) -> None:
     outside = home.parents[1] / "outside"
     (outside / ".ssh").mkdir()
-    home.rename(home.with_name("kept"))
+    home.rename(home.with_name("moved"))
     home.symlink_to(link.format(outside=outside))
     with pytest.raises(LabhostError):
         write(home)
@@ -150,12 +150,12 @@ def test_h1_a_link_further_up_is_refused(home: Path, link: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["..", "../outside", "home/../../outside", "/"])
-def test_h1_ways_up_are_refused(home: Path, path: str) -> None:
+def test_h1_paths_that_leave_the_folder_are_refused(home: Path, path: str) -> None:
     with openat2.directory(home.parent) as root, pytest.raises(LabhostError), openat2.subdirectory(root, path):
         pass
 
 
-def test_h1_the_temporary_name_may_be_a_trap(home: Path) -> None:
+def test_h1_a_link_in_place_of_the_temporary_file_is_replaced(home: Path) -> None:
     outside = home.parents[1] / "outside/authorized_keys"
     (home / ".ssh/.authorized_keys.lab-iam-new").symlink_to(outside)
     assert write(home)
@@ -163,7 +163,7 @@ def test_h1_the_temporary_name_may_be_a_trap(home: Path) -> None:
 
 
 @pytest.mark.parametrize("link", [*LINKS, *PROC])
-def test_h1_a_link_in_place_of_a_folder_to_be_made_is_left_alone(home: Path, link: str) -> None:
+def test_h1_a_link_in_place_of_a_new_folder_is_not_followed(home: Path, link: str) -> None:
     outside = home.parents[1] / "outside"
     (home / ".ssh").rmdir()
     (home / ".ssh").symlink_to(link.format(outside=outside))
@@ -172,7 +172,7 @@ def test_h1_a_link_in_place_of_a_folder_to_be_made_is_left_alone(home: Path, lin
     assert outside.stat().st_uid == os.geteuid()
 
 
-def test_h2_a_folder_being_made_is_swapped_for_one_outside(home: Path) -> None:
+def test_h2_while_a_new_folder_is_swapped_nothing_outside_changes_owner(home: Path) -> None:
     outside = home.parents[1] / "outside"
     (home / ".ssh").rmdir()
     done = threading.Event()
@@ -197,12 +197,12 @@ def test_h2_a_folder_being_made_is_swapped_for_one_outside(home: Path) -> None:
                 continue
     done.set()
     racer.join()
-    assert made, "the race was not run"
+    assert made, "the race did not happen"
     assert outside.stat().st_uid == os.geteuid()
 
 
 @pytest.mark.parametrize("kind", ["fifo", "file", "device"])
-def test_h3_something_else_in_place_of_the_folder_is_refused_at_once(home: Path, kind: str) -> None:
+def test_h3_an_obstacle_in_place_of_the_folder_is_refused_at_once(home: Path, kind: str) -> None:
     (home / ".ssh").rmdir()
     if kind == "fifo":
         os.mkfifo(home / ".ssh")
@@ -214,7 +214,7 @@ def test_h3_something_else_in_place_of_the_folder_is_refused_at_once(home: Path,
         write(home)
 
 
-def test_h5_a_set_uid_bit_or_another_owner_is_put_right(home: Path) -> None:
+def test_h5_a_set_uid_bit_or_another_owner_is_corrected(home: Path) -> None:
     assert write(home)
     target(home).chmod(0o4600)
     assert write(home)

@@ -1,4 +1,4 @@
-"""The probe of set-up, on this machine's kernel: needs root, and works in a mount namespace of its own."""
+"""The probe for overlay on this machine's kernel, as root in a mount namespace of its own."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from labhost.host.config import Paths
 from labhost.storage import probe
-print(probe.overlay_fault(Paths(state=Path(sys.argv[1], "state"), home=Path(sys.argv[1], "home")), 1_200_000_000))
+print(probe.overlay_error(Paths(state=Path(sys.argv[1], "state"), home=Path(sys.argv[1], "home")), 1_200_000_000))
 """
 
 
@@ -28,7 +28,7 @@ def probed(folder: Path, before: str = ":") -> str:
     done = subprocess.run(
         words, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(SCRIPTS)}
     )
-    assert [*(folder / "state").iterdir(), *(folder / "home").iterdir()] == [], "it leaves nothing"
+    assert [*(folder / "state").iterdir(), *(folder / "home").iterdir()] == [], "leftovers"
     return done.stdout.strip()
 
 
@@ -36,7 +36,7 @@ def test_overlay_works_on_this_machine(tmp_path: Path) -> None:
     assert probed(tmp_path) == ""
 
 
-def test_a_file_system_that_cannot_hold_the_layers_is_found_out(tmp_path: Path) -> None:
+def test_a_file_system_that_cannot_hold_layers_is_reported(tmp_path: Path) -> None:
     """An overlay's upper layer cannot lie on an overlay."""
     before = f"cd {tmp_path}; mkdir l u w; mount -t overlay -o lowerdir=l,upperdir=u,workdir=w none {tmp_path}/home"
     assert "refuses" in probed(tmp_path, before)

@@ -1,4 +1,4 @@
-"""Does sudo give a group of people something without a password? Asked of the real cvtsudoers, on texts of our own."""
+"""Which groups need no password for sudo: the real cvtsudoers reads policies written here."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ def free(tmp_path: Path, text: str) -> list[str]:
     return sudoers.without_password(json.loads(shown.stdout), ["sudo", "people"])
 
 
-def test_debians_own_policy_gives_nothing(tmp_path: Path) -> None:
+def test_the_policy_of_debian_asks_for_a_password(tmp_path: Path) -> None:
     assert free(tmp_path, WITH_PASSWORD) == []
 
 
@@ -38,14 +38,14 @@ def test_a_group_without_a_password_is_found(tmp_path: Path, line: str) -> None:
 
 
 @pytest.mark.parametrize("line", ["ALL ALL=(ALL) NOPASSWD: ALL\n", "Defaults !authenticate\n"])
-def test_what_is_given_to_all_is_given_to_every_group(tmp_path: Path, line: str) -> None:
+def test_a_rule_for_all_is_for_every_group(tmp_path: Path, line: str) -> None:
     assert free(tmp_path, WITH_PASSWORD + line) == ["people", "sudo"]
 
 
 @pytest.mark.parametrize("line", ["%admins ALL=(ALL) NOPASSWD: ALL\n", "bob ALL=(ALL) NOPASSWD: ALL\n"])
-def test_what_is_given_to_others_does_not_count(tmp_path: Path, line: str) -> None:
+def test_rules_for_others_do_not_count(tmp_path: Path, line: str) -> None:
     assert free(tmp_path, WITH_PASSWORD + line) == []
 
 
-def test_p1_our_own_rules_give_these_groups_nothing(tmp_path: Path) -> None:
+def test_p1_the_rules_of_lab_iam_give_these_groups_nothing(tmp_path: Path) -> None:
     assert free(tmp_path, WITH_PASSWORD + (SCRIPTS / "lab-iam.sudoers").read_text()) == []

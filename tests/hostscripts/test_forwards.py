@@ -7,8 +7,8 @@ from labhost.errors import Refused
 from labhost.host import user_state
 from labhost.host.config import Host
 from labhost.host.user_state import User
-from labhost.network import firewall, forwards
-from labhost.network.forwards import Forwarded
+from labhost.network import forwards
+from labhost.network.forwards import ForwardedPort
 
 from tests.hostscripts import hosts
 
@@ -25,57 +25,59 @@ def person(host: Host, name: str) -> User:
     return user
 
 
-def test_the_first_free_port_is_given_and_kept(host: Host) -> None:
+def test_the_first_free_port_is_assigned_and_stays(host: Host) -> None:
     alice, bob = person(host, "alice"), person(host, "bob")
-    assert forwards.add(host, alice, 8888, None) == Forwarded(8888, 30000)
-    assert forwards.add(host, bob, 8888, None) == Forwarded(8888, 30001)
+    assert forwards.add(host, alice, 8888, None) == ForwardedPort(8888, 30000)
+    assert forwards.add(host, bob, 8888, None) == ForwardedPort(8888, 30001)
     again = user_state.load_user(host, "alice")
-    assert again is not None and forwards.of(host, again) == [Forwarded(8888, 30000)]
+    assert again is not None and forwards.list_forwards(host, again) == [ForwardedPort(8888, 30000)]
 
 
-def test_saying_it_twice_is_no_error_and_uses_nothing_up(host: Host) -> None:
+def test_forwarding_a_port_again_changes_nothing(host: Host) -> None:
     alice = person(host, "alice")
-    for outside in (None, None, 30000):
-        assert forwards.add(host, alice, 8888, outside) == Forwarded(8888, 30000)
+    for server_port in (None, None, 30000):
+        assert forwards.add(host, alice, 8888, server_port) == ForwardedPort(8888, 30000)
     assert len(alice.forwards) == 1
     with pytest.raises(Refused, match="port -d 8888"):
         forwards.add(host, alice, 8888, 30005)
 
 
-def test_f3_the_quota_holds(host: Host) -> None:
+def test_f3_the_quota_is_enforced(host: Host) -> None:
     alice = person(host, "alice")
-    for inside in (80, 443, 8080):
-        forwards.add(host, alice, inside, None)
+    for container_port in (80, 443, 8080):
+        forwards.add(host, alice, container_port, None)
     with pytest.raises(Refused, match="3 of 3"):
         forwards.add(host, alice, 81, None)
     forwards.remove(host, alice, 443)
     forwards.add(host, alice, 81, None)
 
 
-def test_f3_a_quota_of_none_gives_nothing(tmp_path: Path) -> None:
+def test_f3_a_quota_of_0_allows_no_port(tmp_path: Path) -> None:
     host = hosts.make(tmp_path, server__forwards_each="0")
-    with pytest.raises(Refused, match="gives out no ports"):
+    with pytest.raises(Refused, match="forwards no ports"):
         forwards.add(host, person(host, "alice"), 80, None)
 
 
-@pytest.mark.parametrize("outside", [1, 22, 80, 22031, 29999, 30010, 65535])
-def test_f3_a_port_outside_the_range_is_refused(host: Host, outside: int) -> None:
+@pytest.mark.parametrize("server_port", [1, 22, 80, 22031, 29999, 30010, 65535])
+def test_f3_a_port_outside_the_range_is_refused(host: Host, server_port: int) -> None:
     with pytest.raises(Refused, match="from 30000 to 30009"):
-        forwards.add(host, person(host, "alice"), 80, outside)
+        forwards.add(host, person(host, "alice"), 80, server_port)
 
 
-def test_peoples_own_ports_are_never_given_though_the_ranges_overlap(
+def test_ssh_ports_are_never_forwarded_even_if_the_ranges_overlap(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(forwards, "TABLES", ())
     host = hosts.make(tmp_path, server__ports="22000-30001", server__forwards="30000-30002")
     alice = person(host, "alice")
-    assert forwards.add(host, alice, 80, None) == Forwarded(80, 30002)
+    assert forwards.add(host, alice, 80, None) == ForwardedPort(80, 30002)
     with pytest.raises(Refused):
         forwards.add(host, alice, 81, 30001)
 
 
-def test_f3_a_port_that_is_listened_on_is_occupied(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_f3_a_port_on_which_the_server_listens_is_in_use(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table = tmp_path / "tcp"
     table.write_text(
         "  sl  local_address rem_address   st tx_queue\n"
@@ -86,13 +88,13 @@ def test_f3_a_port_that_is_listened_on_is_occupied(host: Host, tmp_path: Path, m
     six.write_text("  sl\n   0: 00000000000000000000000000000000:7532 00000000000000000000000000000000:0000 0A 0\n")
     monkeypatch.setattr(forwards, "TABLES", (table, six, tmp_path / "missing"))
     alice = person(host, "alice")
-    assert forwards.add(host, alice, 80, None).outside == 30001  # only connected there, not listening
-    assert forwards.add(host, alice, 81, None).outside == 30003
+    assert forwards.add(host, alice, 80, None).server_port == 30001  # 30001 is connected, not listening
+    assert forwards.add(host, alice, 81, None).server_port == 30003
     with pytest.raises(Refused, match="in use"):
         forwards.add(host, alice, 82, 30000)
 
 
-def test_a_full_range_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_range_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forwards, "TABLES", ())
     host = hosts.make(tmp_path, server__forwards="30000-30000")
     forwards.add(host, person(host, "alice"), 80, None)
@@ -100,7 +102,7 @@ def test_a_full_range_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         forwards.add(host, person(host, "bob"), 80, None)
 
 
-def test_f4_another_persons_port_is_occupied_and_not_to_be_removed(host: Host) -> None:
+def test_f4_another_persons_port_is_in_use_and_cannot_be_removed(host: Host) -> None:
     alice, bob = person(host, "alice"), person(host, "bob")
     forwards.add(host, alice, 8888, 30004)
     with pytest.raises(Refused, match="in use"):
@@ -108,31 +110,18 @@ def test_f4_another_persons_port_is_occupied_and_not_to_be_removed(host: Host) -
     for number in (8888, 30004):
         with pytest.raises(Refused, match="you have no port"):
             forwards.remove(host, bob, number)
-    assert forwards.of(host, alice) == [Forwarded(8888, 30004)]
+    assert forwards.list_forwards(host, alice) == [ForwardedPort(8888, 30004)]
 
 
-def test_a_port_is_removed_by_either_number_the_one_inside_first(host: Host) -> None:
+def test_a_port_is_removed_by_either_number_the_containers_first(host: Host) -> None:
     alice = person(host, "alice")
     forwards.add(host, alice, 30001, 30000)
     forwards.add(host, alice, 80, 30001)
-    assert forwards.remove(host, alice, 30001) == Forwarded(30001, 30000)
-    assert forwards.remove(host, alice, 30001) == Forwarded(80, 30001)
+    assert forwards.remove(host, alice, 30001) == ForwardedPort(30001, 30000)
+    assert forwards.remove(host, alice, 30001) == ForwardedPort(80, 30001)
 
 
-def test_a_port_that_host_conf_no_longer_has_gets_no_rule(host: Host) -> None:
+def test_a_port_that_host_conf_no_longer_allows_is_not_forwarded(host: Host) -> None:
     alice = person(host, "alice")
     alice.forwards = [[80, 30000], [81, 40000]]
-    assert forwards.of(host, alice) == [Forwarded(80, 30000)]
-
-
-def test_f3_rules_have_numbers_though_services_have_names() -> None:
-    wanted = [firewall.Forward(30865, "10.0.3.10", 443), firewall.Forward(30000, "10.0.3.10", 8080)]
-    rules = firewall.render_rules("172.16.2.17", "lxcbr0", "10.0.3.0/24", wanted)
-    for line in (
-        "-A LAB-IAM-PRE -d 172.16.2.17/32 -p tcp -m tcp --dport 30865 -j DNAT --to-destination 10.0.3.10:443",
-        "-A LAB-IAM-OUT -d 172.16.2.17/32 -p tcp -m tcp --dport 30000 -j DNAT --to-destination 10.0.3.10:8080",
-        "-A LAB-IAM-FWD -o lxcbr0 -d 10.0.3.10/32 -p tcp -m tcp --dport 443 -m conntrack --ctstate DNAT -j ACCEPT",
-        "-A LAB-IAM-POST -s 10.0.3.0/24 -d 10.0.3.10/32 -p tcp -m tcp --dport 8080"
-        " -m conntrack --ctstate DNAT -j MASQUERADE",
-    ):
-        assert line in rules.splitlines()
+    assert forwards.list_forwards(host, alice) == [ForwardedPort(80, 30000)]

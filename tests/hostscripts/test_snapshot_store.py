@@ -1,6 +1,7 @@
-"""Cases S1 and S4: snapshots as files, their names, and what half a snapshot is."""
+"""Cases S1 and S4: snapshots as files, their names, and incomplete snapshots."""
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -24,11 +25,11 @@ def host(tmp_path: Path) -> Host:
     return host
 
 
-def make(host: Host, name: str, user: str = "alice", made: float = 1.0) -> Manifest:
+def make(host: Host, name: str, user: str = "alice", created_at: float = 1.0) -> Manifest:
     with snapshot_store.open_new(host, user, name) as stream:
         stream.write(TEXT)
     sha256 = hashlib.sha256(TEXT).hexdigest()
-    manifest = Manifest(name, user, "gpu17", made, "overlay", "0123456789ab", 100, len(TEXT), sha256)
+    manifest = Manifest(name, user, "gpu17", created_at, "overlay", "0123456789ab", 100, len(TEXT), sha256)
     snapshot_store.publish(host, manifest)
     return manifest
 
@@ -52,9 +53,9 @@ BAD_NAMES = [
 
 
 @pytest.mark.parametrize("name", BAD_NAMES, ids=lambda name: repr(name[:10]))
-def test_s1_another_name_is_refused(host: Host, name: str) -> None:
+def test_s1_an_invalid_name_is_refused(host: Host, name: str) -> None:
     with pytest.raises(Refused, match="not a snapshot's name"):
-        snapshot_store.check(name)
+        snapshot_store.check_snapshot_name(name)
 
 
 def test_s1_another_persons_snapshot_is_not_found(host: Host) -> None:
@@ -64,14 +65,14 @@ def test_s1_another_persons_snapshot_is_not_found(host: Host) -> None:
         snapshot_store.find(host, "alice", "one")
 
 
-def test_s1_a_manifest_that_speaks_of_somebody_else_is_not_believed(host: Host) -> None:
+def test_s1_an_invalid_manifest_is_ignored(host: Host) -> None:
     right = make(host, "one")
     for wrong in (
         {"user": "bob"},
         {"name": "two"},
         {"storage": "zfs"},
         {"template": "../../etc"},
-        {"made": 1e300},
+        {"created_at": 1e300},
         {"size": "1"},
     ):
         changed = replace(right, **wrong)
@@ -82,9 +83,16 @@ def test_s1_a_manifest_that_speaks_of_somebody_else_is_not_believed(host: Host) 
         assert snapshot_store.list_snapshots(host, "alice") == [], wrong
 
 
-def test_they_are_listed_by_age(host: Host) -> None:
-    for name, made in (("b", 1.0), ("a", 2.0), ("c", 3.0)):
-        make(host, name, made=made)
+def test_a_manifest_of_a_newer_version_is_read(host: Host) -> None:
+    manifest = make(host, "one")
+    path = snapshot_store.folder(host, "alice") / "one.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"comment": "new"}))
+    assert snapshot_store.list_snapshots(host, "alice") == [manifest]
+
+
+def test_snapshots_are_listed_by_age(host: Host) -> None:
+    for name, created_at in (("b", 1.0), ("a", 2.0), ("c", 3.0)):
+        make(host, name, created_at=created_at)
     assert [one.name for one in snapshot_store.list_snapshots(host, "alice")] == ["b", "a", "c"]
     assert snapshot_store.templates_in_use(host) == {"0123456789ab"}
 
@@ -94,13 +102,13 @@ def _fill_the_disk(stream: IO[bytes]) -> None:
     raise OSError(28, "No space left on device")
 
 
-def test_s4_a_failed_writing_leaves_nothing(host: Host) -> None:
+def test_s4_a_failed_write_leaves_nothing(host: Host) -> None:
     with pytest.raises(OSError, match="No space"), snapshot_store.open_new(host, "alice", "one") as stream:
         _fill_the_disk(stream)
     assert list(snapshot_store.folder(host, "alice").iterdir()) == []
 
 
-def test_s4_what_a_kill_left_is_debris_and_the_whole_ones_stay(host: Host) -> None:
+def test_s4_leftovers_are_removed_and_complete_snapshots_stay(host: Host) -> None:
     make(host, "whole")
     folder = snapshot_store.folder(host, "alice")
     (folder / ".half.tar.zst.new").write_bytes(TEXT)
@@ -109,14 +117,14 @@ def test_s4_what_a_kill_left_is_debris_and_the_whole_ones_stay(host: Host) -> No
     assert sorted(path.name for path in folder.iterdir()) == ["whole.json", "whole.tar.zst"]
 
 
-def test_r7_without_room_nothing_is_begun(tmp_path: Path) -> None:
-    tree.check_room(tmp_path, 1 << 20)
+def test_r7_without_free_space_nothing_is_started(tmp_path: Path) -> None:
+    tree.check_free_space(tmp_path, 1 << 20)
     with pytest.raises(LabhostError, match="disk is low"):
-        tree.check_room(tmp_path, 1 << 60)
+        tree.check_free_space(tmp_path, 1 << 60)
 
 
 @pytest.mark.parametrize("harm", [b"", b"an archivf", TEXT + b"x", None])
-def test_s4_a_damaged_archive_is_not_read(host: Host, harm: bytes | None) -> None:
+def test_s4_a_damaged_archive_is_not_used(host: Host, harm: bytes | None) -> None:
     manifest = make(host, "one")
     path = snapshot_store.folder(host, "alice") / "one.tar.zst"
     path.unlink() if harm is None else path.write_bytes(harm)
@@ -128,7 +136,7 @@ def test_a_folder_that_is_not_mounted_is_not_written_to(host: Host) -> None:
     (host.config.snapshots.folder / "gpu17").rmdir()  # type: ignore[operator]
     with pytest.raises(LabhostError, match="mounted"):
         snapshot_store.folder(host, "alice")
-    assert snapshot_store.templates_in_use(host) is None, "what snapshots need is not known, so nothing may be removed"
+    assert snapshot_store.templates_in_use(host) is None, "needed templates are unknown, so none may be removed"
 
 
 def test_without_a_folder_there_are_no_snapshots(tmp_path: Path) -> None:

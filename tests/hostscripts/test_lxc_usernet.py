@@ -1,13 +1,13 @@
-"""Case C5: /etc/lxc/lxc-usernet belongs to others as well."""
+"""Case C5: lines of others in /etc/lxc/lxc-usernet."""
 
 import pytest
 from labhost.accounts import lxc_usernet
 
-KEPT = "# a comment\njimbob veth lxcbr0 3\n\n@group veth lxcbr0 1\nbob veth otherbr 2\n"
+OTHERS = "# a comment\njimbob veth lxcbr0 3\n\n@group veth lxcbr0 1\nbob veth otherbr 2\n"
 
 
 @pytest.mark.parametrize("other", ["jimbob", "bob2", "bo", "BOB", "bob-x", "@bob", "#bob"])
-def test_c5_bob_is_nobody_else(other: str) -> None:
+def test_c5_similar_names_are_other_people(other: str) -> None:
     text = f"{other} veth lxcbr0 1\n"
     assert lxc_usernet.revoke(text, "bob", "lxcbr0") == text
     assert lxc_usernet.grant(text, "bob", "lxcbr0") == text + "bob veth lxcbr0 1\n"
@@ -37,7 +37,7 @@ def test_c5_a_form_feed_does_not_end_a_line() -> None:
 
 
 @pytest.mark.parametrize("stale", ["bob veth lxcbr0 9\n", "bob veth lxcbr0 1\n" * 2, "bob\tveth lxcbr0\n"])
-def test_c5_ones_own_stale_lines_become_one(stale: str) -> None:
+def test_c5_a_persons_own_stale_lines_become_one(stale: str) -> None:
     assert lxc_usernet.grant(stale + "x veth br0 1\n", "bob", "lxcbr0") == "x veth br0 1\nbob veth lxcbr0 1\n"
 
 
@@ -46,12 +46,12 @@ def test_c5_an_empty_file() -> None:
     assert lxc_usernet.revoke("", "bob", "lxcbr0") == ""
 
 
-def test_c5_granting_keeps_every_other_line() -> None:
-    granted = lxc_usernet.grant(KEPT, "bob", "lxcbr0")
-    assert granted == KEPT + "bob veth lxcbr0 1\n"
+def test_c5_a_grant_keeps_every_other_line() -> None:
+    granted = lxc_usernet.grant(OTHERS, "bob", "lxcbr0")
+    assert granted == OTHERS + "bob veth lxcbr0 1\n"
     assert lxc_usernet.grant(granted, "bob", "lxcbr0") == granted
-    assert lxc_usernet.revoke(granted, "bob", "lxcbr0") == KEPT
+    assert lxc_usernet.revoke(granted, "bob", "lxcbr0") == OTHERS
 
 
-def test_c5_a_last_line_without_an_end_stays_a_line() -> None:
+def test_c5_a_last_line_without_a_line_feed_stays_a_line() -> None:
     assert lxc_usernet.grant("x veth br0 1", "bob", "lxcbr0") == "x veth br0 1\nbob veth lxcbr0 1\n"

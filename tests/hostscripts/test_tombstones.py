@@ -1,5 +1,6 @@
-"""What stays of a removed person: her numbers for ever, her files until they are purged."""
+"""What remains of a removed person: the numbers, and the files until they are purged."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -23,16 +24,16 @@ def host(tmp_path: Path) -> Host:
 
 
 def alice(**values: object) -> User:
-    return User("alice", **{"account": "made", "uid": 54321, "port": 22001, "subuid": START, **values})  # type: ignore[arg-type]
+    return User("alice", **{"account": "created", "uid": 54321, "port": 22001, "subuid": START, **values})  # type: ignore[arg-type]
 
 
-def test_a_place_is_named_by_person_and_time(host: Host) -> None:
+def test_a_folder_is_named_by_person_and_time(host: Host) -> None:
     assert re.fullmatch(r"alice-\d{8}-\d{6}", tombstones.new_folder(host, "alice").name)
     with pytest.raises(Refused):
         tombstones.new_folder(host, "../alice")
 
 
-def test_putting_aside_is_one_rename_that_can_be_said_again(host: Host) -> None:
+def test_moving_aside_is_one_rename_that_can_be_repeated(host: Host) -> None:
     home, target = host.paths.home / "alice", tombstones.new_folder(host, "alice")
     (home / "x").mkdir(parents=True)
     (home / "x/link").symlink_to("/etc")
@@ -42,54 +43,62 @@ def test_putting_aside_is_one_rename_that_can_be_said_again(host: Host) -> None:
     assert target.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_two_homes_are_never_mixed(host: Host) -> None:
+def test_two_homes_are_never_merged(host: Host) -> None:
     home, target = host.paths.home / "alice", tombstones.new_folder(host, "alice")
     home.mkdir()
-    target.mkdir(parents=True)
-    with pytest.raises(LabhostError, match="both exist"):
+    (target / "x").mkdir(parents=True)
+    with pytest.raises(LabhostError, match="not empty"):
         tombstones.move_aside(home, target)
+    assert home.exists()
 
 
 def test_a_tombstone_remembers_earlier_folders(host: Host) -> None:
     first, second = host.paths.home / "kept-1", host.paths.home / "kept-2"
     for folder in (first, second):
         folder.mkdir()
-        tombstones.record(host, alice(kept=str(folder)))
-    tombstones.record(host, alice(kept=str(second), uid=0))
+        tombstones.record(host, alice(kept_folder=str(folder)))
+    tombstones.record(host, alice(kept_folder=str(second), uid=0))
     removed = tombstones.load(host, "alice")
     assert removed is not None
-    assert removed.kept == [str(first), str(second)]
+    assert removed.kept_folders == [str(first), str(second)]
     assert (removed.uid, removed.port, removed.subuid) == (54321, 22001, START)
     assert [item.name for item in tombstones.load_all(host)] == ["alice"]
 
 
-def test_a_damaged_tombstone_is_told(host: Host) -> None:
+def test_a_damaged_tombstone_is_an_error(host: Host) -> None:
     tombstones.record(host, alice())
     (host.paths.state / "removed/alice.json").write_text("half")
     with pytest.raises(LabhostError, match="damaged"):
         tombstones.load(host, "alice")
 
 
+def test_a_tombstone_of_a_newer_version_is_read(host: Host) -> None:
+    removed = tombstones.record(host, alice())
+    path = host.paths.state / "removed/alice.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"reason": "left"}))
+    assert tombstones.load(host, "alice") == removed
+
+
 @pytest.mark.parametrize(("port", "subuid"), [(22001, START + 65536), (22002, START + 65535), (22002, START - 65535)])
-def test_c3_the_numbers_of_who_is_gone_are_refused_to_others(host: Host, port: int, subuid: int) -> None:
+def test_c3_the_numbers_of_a_removed_person_are_refused_to_others(host: Host, port: int, subuid: int) -> None:
     tombstones.record(host, alice())
     with pytest.raises(Refused, match="alice, who is gone"):
         linux_accounts.claim_numbers(host, User("bob", port=port, subuid=subuid))
 
 
-def test_c3_she_herself_gets_them_again_and_others_get_theirs(host: Host) -> None:
+def test_c3_a_removed_person_gets_the_same_numbers_again(host: Host) -> None:
     tombstones.record(host, alice())
     for user in (User("alice", port=22001, subuid=START), User("bob", port=22002, subuid=START + 65536)):
         linux_accounts.claim_numbers(host, user)
         assert user.address
 
 
-def test_files_are_never_taken_back_when_only_the_account_is_gone(host: Host) -> None:
-    """Somebody's userdel, then a registration that fails: what `_take_back` removes must not be her data."""
+def test_files_are_never_removed_when_only_the_account_is_gone(host: Host) -> None:
+    """After somebody's userdel and a registration that fails, `_take_back` must not remove the data."""
     rootfs = host.paths.home / "alice/.local/share/lxc/alice/rootfs"
     rootfs.mkdir(parents=True)
     (rootfs / "precious").touch()
     user = registration._continued(host, alice(registered=True, steps=["fetch", "account", "clone"]))
     assert (user.account, user.uid, user.steps) == ("creating", 0, ["clone"])
-    registration._take_back(registration.Run(host, user, Progress(sys.stderr)))
+    registration._undo(registration.Run(host, user, Progress(sys.stderr)))
     assert (rootfs / "precious").exists()

@@ -1,0 +1,83 @@
+"""Runs the steps of a registration, a removal or a suspension; each step is safe to repeat."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from labhost.accounts import linux_accounts
+from labhost.host import locks
+from labhost.host.config import Host
+from labhost.host.user_state import User
+from labhost.keys import set_keys
+from labhost.system import failpoints
+from labhost.system.processes import Account
+from labhost.system.progress import Progress
+
+LOCK_SECONDS = 120.0
+
+
+@dataclass
+class Run:
+    """One attempt for one person, whose lock is held."""
+
+    host: Host
+    user: User
+    progress: Progress
+
+    @property
+    def account(self) -> Account:
+        """The host account; Refused if it is gone."""
+        return linux_accounts.account_of(self.host, self.user)
+
+    @property
+    def has_account(self) -> bool:
+        return linux_accounts.passwd_entry(self.host, self.user) is not None
+
+
+class Step(NamedTuple):
+    name: str
+    text: str  # what people read while it runs
+    action: Callable[[Run], None]
+
+
+def perform(
+    run: Run,
+    steps: Sequence[Step],
+    *,
+    prefix: str,
+    note: Callable[[str], None],
+    is_done: Callable[[str], bool] = lambda _: False,
+) -> None:
+    """Do what is not done yet. `note` gets each step's name after it succeeded; `prefix` is of the failpoints."""
+    for number, step in enumerate(steps, 1):
+        if is_done(step.name):
+            continue
+        run.progress.write(f"[{number}/{len(steps)}] {step.text}")
+        failpoints.hit(f"before:{prefix}{step.name}")
+        step.action(run)
+        failpoints.hit(f"unnoted:{prefix}{step.name}")
+        note(step.name)
+        failpoints.hit(f"{prefix}{step.name}")
+
+
+def user_lock(host: Host, name: str, *, seconds: float = LOCK_SECONDS) -> AbstractContextManager[None]:
+    return locks.hold(host, locks.user_lock(name), seconds=seconds, doing=f"{name}'s container is being changed")
+
+
+def accounts_lock(host: Host) -> AbstractContextManager[None]:
+    return locks.hold(host, locks.ACCOUNTS, seconds=linux_accounts.WAIT, doing="accounts are being changed")
+
+
+def keys_lock(host: Host) -> AbstractContextManager[None]:
+    return locks.hold(host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written")
+
+
+def with_accounts_locked(action: Callable[[Host, User], None]) -> Callable[[Run], None]:
+    """A step that changes the shared account files."""
+
+    def step(run: Run) -> None:
+        with accounts_lock(run.host):
+            action(run.host, run.user)
+
+    return step

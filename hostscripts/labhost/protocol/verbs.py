@@ -1,0 +1,48 @@
+"""How a verb of labhost runs: for people (lines, an exit status), or for the portal (a framed request, JSON back)."""
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from labhost.errors import LabhostError
+from labhost.protocol import answers, frame
+from labhost.system.progress import Progress
+
+
+class WrongUse(Exception):
+    """The arguments are not those of the verb; cli.py prints the usage."""
+
+
+def for_people(work: Callable[[list[str], Progress], int | None]) -> Callable[[list[str]], int]:
+    """A verb that prints lines. `work` may return an exit status; None means done."""
+
+    @wraps(work)
+    def verb(arguments: list[str]) -> int:
+        progress = Progress(sys.stdout)
+        return report(lambda: work(arguments, progress), progress)
+
+    return verb
+
+
+def report(
+    work: Callable[[], int | None], progress: Progress, exit_status: Callable[[LabhostError], int] = lambda _: 1
+) -> int:
+    """Run `work`, print its error as one line, and return the exit status."""
+    try:
+        return work() or 0
+    except WrongUse:
+        raise
+    except Exception as error:
+        shown = answers.to_refusal(error)
+        progress.error(str(shown))
+        return exit_status(shown)
+
+
+def answer_portal(work: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
+    """Read one request from standard input and write the answer to standard output."""
+    try:
+        answer = work(frame.read_request(0))
+    except Exception as error:
+        answer = answers.refusal(error)
+    return 0 if answers.write_answer(answer) and answer["ok"] else 1

@@ -1,0 +1,60 @@
+"""Commands inside an id map without an account; needs root."""
+
+import os
+from pathlib import Path
+
+import pytest
+from labhost.accounts import id_map
+from labhost.errors import LabhostError
+from labhost.system.user_namespaces import fork_mapped
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+
+SUBUID = 1_200_000_000
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Below a folder that only root can enter, as kept files are."""
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    tmp_path.chmod(0o700)
+    return folder
+
+
+def owned(path: Path, uid: int) -> Path:
+    path.write_text("x")
+    os.chown(path, uid, uid)
+    return path
+
+
+def test_the_command_may_delete_what_the_mapped_ids_own_and_nothing_else(folder: Path) -> None:
+    for name, uid in (("theirs", SUBUID), ("other", SUBUID + 65536)):
+        (folder / name).mkdir()
+        owned(folder / name / "file", uid)
+        os.chown(folder / name, uid, uid)
+    assert not id_map.run(SUBUID, folder, ["/usr/bin/find", ".", "-name", "file", "-delete"], timeout=10)
+    assert not (folder / "theirs/file").exists()
+    assert (folder / "other/file").exists()
+
+
+def test_the_status_of_the_command_counts(folder: Path) -> None:
+    assert id_map.run(SUBUID, folder, ["/usr/bin/test", "-d", "."], timeout=10)
+    assert not id_map.run(SUBUID, folder, ["/usr/bin/test", "-e", "missing"], timeout=10)
+    assert not id_map.run(SUBUID, folder, ["/missing"], timeout=10)
+
+
+def test_after_the_deadline_the_command_is_killed(folder: Path) -> None:
+    with pytest.raises(LabhostError, match="sleep took too long"):
+        id_map.run(SUBUID, folder, ["/usr/bin/sleep", "60"], timeout=0.1)
+
+
+def test_a_child_in_a_new_namespace_has_the_mapped_ids_and_reports_failure(tmp_path: Path) -> None:
+    shown = tmp_path / "map"
+    shown.touch()
+    shown.chmod(0o666)
+    child = fork_mapped(SUBUID, 10, lambda: shown.write_text(Path("/proc/self/uid_map").read_text()))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert shown.read_text().split() == ["0", str(SUBUID), "10"]
+    child = fork_mapped(SUBUID, 10, lambda: Path("/missing/file").write_text("x"))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 127

@@ -1,0 +1,14 @@
+"""What LXC's commands print is parsed."""
+
+from labhost import lxc
+
+
+def test_lxc_info_is_parsed() -> None:
+    info = lxc.parse_info(
+        "Name:           lqchen\nState:          RUNNING\nIP:             10.0.3.160\nIP:    fe80::1\n"
+    )
+    assert info.running and info.addresses == ("10.0.3.160", "fe80::1")
+    assert lxc.parse_info("").state == "UNKNOWN"
+    assert (
+        lxc.parse_info("State: RUNNING\nLink:           veth1001_Ab3\n TX bytes:      1 KiB\n").link == "veth1001_Ab3"
+    )
