@@ -9,7 +9,7 @@ class AccountsConfig(AppConfig):
 
     def ready(self) -> None:
         from accounts import checks  # noqa: F401  registers the checks
-        from accounts.dashboard import people_panel
+        from accounts.dashboard import people_section
         from lab_iam import dashboard
 
-        dashboard.register(people_panel, position=10)
+        dashboard.register(people_section, position=10)

@@ -1,4 +1,4 @@
-"""How Django asks whether a name and a password belong together."""
+"""Check a user name and password, with the directory or with a local account."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ from accounts.services import people
 
 
 class DirectoryBackend(ModelBackend):
-    """Asks the lab's directory. Permissions and the session's user come from the database as usual.
+    """Checks passwords with the lab's directory; sessions and permissions are Django's.
 
-    A fault of the directory is left on the request and the next backend is tried, so that a local account of
-    the staff still opens the door; `check_password` raises it when that was in vain.
+    If the directory is unavailable, the fault is stored on the request and the next backend is tried, so that
+    local staff accounts still work; `check_password` raises the fault if no backend succeeds.
     """
 
     def authenticate(
@@ -41,15 +41,15 @@ class DirectoryBackend(ModelBackend):
 
 
 def check_password(request: HttpRequest, name: str, password: str) -> User | None:
-    """The person, or None if name and password do not belong together or too many wrong ones came before.
+    """The person; None if the name or password is wrong, or after too many failed attempts.
 
-    Raises directory.DirectoryUnavailable, and people.PersonRefused for one who may not enter although the
-    password is right.
+    Raises directory.DirectoryUnavailable, and people.PersonRefused if the password is right but the person
+    cannot be admitted.
     """
     try:
         name = names.clean(name)
     except names.NameRefused:
-        return None  # nobody is called so, neither in the directory nor here
+        return None  # no account can have this name
     user = authenticate(request, username=name, password=password)
     if isinstance(user, User):
         lockout.forget(request, name)

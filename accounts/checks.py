@@ -1,4 +1,4 @@
-"""System checks of the directory and number settings."""
+"""System checks of the settings of the directory and of ports and subordinate ids."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ def check_ranges(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     if ports.first < 1024 or ports.last > 65535:
         messages.append(
             Error(
-                f"LAB_PORTS={ports} holds numbers that are no port for people.",
+                f"LAB_PORTS={ports} includes ports that cannot be assigned.",
                 hint="Choose a range within 1024-65535.",
                 id="accounts.E001",
             )
@@ -25,8 +25,8 @@ def check_ranges(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     elif ports.last > 32767:
         messages.append(
             Warning(
-                f"LAB_PORTS={ports} reaches into the ports that Linux gives to outgoing connections.",
-                hint="Stay below 32768, the default of net.ipv4.ip_local_port_range.",
+                f"LAB_PORTS={ports} overlaps the ports that Linux uses for outgoing connections.",
+                hint="Stay below 32768, the default start of net.ipv4.ip_local_port_range.",
                 id="accounts.W001",
             )
         )
@@ -34,7 +34,7 @@ def check_ranges(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     if subuids.first < 65536 or subuids.last > HIGHEST_ID:
         messages.append(
             Error(
-                f"LAB_SUBUIDS={subuids} holds numbers that are no subordinate ids.",
+                f"LAB_SUBUIDS={subuids} includes numbers that cannot be subordinate ids.",
                 hint=f"Choose a range within 65536-{HIGHEST_ID}.",
                 id="accounts.E002",
             )
@@ -47,7 +47,7 @@ def check_directory(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     if not settings.LDAP_URL:
         return [
             Warning(
-                "LDAP_URL is not set: only local accounts of the staff can sign in.",
+                "LDAP_URL is not set: only local staff accounts can sign in.",
                 hint="Set LDAP_URL, LDAP_USER_BASE, LDAP_BIND_DN and LDAP_BIND_PASSWORD_FILE.",
                 id="accounts.W002",
             )
@@ -57,23 +57,23 @@ def check_directory(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
         messages.append(
             Error(
                 "LDAP_USER_BASE is not set.",
-                hint="For example ou=people,dc=mylab,dc=com.",
+                hint="Set it, for example to ou=people,dc=mylab,dc=com.",
                 id="accounts.E003",
             )
         )
     if not _filter_works(settings.LDAP_USER_FILTER):
         messages.append(
             Error(
-                "LDAP_USER_FILTER is not a filter with one place for the name.",
-                hint="Write (uid=%(user)s), in parentheses; a plain % is written %%.",
+                "LDAP_USER_FILTER is not an LDAP filter with %(user)s for the user name.",
+                hint="Write for example (uid=%(user)s), with the parentheses; write %% for a literal %.",
                 id="accounts.E004",
             )
         )
     if settings.LDAP_CA_FILE and not Path(settings.LDAP_CA_FILE).is_file():
         messages.append(
             Error(
-                "LDAP_CA_FILE names no file: no certificate could be verified.",
-                hint="Put the certificate of the directory's authority there, in PEM.",
+                "LDAP_CA_FILE does not exist: the directory's certificate cannot be verified.",
+                hint="Save the directory's CA certificate there, in PEM format.",
                 id="accounts.E005",
             )
         )
@@ -86,15 +86,15 @@ def _check_transport() -> list[CheckMessage]:
     if encrypted and settings.LDAP_START_TLS:
         messages.append(
             Error(
-                "LDAP_START_TLS together with ldaps:// cannot work.",
-                hint="Use ldaps://, or ldap:// with LDAP_START_TLS=true.",
+                "LDAP_START_TLS does not work together with ldaps://.",
+                hint="Use either ldaps://, or ldap:// with LDAP_START_TLS=true.",
                 id="accounts.E006",
             )
         )
     if not encrypted and not settings.LDAP_START_TLS:
         messages.append(
             Warning(
-                "Passwords go to the directory in plain text.",
+                "Passwords are sent to the directory unencrypted.",
                 hint="Set LDAP_START_TLS=true and LDAP_CA_FILE, or use ldaps://.",
                 id="accounts.W003",
             )
@@ -103,7 +103,7 @@ def _check_transport() -> list[CheckMessage]:
         messages.append(
             Warning(
                 "LDAP_BIND_DN is not set: the directory is searched anonymously.",
-                hint="Give the portal its own account in the directory.",
+                hint="Create an account for the portal in the directory.",
                 id="accounts.W004",
             )
         )

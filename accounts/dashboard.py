@@ -4,7 +4,7 @@ from django.http import HttpRequest
 
 from accounts.models import SSHKey, User
 from accounts.services import numbers
-from lab_iam.dashboard import Figure, Panel
+from lab_iam.dashboard import Metric, Section
 
 
 def _tone(left: int) -> str:
@@ -13,26 +13,26 @@ def _tone(left: int) -> str:
     return "warn" if left < 50 else "good"
 
 
-def people_panel(request: HttpRequest) -> Panel:
-    people = User.objects.filter(is_active=True)
+def people_section(request: HttpRequest) -> Section:
+    people = User.objects.active()
     left = numbers.left()
-    return Panel(
+    return Section(
         "People",
         [
-            Figure("active people", people.count(), "/admin/accounts/user/?is_active__exact=1"),
-            Figure(
-                "locked out",
+            Metric("Active people", people.count(), "/admin/accounts/user/?is_active__exact=1"),
+            Metric(
+                "Locked out",
                 User.objects.filter(is_active=False).count(),
                 "/admin/accounts/user/?is_active__exact=0",
             ),
-            Figure(
-                "active keys",
-                SSHKey.objects.filter(revoked_revision__isnull=True).count(),
+            Metric(
+                "Active keys",
+                SSHKey.objects.active().count(),
                 "/admin/accounts/sshkey/",
             ),
-            Figure("ports left", left.ports, "/admin/accounts/port/", tone=_tone(left.ports)),
-            Figure(
-                "subordinate id blocks left",
+            Metric("Ports left", left.ports, "/admin/accounts/port/", tone=_tone(left.ports)),
+            Metric(
+                "Subordinate id ranges left",
                 left.subuids,
                 "/admin/accounts/subuidrange/",
                 tone=_tone(left.subuids),

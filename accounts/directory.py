@@ -1,6 +1,6 @@
-"""The lab's directory: the only importer of python-ldap and django-auth-ldap.
+"""Asks the lab's directory; the only importer of python-ldap and django-auth-ldap.
 
-OpenLDAP (RFC 4511 simple bind, RFC 4530 entryUUID) and Active Directory. Nothing here touches the database.
+OpenLDAP (RFC 4511 simple bind, RFC 4530 entryUUID) and Active Directory. Does not use the database.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from django_auth_ldap.config import LDAPSearch, LDAPSettings
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-NAMES_PER_SEARCH = 100  # far below any size limit, which would silently cut the answer
+NAMES_PER_SEARCH = 100  # far below the size limits of directories, which truncate answers silently
 AT_ONCE = 16
 
-# A bind that ends like this was answered: this person may not enter. Anything else is a fault.
+# With these errors the directory refuses a person; any other error is a fault.
 REFUSALS = (
     ldap.INVALID_CREDENTIALS,
     ldap.INAPPROPRIATE_AUTH,
@@ -37,16 +37,16 @@ REFUSALS = (
 
 
 class DirectoryUnavailable(Exception):
-    """The directory did not answer in time, or not as it should; str() is the line for people."""
+    """The directory did not answer in time, or not as expected. str() is for people, `reason` for staff."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__("Not possible now: directory unavailable. Try again in a few minutes.")
+        super().__init__("Temporary problem: directory unavailable. Try again in a few minutes.")
         self.reason = reason
 
 
 @dataclass(frozen=True)
 class Person:
-    """What the directory says. `is_staff` is None if no staff group is configured."""
+    """A person's entry in the directory. `is_staff` is None if no staff group is configured."""
 
     name: str
     directory_id: str
@@ -59,22 +59,22 @@ def configured() -> bool:
 
 
 def check_password(name: str, password: str) -> Person | None:
-    """The person if the directory accepts name and password, else None.
+    """Return the person if the directory accepts name and password, else None.
 
-    One search and one bind, whether the name exists or not. `name` must be clean and `password` not blank:
-    a bind without a password succeeds for everybody (RFC 4513 section 5.1.2).
+    Does one search and one bind, whether the name exists or not. `name` must be clean and `password` not
+    blank: a bind without a password always succeeds (RFC 4513 section 5.1.2).
     Raises DirectoryUnavailable within LDAP_TIMEOUT seconds.
     """
     if not password.strip():
-        raise ValueError("a blank password must be refused before the directory is asked")
+        raise ValueError("the password is blank")
     person: Person | None = _in_time(lambda: _PasswordCheck().authenticate(None, name, password))
     return person
 
 
 def look_up(names: Iterable[str]) -> dict[str, Person]:
-    """The people with these names, by directory id, read with the portal's own account.
+    """Return the people with these user names by directory id, read with the portal's own account.
 
-    Names that the directory does not know are absent. Raises DirectoryUnavailable, never gives a part.
+    Unknown names are absent. Raises DirectoryUnavailable rather than return a part.
     """
     found: dict[str, Person] = {}
     wanted = sorted(names)
@@ -86,7 +86,7 @@ def look_up(names: Iterable[str]) -> dict[str, Person]:
 
 
 class _PasswordCheck(LDAPBackend):
-    """django-auth-ldap's search and bind; gives a Person where the library would give a database row."""
+    """django-auth-ldap's search and bind, returning a Person instead of a database row."""
 
     def __init__(self) -> None:
         self.settings = LDAPSettings("LAB_IAM_LDAP_", _library_settings())
@@ -98,7 +98,7 @@ class _PasswordCheck(LDAPBackend):
         return super().authenticate_ldap_user(ldap_user, password)
 
     def get_or_build_user(self, username: str, ldap_user: Any) -> tuple[_Accepted, bool]:
-        # Not "built" and never updated: the library then saves nothing.
+        # False: not built, so the library does not save it.
         return _Accepted(username, ldap_user), False
 
     def authenticate(
@@ -107,20 +107,20 @@ class _PasswordCheck(LDAPBackend):
         accepted = super().authenticate(request, username, password, **kwargs)
         if accepted is None:
             return None
-        accepted.ldap_user = None  # they hold each other, and the connection would stay open
+        accepted.ldap_user = None  # breaks a reference cycle that would keep the connection open
         return accepted.person
 
 
 class _Accepted:
-    """Stands where the library expects a user object, and takes the attributes that it sets on one."""
+    """Used as the library's user object; the library may set attributes on it."""
 
     def __init__(self, name: str, ldap_user: Any) -> None:
         self.person = _person(name, ldap_user.attrs)
         if self.person is not None and settings.LDAP_STAFF_GROUP:
             try:
                 is_staff = _is_staff(ldap_user.connection, ldap_user.dn, name)
-            except ldap.LDAPError as error:  # the password was right: this is no refusal
-                raise DirectoryUnavailable(f"the staff group cannot be read: {_words(error)}") from None
+            except ldap.LDAPError as error:  # the password was right, so this is a fault
+                raise DirectoryUnavailable(f"cannot read the staff group: {_describe(error)}") from None
             self.person = Person(name, self.person.directory_id, self.person.full_name, is_staff)
 
 
@@ -141,14 +141,14 @@ def _library_settings() -> dict[str, Any]:
 def _options() -> dict[int, Any]:
     options: dict[int, Any] = {
         ldap.OPT_PROTOCOL_VERSION: ldap.VERSION3,
-        ldap.OPT_REFERRALS: 0,  # AD sends some; following them means an anonymous bind elsewhere
+        ldap.OPT_REFERRALS: 0,  # AD sends referrals; following them would bind anonymously to other servers
         ldap.OPT_NETWORK_TIMEOUT: float(settings.LDAP_TIMEOUT),
         ldap.OPT_TIMEOUT: float(settings.LDAP_TIMEOUT),
         ldap.OPT_X_TLS_REQUIRE_CERT: ldap.OPT_X_TLS_DEMAND,
     }
     if settings.LDAP_CA_FILE:
         options[ldap.OPT_X_TLS_CACERTFILE] = settings.LDAP_CA_FILE
-    options[ldap.OPT_X_TLS_NEWCTX] = 0  # must be the last: it builds the context from those above
+    options[ldap.OPT_X_TLS_NEWCTX] = 0  # must be last: it builds the TLS context from the options above
     return options
 
 
@@ -157,10 +157,10 @@ def _attributes() -> list[str]:
 
 
 def _person(name: str, attributes: Mapping[str, list[Any]]) -> Person | None:
-    """None if the entry is not this person's: directories compare more loosely than Linux (é is e in AD)."""
+    """None if the entry belongs to another name: directories compare more loosely than Linux (é is e in AD)."""
     logins = [str(login).lower() for login in attributes.get(settings.LDAP_LOGIN_ATTR, [])]
     if logins and name not in logins:
-        log.warning("The directory gave another person's entry for %s: refused.", name)
+        log.warning("The directory returned another person's entry for %s: refused.", name)
         return None
     raw = attributes.get(settings.LDAP_ID_ATTR, [])
     if not raw:
@@ -170,7 +170,7 @@ def _person(name: str, attributes: Mapping[str, list[Any]]) -> Person | None:
 
 
 def _identity(raw: str | bytes) -> str:
-    """The directory id as text. AD's objectGUID is 16 bytes, which by chance may also be good UTF-8."""
+    """The directory id as text. AD's objectGUID is 16 bytes, which may also happen to be valid UTF-8."""
     if settings.LDAP_ID_ATTR.lower() == "objectguid":
         return str(uuid.UUID(bytes_le=raw.encode() if isinstance(raw, str) else raw))
     return raw if isinstance(raw, str) else raw.hex()
@@ -188,13 +188,13 @@ def _is_staff(connection: Any, dn: str, name: str) -> bool:
 
 
 def _bind_as_nobody(connection: Any) -> None:
-    """Cost as much time as a wrong password, so that the time does not tell which names exist."""
+    """Take as long as for a wrong password, so that the time does not reveal which names exist."""
     try:
         connection.simple_bind_s(f"cn={secrets.token_hex(8)},{settings.LDAP_USER_BASE}", secrets.token_hex(16))
     except (*REFUSALS, ldap.NO_SUCH_OBJECT):
         pass
     except ldap.LDAPError as error:
-        raise DirectoryUnavailable(_words(error)) from None
+        raise DirectoryUnavailable(_describe(error)) from None
 
 
 def _search(names: list[str]) -> Iterator[Person]:
@@ -218,16 +218,16 @@ def _search(names: list[str]) -> Iterator[Person]:
 
 
 def _on_library_error(context: str, exception: ldap.LDAPError, **_: Any) -> None:
-    """django-auth-ldap gives None for a wrong password and for a fault alike: tell them apart."""
+    """Turn faults into DirectoryUnavailable; django-auth-ldap returns None for them and for a wrong password."""
     if not (context == "authenticate" and isinstance(exception, REFUSALS)):
-        raise DirectoryUnavailable(_words(exception))
+        raise DirectoryUnavailable(_describe(exception))
 
 
 ldap_error.connect(_on_library_error, sender=_PasswordCheck)
 
 
-def _words(error: ldap.LDAPError) -> str:
-    if isinstance(error, ldap.CONNECT_ERROR):  # the library has no better words for it
+def _describe(error: ldap.LDAPError) -> str:
+    if isinstance(error, ldap.CONNECT_ERROR):  # the library gives no details
         return "CONNECT_ERROR: no TLS; check the certificate, its names and LDAP_CA_FILE"
     detail = error.args[0] if error.args and isinstance(error.args[0], dict) else {}
     return " ".join(
@@ -239,10 +239,10 @@ _threads = threading.BoundedSemaphore(AT_ONCE)
 
 
 def _in_time(work: Callable[[], T]) -> T:
-    """The result of `work`, or DirectoryUnavailable after LDAP_TIMEOUT seconds in all.
+    """Return the result of `work`; raises DirectoryUnavailable after LDAP_TIMEOUT seconds.
 
-    The library bounds each step by itself; names that do not resolve, several addresses and a peer that
-    answers each step late add up. A thread that comes too late ends by itself, and only AT_ONCE may be late.
+    The library only limits each step, and slow steps add up: name resolution, several addresses, late answers.
+    A thread that is too late ends by itself; at most AT_ONCE run.
     """
     result: list[T] = []
     fault: list[Exception] = []
@@ -257,7 +257,7 @@ def _in_time(work: Callable[[], T]) -> T:
 
     end = time.monotonic() + settings.LDAP_TIMEOUT
     if not _threads.acquire(timeout=settings.LDAP_TIMEOUT / 2):
-        raise _logged(DirectoryUnavailable("too many questions are waiting for an answer"))
+        raise _logged(DirectoryUnavailable("too many requests are waiting for the directory"))
     thread = threading.Thread(target=run, name="directory", daemon=True)
     thread.start()
     thread.join(end - time.monotonic())
@@ -266,7 +266,7 @@ def _in_time(work: Callable[[], T]) -> T:
     if not fault:
         raise _logged(DirectoryUnavailable(f"no answer within {settings.LDAP_TIMEOUT} s"))
     if isinstance(fault[0], ldap.LDAPError):
-        raise _logged(DirectoryUnavailable(_words(fault[0]))) from None
+        raise _logged(DirectoryUnavailable(_describe(fault[0]))) from None
     if isinstance(fault[0], DirectoryUnavailable):
         raise _logged(fault[0]) from None
     raise fault[0]

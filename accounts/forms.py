@@ -1,4 +1,4 @@
-"""Forms for signing in and adding keys."""
+"""Forms to sign in and to add keys."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ from accounts import backends, directory, sshkeys
 from accounts.models import User
 from accounts.services import people
 
-WRONG = "This name and password do not belong together, or the account is locked."
+WRONG = "Wrong user name or password, or the account is locked."
 
 
 class NameField(forms.CharField):
-    """A name, lower-cased. What no directory could hold is answered like a wrong password elsewhere."""
+    """A user name. An impossible name is not an error here: it is answered like a wrong password."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(label="Name", max_length=254, **kwargs)
+        super().__init__(label="User name", max_length=254, **kwargs)
         self.widget.attrs |= {"autocomplete": "username", "autocapitalize": "none", "spellcheck": "false"}
 
 
@@ -28,7 +28,7 @@ class PasswordField(forms.CharField):
             max_length=1024,
             strip=False,
             widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
-            help_text="The one of the lab's directory. It is asked there and never stored.",
+            help_text="Your lab (LDAP) password. It is checked with the directory and never stored.",
         )
 
     def clean(self, value: Any) -> str:
@@ -39,7 +39,7 @@ class PasswordField(forms.CharField):
 
 
 class KeysField(forms.CharField):
-    """A text area of public keys."""
+    """A text area of public keys; its cleaned value is a list of PublicKey."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -53,20 +53,18 @@ class KeysField(forms.CharField):
                     "placeholder": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA… you@laptop",
                 }
             ),
-            help_text="One a line, from ~/.ssh/id_ed25519.pub on your computer.",
+            help_text="One key per line, from ~/.ssh/id_ed25519.pub on your computer.",
         )
 
-    def clean(self, value: Any) -> str:
-        pasted: str = super().clean(value)
+    def clean(self, value: Any) -> list[sshkeys.PublicKey]:
         try:
-            sshkeys.parse(pasted)
+            return sshkeys.parse(super().clean(value))
         except sshkeys.KeyRefused as refused:
-            raise _one_by_one(refused) from None
-        return pasted
+            raise _as_errors(refused) from None
 
 
 class PasswordForm(forms.Form):
-    """A form that asks the directory once everything else in it is right; `user` is then the person."""
+    """Checks name and password, after all other fields are valid; `user` is then the person."""
 
     username = NameField()
     password = PasswordField()
@@ -80,10 +78,10 @@ class PasswordForm(forms.Form):
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
         if not self.errors:
-            self._ask(cleaned["username"], cleaned["password"])
+            self._check_password(cleaned["username"], cleaned["password"])
         return cleaned
 
-    def _ask(self, username: str, password: str) -> None:
+    def _check_password(self, username: str, password: str) -> None:
         try:
             self.user = backends.check_password(self.request, username, password)
         except directory.DirectoryUnavailable as fault:
@@ -97,7 +95,7 @@ class PasswordForm(forms.Form):
 
 class SignInForm(PasswordForm):
     def get_user(self) -> User | None:
-        """What Django's LoginView asks."""
+        """For Django's LoginView."""
         return self.user
 
 
@@ -106,18 +104,18 @@ class AddKeyForm(forms.Form):
 
     def add_error(self, field: Any, error: Any) -> None:
         super().add_error(field, error)
-        if field == "keys":  # never show again what was refused: it may be a private key
+        if field == "keys":  # do not echo a refused paste: it may be a private key
             self.data = {**self.data.dict(), "keys": ""} if isinstance(self.data, QueryDict) else {}
 
     def refuse_keys(self, refused: sshkeys.KeyRefused) -> None:
-        self.add_error("keys", _one_by_one(refused))
+        self.add_error("keys", _as_errors(refused))
 
 
-def _one_by_one(refused: sshkeys.KeyRefused) -> ValidationError:
+def _as_errors(refused: sshkeys.KeyRefused) -> ValidationError:
     return ValidationError([ValidationError(reason) for reason in refused.reasons])
 
 
 class PasteForm(AddKeyForm, PasswordForm):
-    """Keys together with the name and the password of the person whose keys they are."""
+    """Keys, with the user name and password of their owner."""
 
     field_order = ["username", "keys", "password"]

@@ -1,4 +1,4 @@
-"""What django-axes asks us: whose failure it is, whether it counts, and what the locked-out person reads."""
+"""Hooks of django-axes: the name to count a failed sign-in under, what counts, and the locked-out page."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ from accounts.models import User
 from lab_iam.network import client_address
 
 FAULT = "directory_fault"  # the attribute of a request that found the directory unavailable
-LINE = "Too many wrong passwords: wait 15 minutes and try again, or ask the staff of the lab."
+MESSAGE = "Too many failed attempts. Wait 15 minutes and try again, or ask the lab's staff."
 
 
 def name_for_counting(request: HttpRequest, credentials: dict[str, Any] | None) -> str:
-    """`ALICE` counts as `alice`; what is no name (perhaps a password in the wrong field) is not stored."""
+    """`ALICE` counts as `alice`. Invalid names are not stored: one may be a password in the wrong field."""
     try:
         return names.clean(str((credentials or {}).get("username") or ""))
     except names.NameRefused:
@@ -23,9 +23,9 @@ def name_for_counting(request: HttpRequest, credentials: dict[str, Any] | None) 
 
 
 def not_counted(request: HttpRequest, credentials: dict[str, Any] | None) -> bool:
-    """While the directory is down nobody's password was wrong, except that of a local account.
+    """Whether a failure does not count: the directory is down, so the password may have been right.
 
-    Local accounts go on counting: otherwise an outage would be the time to guess their passwords.
+    Local accounts always count; otherwise their passwords could be guessed during an outage.
     """
     if not hasattr(request, FAULT):
         return False
@@ -34,9 +34,9 @@ def not_counted(request: HttpRequest, credentials: dict[str, Any] | None) -> boo
 
 
 def answer(request: HttpRequest, response: HttpResponse, credentials: dict[str, Any] | None) -> HttpResponse:
-    return render(request, "accounts/locked_out.html", {"line": LINE}, status=429)
+    return render(request, "accounts/locked_out.html", {"message": MESSAGE}, status=429)
 
 
 def forget(request: HttpRequest, name: str) -> None:
-    """The right password ends the counting of this person's own mistakes, and of nobody else's."""
+    """Reset the failed attempts of this person from this address, after a successful sign-in."""
     AxesProxyHandler.reset_attempts(username=name, ip_address=client_address(request))

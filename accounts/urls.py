@@ -1,4 +1,4 @@
-"""Addresses of sign-in and key pages."""
+"""Addresses of the sign-in and key pages."""
 
 from django.contrib.auth.views import LogoutView
 from django.urls import path

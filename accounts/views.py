@@ -1,4 +1,4 @@
-"""Pages for signing in, and for adding and removing keys."""
+"""Pages to sign in, and to add and remove keys."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from django.views.decorators.http import require_http_methods
 
 from accounts import names
 from accounts.forms import AddKeyForm, PasteForm, SignInForm
-from accounts.models import SSHKey, User
+from accounts.models import User
 from accounts.services import keys
 from accounts.sshkeys import KeyRefused
 
@@ -27,7 +27,7 @@ _secret = sensitive_post_parameters("password", "keys")
 @_page
 @_secret
 def home(request: HttpRequest) -> HttpResponse:
-    """Paste keys with name and password; for people without a key on any machine yet."""
+    """The first page: paste keys with user name and password, without signing in."""
     return _paste(request, fixed_name="")
 
 
@@ -35,11 +35,11 @@ def home(request: HttpRequest) -> HttpResponse:
 @_page
 @_secret
 def manage_ssh_key(request: HttpRequest, name: str) -> HttpResponse:
-    """The same for one name. It looks alike for every name, known or not."""
+    """The same for one user name. The page looks the same whether the name exists or not."""
     try:
         return _paste(request, fixed_name=names.clean(name))
     except names.NameRefused:
-        raise Http404("This is not a name.") from None
+        raise Http404("This is not a user name.") from None
 
 
 def _paste(request: HttpRequest, fixed_name: str) -> HttpResponse:
@@ -55,7 +55,7 @@ def _paste(request: HttpRequest, fixed_name: str) -> HttpResponse:
         except KeyRefused as refused:
             form.refuse_keys(refused)
         else:
-            # This browser may now watch the delivery; others may know the session id it had before.
+            # This browser may now watch the push; the session id that it had before may be known to others.
             request.session.cycle_key()
             return _saved(request, form.user, done)
     return _paste_page(request, form, fixed_name)
@@ -68,10 +68,10 @@ def _paste_page(request: HttpRequest, form: PasteForm, fixed_name: str) -> HttpR
 
 def _saved(request: HttpRequest, user: User, done: keys.AddedKeys) -> HttpResponse:
     for key in done.added:
-        messages.success(request, f"Saved: {key.fingerprint} {key.comment}".strip())
+        messages.success(request, f"Key added: {key.fingerprint} {key.comment}".strip())
     for key in done.already:
-        messages.info(request, f"Already there: {key.fingerprint} {key.comment}".strip())
-    request.session["pushed_as"] = user.username
+        messages.info(request, f"You already had this key: {key.fingerprint} {key.comment}".strip())
+    request.session["pasted_as"] = user.username
     return redirect("push-log")
 
 
@@ -108,14 +108,14 @@ def add_key(request: HttpRequest) -> HttpResponse:
 @login_required
 @_page
 def remove_key(request: HttpRequest, pk: int) -> HttpResponse:
-    """Ask first (GET), then remove (POST). Somebody else's key is not found."""
+    """Ask (GET), then remove (POST). Another person's key gives 404."""
     user = _signed_in(request)
-    key = get_object_or_404(SSHKey, pk=pk, user=user, revoked_revision__isnull=True)
+    key = get_object_or_404(user.ssh_keys.active(), pk=pk)
     if request.method != "POST":
-        others = user.ssh_keys.filter(revoked_revision__isnull=True).exclude(pk=key.pk)
+        others = user.ssh_keys.active().exclude(pk=key.pk)
         return render(request, "accounts/remove_key.html", {"key": key, "is_last": not others.exists()})
     if keys.revoke_key(actor=user.username, key=key):
-        messages.success(request, f"Removed: {key.fingerprint} {key.comment}".strip())
+        messages.success(request, f"Key removed: {key.fingerprint} {key.comment}".strip())
     return redirect(settings.LOGIN_REDIRECT_URL)
 
 

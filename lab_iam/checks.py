@@ -1,4 +1,4 @@
-"""System checks of the site's own settings."""
+"""System checks of the site's settings."""
 
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,23 +15,23 @@ def check_site(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     if not settings.DEBUG and len(settings.SECRET_KEY) < 32:
         messages.append(
             Warning(
-                "SECRET_KEY is short enough to be guessed.",
-                hint="Make one with 'openssl rand -base64 48'.",
+                "SECRET_KEY is too short.",
+                hint="Generate one with 'openssl rand -base64 48'.",
                 id="lab_iam.W001",
             )
         )
     if not settings.DEBUG and not settings.PORTAL_URL.startswith("https://"):
         messages.append(
             Warning(
-                "PORTAL_URL is plain http: passwords can be read on the way to the portal.",
-                hint="Put a proxy with a certificate in front and set PORTAL_URL=https://...",
+                "PORTAL_URL uses plain http: passwords travel unencrypted.",
+                hint="Put an HTTPS proxy in front of the portal and set PORTAL_URL=https://...",
                 id="lab_iam.W002",
             )
         )
     if not _is_allowed(host):
         messages.append(
             Error(
-                f"PORTAL_URL names {host}, which ALLOWED_HOSTS refuses: no server could read the portal.",
+                f"PORTAL_URL uses {host}, which ALLOWED_HOSTS does not include: servers cannot reach the portal.",
                 hint=f"Add {host} to ALLOWED_HOSTS.",
                 id="lab_iam.E001",
             )
@@ -39,8 +39,8 @@ def check_site(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     if "*" in settings.ALLOWED_HOSTS and not settings.DEBUG:
         messages.append(
             Warning(
-                "ALLOWED_HOSTS=* accepts every name.",
-                hint="List the names under which people reach the portal.",
+                "ALLOWED_HOSTS=* accepts every host name.",
+                hint="List the host names of the portal.",
                 id="lab_iam.W003",
             )
         )

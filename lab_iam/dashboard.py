@@ -1,4 +1,4 @@
-"""What the apps show on the first page of the administration, without lab_iam knowing the apps."""
+"""The sections of the admin's first page; the apps register theirs, so lab_iam does not know the apps."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,8 +8,8 @@ from django.http import HttpRequest
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One number with its name. `tone` is "", "good", "warn" or "bad"."""
+class Metric:
+    """One number with its label. `tone` is "", "good", "warn" or "bad"."""
 
     label: str
     value: int | str
@@ -19,23 +19,23 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Panel:
-    """A section: figures, and below them an own template rendered with `context` if one is named."""
+class Section:
+    """A titled group of metrics, followed by `template` rendered with `context` if there is one."""
 
     title: str
-    figures: list[Figure] = field(default_factory=list)
+    metrics: list[Metric] = field(default_factory=list)
     template: str = ""
     context: Mapping[str, Any] = field(default_factory=dict)
 
 
-PanelMaker = Callable[[HttpRequest], Panel]
-_makers: dict[int, PanelMaker] = {}
+SectionBuilder = Callable[[HttpRequest], Section]
+_builders: dict[int, SectionBuilder] = {}
 
 
-def register(maker: PanelMaker, *, position: int) -> None:
-    """Show what `maker` gives at this position (accounts is 10, servers is 20); for AppConfig.ready."""
-    _makers[position] = maker
+def register(builder: SectionBuilder, *, position: int) -> None:
+    """Show this section at `position` (accounts is 10, servers is 20). Call it from AppConfig.ready."""
+    _builders[position] = builder
 
 
-def panels(request: HttpRequest) -> list[Panel]:
-    return [_makers[position](request) for position in sorted(_makers)]
+def sections(request: HttpRequest) -> list[Section]:
+    return [_builders[position](request) for position in sorted(_builders)]

@@ -1,10 +1,10 @@
-"""The content security policy of every page."""
+"""Sets the content security policy of every page."""
 
 from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse
 
-# Everything comes from the portal itself; a page that needed more would be a mistake.
+# The portal serves everything that its pages use.
 POLICY = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'"

@@ -7,10 +7,10 @@ from django.http import HttpRequest
 
 
 def client_address(request: HttpRequest) -> str:
-    """The address that this request really came from.
+    """The IP address of the client, as far as trusted proxies report it.
 
     Each trusted proxy appends one entry to X-Forwarded-For, so the client is the TRUSTED_PROXIES-th entry
-    from the right: whatever the client itself wrote into that header stands further left and is not read.
+    from the right. Entries further left come from the client itself and are ignored.
     """
     remote = str(request.META.get("REMOTE_ADDR", ""))
     if not settings.TRUSTED_PROXIES:

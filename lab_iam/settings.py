@@ -1,4 +1,4 @@
-"""All settings, read from the environment or `.env`. Every value is described in `.env.example`."""
+"""All settings, read from the environment or `.env`; see `.env.example` for each."""
 
 import ipaddress
 import os
@@ -14,25 +14,25 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 
 
 class Environment(environ.Env):
-    """Typed readers that name the setting and say what to write when a value is wrong."""
+    """Typed readers; their errors name the setting and the expected value."""
 
     def secret(self, name: str, default: str = "") -> str:
-        """The value of NAME, or the first line of the file that NAME_FILE names; both is a mistake."""
+        """The value of NAME, or the first line of the file NAME_FILE; setting both is an error."""
         path = self.str(f"{name}_FILE", "")
         if not path:
             return str(self.str(name, default))
         if self.str(name, ""):
-            raise ImproperlyConfigured(f"{name} and {name}_FILE are both set: keep one.")
+            raise ImproperlyConfigured(f"{name} and {name}_FILE are both set: remove one.")
         try:
             return Path(path).read_text(encoding="utf-8").split("\n", 1)[0].strip()
         except (OSError, UnicodeDecodeError) as error:
             raise ImproperlyConfigured(f"{name}_FILE cannot be read: {error}.") from None
 
     def broker(self, name: str) -> str:
-        """The address of a Redis, a secret: it may hold a password, so that no message repeats it."""
+        """The address of a Redis. It may contain a password, so error messages do not repeat it."""
         text = self.secret(name)
         if text and not text.startswith(("redis://", "rediss://", "unix://")):
-            raise ImproperlyConfigured(f"{name}: write redis://[:PASSWORD@]HOST[:PORT][/DATABASE], or leave it out.")
+            raise ImproperlyConfigured(f"{name}: write redis://[:PASSWORD@]HOST[:PORT][/DATABASE], or remove it.")
         return text
 
     def number(self, name: str, default: int, lowest: int, highest: int) -> int:
@@ -85,8 +85,8 @@ DEBUG = env.truth("DEBUG", False)
 SECRET_KEY = env.secret("SECRET_KEY", "only-for-debugging-never-in-production" if DEBUG else "")
 if not SECRET_KEY:
     raise ImproperlyConfigured(
-        "SECRET_KEY is missing: put a long random text into SECRET_KEY or SECRET_KEY_FILE; "
-        "to try the portal out, set DEBUG=true."
+        "SECRET_KEY is missing: set SECRET_KEY or SECRET_KEY_FILE to a long random text, "
+        "or DEBUG=true to try the portal."
     )
 DATA_DIR = Path(env.str("DATA_DIR", str(BASE_DIR / "data"))).absolute()
 PORTAL_URL = env.address("PORTAL_URL", "http://localhost:8000", {"http", "https"})
@@ -144,7 +144,7 @@ TEMPLATES = [
 ]
 STATIC_URL = "/static/"
 STATIC_ROOT = env.str("STATIC_ROOT", str(DATA_DIR / "static"))
-WHITENOISE_USE_FINDERS = True  # works from a checkout; collectstatic is an option, not a step
+WHITENOISE_USE_FINDERS = True  # works from a checkout, without collectstatic
 
 LANGUAGE_CODE = "en-gb"
 TIME_ZONE = env.str("TIME_ZONE", "UTC")
@@ -152,7 +152,7 @@ USE_TZ = True
 USE_I18N = False
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-# The database. IMMEDIATE and WAL: with Django's defaults nearly every concurrent write on SQLite fails.
+# The database. With Django's defaults for SQLite nearly every concurrent write fails.
 _DEFAULT_DATABASE = f"sqlite:///{DATA_DIR}/lab-iam.sqlite3"
 DATABASES = {"default": env.db_url_config(env.secret("DATABASE_URL", _DEFAULT_DATABASE))}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
@@ -164,17 +164,17 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     if DATABASES["default"]["NAME"] == f"{DATA_DIR}/lab-iam.sqlite3":
         DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-# People and their numbers
+# Ports and subordinate ids
 LAB_PORTS = env.range("LAB_PORTS", "22000-29999")
 LAB_SUBUIDS = env.range("LAB_SUBUIDS", "1000000000-2147483647", SUBUID_COUNT)
 LAB_NETWORKS = env.networks("LAB_NETWORKS")
 PORTAL_KEY_FILE = Path(env.str("PORTAL_KEY_FILE", str(DATA_DIR / "portal_ed25519"))).absolute()
 
-# A push that would take more than this away waits for a person (servers/services/guards.py)
+# A push that would remove more than this is held back (servers/services/push/guard.py)
 PUSH_MAX_REMOVAL_PERCENT = env.number("PUSH_MAX_REMOVAL_PERCENT", 20, 0, 100)
 PUSH_MIN_PEOPLE = env.number("PUSH_MIN_PEOPLE", 5, 1, 1_000_000)
 
-# The directory (accounts/directory.py reads these). ldap://ldap.mylab.com/mylab.com also names the base.
+# The directory (accounts/directory.py reads these). ldap://ldap.mylab.com/mylab.com also sets the base.
 LDAP_URL = env.address("LDAP_URL", "", {"ldap", "ldaps"})
 _LDAP_PARTS = urlsplit(LDAP_URL)
 _DOMAIN = _LDAP_PARTS.path.strip("/")
@@ -230,13 +230,13 @@ SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_HTTPONLY = True
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
-SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin" if _HTTPS else None  # browsers ignore it over http, loudly
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin" if _HTTPS else None  # over http browsers ignore it and log a warning
 SECURE_SSL_REDIRECT = env.truth("SSL_REDIRECT", False)
 SECURE_HSTS_SECONDS = env.number("HSTS_SECONDS", 0, 0, 10**9) if _HTTPS else 0
 if TRUSTED_PROXIES:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
-# The interface for machines
+# The API
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "knox.auth.TokenAuthentication",
@@ -258,9 +258,9 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {"KeyStateEnum": "servers.services.status.key_status.State"},
 }
 
-# The worker: why each number is what it is stands in docs/design.md
+# The worker; docs/design.md explains these numbers
 BROKER_URL = env.broker("BROKER_URL")
-# Never waits for ever on a Redis that has gone silent; a dequeue itself takes a second.
+# Bounds every wait for a Redis that does not answer; a dequeue itself takes a second.
 _REDIS = f"{BROKER_URL}{'&' if '?' in BROKER_URL else '?'}socket_connect_timeout=5&socket_timeout=10"
 Q_CLUSTER = {
     "name": "lab-iam",
@@ -285,7 +285,7 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", "INFO")},
     "loggers": {
         "django": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
-        # At DEBUG these print searches, distinguished names and whole packets.
+        # At DEBUG these log searches, distinguished names and whole packets.
         "django_auth_ldap": {"level": "ERROR"},  # accounts.directory logs each fault, once
         "paramiko": {"level": "WARNING"},
     },

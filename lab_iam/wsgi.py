@@ -1,4 +1,4 @@
-"""The application that the web server loads."""
+"""The WSGI application that the web server loads."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The interface for machines, read only. People see themselves; staff see everybody."""
+"""The read-only JSON API. People see their own data, staff see everything."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def _caller(request: Request) -> User:
     return request.user
 
 
-@extend_schema(summary="Yourself")
+@extend_schema(summary="The person who is signed in")
 class Me(generics.RetrieveAPIView):
     serializer_class = PersonSerializer
 
@@ -29,7 +29,7 @@ class Me(generics.RetrieveAPIView):
 
 
 class Servers(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet):
-    """The servers; those out of service only for staff."""
+    """Servers in service; staff also see those out of service."""
 
     serializer_class = ServerSerializer
     queryset = Server.objects.order_by("name")
@@ -42,7 +42,7 @@ class Servers(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Generic
 
 
 class Containers(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet):
-    """Your containers; staff see all."""
+    """Your containers; staff see all containers."""
 
     serializer_class = ContainerSerializer
     queryset = Container.objects.select_related("server", "user").order_by("pk")
@@ -55,13 +55,13 @@ class Containers(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Gene
 @extend_schema_view(
     list=extend_schema(
         parameters=[
-            OpenApiParameter("user", str, description="Name of a person (for staff)."),
-            OpenApiParameter("removed", bool, description="true: removed keys instead of active ones."),
+            OpenApiParameter("user", str, description="User name; for staff."),
+            OpenApiParameter("removed", bool, description="true: list removed keys instead of active ones."),
         ]
     )
 )
 class Keys(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet):
-    """Your keys, and on which server and in which place each is live; staff see everybody's."""
+    """Your keys, with the state of each key on each server; staff see all keys."""
 
     serializer_class = KeySerializer
     queryset = SSHKey.objects.select_related("user").order_by("pk")
@@ -76,10 +76,10 @@ class Keys(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericVie
         if name := self.request.query_params.get("user"):
             found = found.filter(user__username=name.lower())
         is_removed = self.request.query_params.get("removed", "").lower() in {"true", "1"}
-        return found.filter(revoked_revision__isnull=not is_removed)
+        return found.filter(revoked_at__isnull=not is_removed)
 
     def paginate_queryset(self, queryset: Any) -> Any:
-        """The states of one page of keys are read together."""
+        """Load the states of all keys on this page together."""
         page = super().paginate_queryset(queryset)
         return key_status.status_of(page or [])
 
@@ -88,7 +88,7 @@ class Keys(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericVie
 
 
 class Pushes(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet):
-    """Pushes of keys to the servers, the latest first."""
+    """Pushes of keys to servers, newest first."""
 
     serializer_class = PushSerializer
     queryset = Push.objects.select_related("server").order_by("-pk")
@@ -99,7 +99,7 @@ class Pushes(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericV
 
 
 class Users(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet):
-    """All people, for staff."""
+    """All people; for staff."""
 
     permission_classes = [IsAdminUser]
     serializer_class = PersonSerializer

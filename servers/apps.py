@@ -16,13 +16,13 @@ class ServersConfig(AppConfig):
         from accounts.signals import keys_changed, locked_out
         from lab_iam import dashboard
         from servers import checks  # noqa: F401  registers the checks
-        from servers.dashboard import servers_panel
+        from servers.dashboard import servers_section
 
         post_spawn.connect(_prepare_worker, dispatch_uid="servers.prepare_worker")
         keys_changed.connect(_wake_worker, dispatch_uid="servers.wake_worker")
         locked_out.connect(_suspend, dispatch_uid="servers.suspend")
         post_migrate.connect(_plan_reconcile, sender=self, dispatch_uid="servers.plan_reconcile")
-        dashboard.register(servers_panel, position=20)
+        dashboard.register(servers_section, position=20)
 
 
 def _prepare_worker(**_: Any) -> None:

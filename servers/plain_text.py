@@ -1,4 +1,4 @@
-"""Plain text, as servers and people's scripts `curl` it. One clear line on every refusal, never a page."""
+"""Plain-text pages for servers and scripts. Every error is one line of text, never an HTML page."""
 
 import functools
 import logging
@@ -33,7 +33,7 @@ def _plain(text: str, status: int = 200) -> HttpResponse:
 
 
 def _page(make: Callable[Concatenate[HttpRequest, P], str]) -> View[P]:
-    """A view of a function that gives the text or raises _Refusal; any fault is a 503, never an empty 200."""
+    """A view of a function that returns the text or raises _Refusal. A database fault is a 503, never an empty 200."""
 
     @require_safe
     @functools.wraps(make)
@@ -43,8 +43,8 @@ def _page(make: Callable[Concatenate[HttpRequest, P], str]) -> View[P]:
         except _Refusal as refusal:
             return _plain(f"{refusal}\n", refusal.status)
         except DatabaseError:
-            log.exception("The database did not answer.")
-            return _plain("Not possible now: the portal's database does not answer. Try again.\n", 503)
+            log.exception("The database is unavailable.")
+            return _plain("Unavailable: the portal's database does not answer. Try again later.\n", 503)
 
     return view
 
@@ -54,13 +54,13 @@ def _person(request: HttpRequest, name: str) -> User:
         name = names.clean(name)
         known = read_access.may_read(request, name)
     except names.NameRefused:
-        name, known = "", read_access.may_read_all(request)  # nobody's, and no text that PostgreSQL would not take
+        name, known = "", read_access.may_read_all(request)  # matches nobody; PostgreSQL refuses some characters
     if not known:
-        raise _Refusal(403, "Not allowed: sign in as this person, or ask from a server of the lab.")
+        raise _Refusal(403, "Not allowed: sign in as this person, or send the request from one of the lab's servers.")
     people = User.objects.select_related("port", "subuids")
     person = people.filter(username=name, is_active=True).first()
     if person is None:
-        raise _Refusal(404, "Unknown: the portal has no active person of this name.")
+        raise _Refusal(404, "Not found: the portal has no active person with this name.")
     return person
 
 
@@ -93,23 +93,23 @@ def ssh_config(request: HttpRequest, name: str) -> str:
 
 @_page
 def limits(request: HttpRequest, name: str) -> str:
-    """What the container of this person on the server `?server=NAME` may use, as `key=value` lines."""
+    """The limits of this person's container on the server `?server=NAME`, as `key=value` lines."""
     person = _person(request, name)
-    server = Server.objects.filter(name=request.GET.get("server", ""), enabled=True).first()
+    server = Server.objects.in_service().filter(name=request.GET.get("server", "")).first()
     if server is None:
-        raise _Refusal(404, "Unknown: the portal has no server of this name in service; add ?server=NAME.")
+        raise _Refusal(404, "Not found: no server with this name is in service. Add ?server=NAME.")
     return limits_service.text(limits_service.of(person, server))
 
 
 @_page
 def users(request: HttpRequest) -> str:
     if not read_access.may_read_all(request):
-        raise _Refusal(403, "Not allowed: ask from a server of the lab, or sign in as staff.")
-    people = User.objects.filter(is_active=True, port__isnull=False).order_by("username")
+        raise _Refusal(403, "Not allowed: sign in as staff, or send the request from one of the lab's servers.")
+    people = User.objects.active().filter(port__isnull=False).order_by("username")
     return "".join(f"{name}\n" for name in people.values_list("username", flat=True))
 
 
 def _numbers(person: User) -> tuple[int, int]:
     if not hasattr(person, "port") or not hasattr(person, "subuids"):
-        raise _Refusal(404, "Not yet: this person gets a port and subordinate ids at the first sign-in.")
+        raise _Refusal(404, "Not found: this person gets a port and subordinate ids at the first sign-in.")
     return person.port.number, person.subuids.start

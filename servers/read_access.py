@@ -1,4 +1,4 @@
-"""Who may read the plain-text pages: servers, configured networks, staff, and a person about herself."""
+"""Who may read the plain-text pages: servers, configured networks, staff, and people about themselves."""
 
 import hashlib
 import ipaddress
@@ -11,17 +11,17 @@ from servers.models import Server
 
 
 def may_read(request: HttpRequest, name: str) -> bool:
-    """Whether this request may read the pages of the person `name`."""
+    """Whether this request may read the pages of this person."""
     return request.user.get_username() == name or may_read_all(request)
 
 
 def may_read_all(request: HttpRequest) -> bool:
     if request.user.is_authenticated and request.user.is_staff:
         return True
-    return _is_near(client_address(request)) or server_of(request) is not None
+    return _is_trusted_address(client_address(request)) or server_of(request) is not None
 
 
-def _is_near(text: str) -> bool:
+def _is_trusted_address(text: str) -> bool:
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -30,14 +30,14 @@ def _is_near(text: str) -> bool:
         address = address.ipv4_mapped
     if any(address in network for network in settings.LAB_NETWORKS):
         return True
-    return Server.objects.filter(enabled=True, address=str(address)).exists()
+    return Server.objects.in_service().filter(address=str(address)).exists()
 
 
 def server_of(request: HttpRequest) -> Server | None:
-    """The server in service whose token came as `Bearer TOKEN`."""
+    """The server in service whose token was sent as `Authorization: Bearer TOKEN`."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         return None
-    # Only digests are stored, so a plain look-up tells no timing.
+    # Only digests are stored, so a plain query leaks no timing.
     digest = hashlib.sha256(token.strip().encode()).hexdigest()
-    return Server.objects.filter(enabled=True, token_digest=digest).first()
+    return Server.objects.in_service().filter(token_digest=digest).first()

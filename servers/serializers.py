@@ -1,4 +1,4 @@
-"""How the API shows people, servers, containers, keys and pushes."""
+"""The JSON of people, servers, containers, keys and pushes in the API."""
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
@@ -11,7 +11,7 @@ STATES = [(state.value, state.name) for state in key_status.State]
 
 
 class PersonSerializer(serializers.ModelSerializer):
-    """A person, her numbers (null before the first sign-in) and the fingerprints of her active keys."""
+    """A person with port, first subordinate id (null before the first sign-in) and fingerprints of active keys."""
 
     name = serializers.CharField(source="username")
     full_name = serializers.CharField(source="get_full_name")
@@ -29,6 +29,13 @@ class PersonSerializer(serializers.ModelSerializer):
 
 
 class ServerSerializer(serializers.ModelSerializer):
+    applied_revision = serializers.IntegerField(source="state.applied_revision")
+    behind_since = serializers.DateTimeField(source="state.behind_since", allow_null=True)
+    next_attempt = serializers.DateTimeField(source="state.next_attempt", allow_null=True)
+    last_contact = serializers.DateTimeField(source="state.last_contact", allow_null=True)
+    driver_version = serializers.CharField(source="state.driver_version")
+    storage = serializers.CharField(source="state.storage")
+
     class Meta:
         model = Server
         fields = [
@@ -58,7 +65,7 @@ class ContainerSerializer(serializers.ModelSerializer):
 
 
 class PlaceSerializer(serializers.Serializer):
-    """One key file: of the host account, the container, or `register`."""
+    """One key file on a server: of the host account, the container, or the account `register`."""
 
     name = serializers.ChoiceField([key_status.HOST, key_status.CONTAINER, key_status.REGISTER])
     state = serializers.ChoiceField(STATES)
@@ -71,12 +78,12 @@ class OnServerSerializer(serializers.Serializer):
     state = serializers.ChoiceField(STATES)
     since = serializers.DateTimeField(allow_null=True)
     reason = serializers.CharField()
-    next_try = serializers.DateTimeField(allow_null=True)
+    next_retry = serializers.DateTimeField(allow_null=True)
     places = PlaceSerializer(many=True)
 
 
 class KeySerializer(serializers.Serializer):
-    """A key and where it is live, as the servers have confirmed it. `live` of `total` servers have it."""
+    """A key and its state on each server, as confirmed by the servers. It is live on `live` of `total` servers."""
 
     id = serializers.IntegerField(source="key.pk")
     user = serializers.CharField(source="key.user.username")
@@ -85,7 +92,7 @@ class KeySerializer(serializers.Serializer):
     comment = serializers.CharField(source="key.comment")
     added = serializers.DateTimeField(source="key.created_at")
     removed = serializers.DateTimeField(source="key.revoked_at", allow_null=True)
-    summary = serializers.CharField(source="words")
+    summary = serializers.CharField()
     live = serializers.IntegerField()
     total = serializers.IntegerField()
     servers = OnServerSerializer(many=True)
@@ -98,7 +105,7 @@ class UserResultSerializer(serializers.Serializer):
 
 
 class PushSerializer(serializers.ModelSerializer):
-    """A push. `results` holds only the caller's own row, by name; staff get everybody's."""
+    """A push. `results` has the outcome for each person by user name; people see only their own, staff all."""
 
     server = serializers.CharField(source="server.name")
     results = serializers.SerializerMethodField()

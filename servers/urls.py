@@ -1,4 +1,4 @@
-"""Addresses of pages, plain text and the API."""
+"""Addresses of the pages, the plain text and the API."""
 
 from django.urls import include, path
 from rest_framework.routers import SimpleRouter
@@ -9,7 +9,7 @@ router = SimpleRouter(trailing_slash=False)
 router.register("servers", api.Servers)
 router.register("containers", api.Containers)
 router.register("keys", api.Keys, basename="key")
-router.register("syncs", api.Pushes)
+router.register("pushes", api.Pushes)
 router.register("users", api.Users)
 
 urlpatterns = [

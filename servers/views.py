@@ -40,7 +40,7 @@ def add_token(request: HttpRequest) -> HttpResponse:
     except tokens.TokenRefused as refused:
         messages.error(request, str(refused))
         return redirect("me")
-    return _my_page(request, user, token)  # not a redirect: it is shown in this one answer only
+    return _my_page(request, user, token)  # no redirect: the token is shown only in this response
 
 
 @never_cache
@@ -49,28 +49,31 @@ def add_token(request: HttpRequest) -> HttpResponse:
 def remove_token(request: HttpRequest, token_key: str) -> HttpResponse:
     user = _signed_in(request)
     if not tokens.revoke(actor=user.username, user=user, token_key=token_key):
-        raise Http404("You have no such token.")
-    messages.success(request, f"The token {token_key}… is removed.")
+        raise Http404("You have no token with this key.")
+    messages.success(request, f"Token {token_key}… removed.")
     return redirect("me")
 
 
 @never_cache
 @require_safe
 def push_log(request: HttpRequest) -> HttpResponse:
-    """For the signed-in, and for the browser that has just pasted a key."""
+    """The push log of the person signed in, or who has just pasted a key in this browser."""
     user = _watcher(request)
     if user is None:
         return redirect("login")
-    is_active = runner.is_active()  # before the rest is read: the last page must show how it ended
+    is_active = runner.is_active()  # read first, so that the last reload shows the outcome
     statuses = overview.statuses_of(user)
-    views = overview.servers_for(user, statuses)
+    # A browser that has only pasted a key shows no results of others, not even to staff.
+    with_people = user.is_staff and request.user.is_authenticated
+    views = overview.servers_for(user, statuses, with_people=with_people)
     context = {
         "watcher": user,
+        "with_people": with_people,
         "revision": keys.current_revision(),
         "servers": views,
         "summary": overview.summary(views),
-        "others": [view for view in views if view.state in overview.OTHERS],
-        "has_keys": user.is_staff or bool(statuses),
+        "others": [view for view in views if view.is_unfinished],
+        "has_keys": bool(statuses),
         "is_active": is_active,
     }
     is_fragment = getattr(request, "htmx", False)
@@ -80,32 +83,32 @@ def push_log(request: HttpRequest) -> HttpResponse:
 @never_cache
 @require_safe
 def healthz(request: HttpRequest) -> JsonResponse:
-    """200 while the database answers and the worker was seen lately, else 503; for machines that watch."""
+    """For monitoring: 200 if the database answers and the worker's heartbeat is recent, else 503."""
     try:
         silence = heartbeat.silence()
         lag = backlog.measure()
     except DatabaseError:
         return JsonResponse({"ok": False, "database": "unavailable", "worker": "unknown"}, status=503)
     seconds = None if silence is None else int(silence.total_seconds())
-    is_well = silence is not None and silence <= heartbeat.SILENT_AFTER
+    is_ok = silence is not None and silence <= heartbeat.SILENT_AFTER
     body = {
-        "ok": is_well,
+        "ok": is_ok,
         "database": "ok",
-        "worker": "ok" if is_well else "silent",
-        "worker_seen_seconds_ago": seconds,
-        "oldest_undelivered_seconds": lag.seconds,
+        "worker": "ok" if is_ok else "silent",
+        "worker_heartbeat_age_seconds": seconds,
+        "oldest_pending_seconds": lag.seconds,
         "servers_behind": lag.servers,
     }
-    return JsonResponse(body, status=200 if is_well else 503)
+    return JsonResponse(body, status=200 if is_ok else 503)
 
 
-@csrf_exempt  # a server has no session: its token is what counts
+@csrf_exempt  # servers authenticate with a token, not with a session
 @require_POST
 def server_online(request: HttpRequest, name: str) -> HttpResponse:
-    """A server says with its token that it is back, so that it is brought up to date at once."""
+    """A server reports, with its token, that it is online: the portal pushes to it now."""
     server = read_access.server_of(request)
     if server is None or server.name != name:
-        return HttpResponse("Send this server's own token.\n", status=403, content_type="text/plain")
+        return HttpResponse("Not allowed: send the token of this server.\n", status=403, content_type="text/plain")
     runner.server_online(server)
     return HttpResponse(status=204)
 
@@ -117,7 +120,7 @@ def _my_page(request: HttpRequest, user: User, new_token: str = "") -> HttpRespo
     statuses = overview.statuses_of(user)
     context = {
         "port": port,
-        "subuids": block,  # not "block": templates use that word themselves
+        "subuids": block,  # "block" is a template keyword
         "last_subuid": block.start + SUBUID_COUNT - 1 if block else 0,
         "statuses": [status for status in statuses if status.key.is_active],
         "leaving": [status for status in statuses if not status.key.is_active],
@@ -133,12 +136,7 @@ def _my_page(request: HttpRequest, user: User, new_token: str = "") -> HttpRespo
 def _watcher(request: HttpRequest) -> User | None:
     if isinstance(request.user, User):
         return request.user
-    # Whoever pasted a key showed the password, but is no member of staff on this page.
-    name = request.session.get("pushed_as", "")
-    user = User.objects.filter(username=name, is_active=True).first()
-    if user is not None:
-        user.is_staff = False
-    return user
+    return User.objects.active().filter(username=request.session.get("pasted_as", "")).first()
 
 
 def _signed_in(request: HttpRequest) -> User:

@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from accounts.models import User
 from accounts.services import numbers
 
-# What a machine that is busy with other things takes longer for is no failure.
+# A busy machine may take longer: that is no failure.
 hypothesis_settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("patient")
 
@@ -29,12 +29,12 @@ def _is_allowed(sock: socket.socket, address: Any) -> bool:
     try:
         return any(ipaddress.ip_address(host) in network for network in _ALLOWED)
     except ValueError:
-        return False  # a name would be looked up somewhere else
+        return False  # a name would need a lookup elsewhere
 
 
 @pytest.fixture(autouse=True)
 def _no_world(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection to anywhere but this machine (or LAB_IAM_TEST_NETWORKS) is a mistake of the test."""
+    """A connection to anywhere but this machine (or LAB_IAM_TEST_NETWORKS) fails the test."""
     for name in ("connect", "connect_ex"):
         real = getattr(socket.socket, name)
 

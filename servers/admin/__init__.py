@@ -1,10 +1,10 @@
-"""The servers' part of the administration; each module registers its own."""
+"""The admin pages of servers; each module registers its own."""
 
 from django.contrib import admin
 from django_q.models import Schedule
 from knox.models import AuthToken
 
-from servers.admin import held_back_pushes, keys, limits, machines, records  # noqa: F401  they register themselves
+from servers.admin import held_back_pushes, keys, limits, records, servers  # noqa: F401  they register themselves
 
-# A schedule runs any function of Python's in the worker, and a token speaks for anybody: neither is made by hand.
+# A schedule can run any Python function in the worker and a token can act as anybody: staff create neither.
 admin.site.unregister([Schedule, AuthToken])

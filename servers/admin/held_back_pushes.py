@@ -1,16 +1,14 @@
-"""Pushes that were held back because they would take many keys away: looked at, then confirmed."""
+"""Review and confirm pushes that were held back because they would remove many keys."""
 
 from typing import Any
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from accounts.admin import MachineMade
-from servers.admin.actor import actor_of
+from lab_iam.admin import ReadOnlyAdmin, actor_of, confirm_page, is_confirmed
 from servers.models import HeldBackPush
 from servers.services.push import guard
 
@@ -18,13 +16,13 @@ MAX_NAMES = 500  # on one page
 
 
 @admin.register(HeldBackPush)
-class HeldBackPushAdmin(MachineMade):
+class HeldBackPushAdmin(ReadOnlyAdmin):
     list_display = [
         "server",
         "shown_state",
-        "people",
-        "keys",
-        "of_keys",
+        "people_count",
+        "keys_count",
+        "keys_total",
         "share",
         "created_at",
         "decided_by",
@@ -42,9 +40,9 @@ class HeldBackPushAdmin(MachineMade):
         "state",
         "base_revision",
         "revision",
-        "people",
-        "keys",
-        "of_keys",
+        "people_count",
+        "keys_count",
+        "keys_total",
         "share",
         "created_at",
         "decided_by",
@@ -56,56 +54,48 @@ class HeldBackPushAdmin(MachineMade):
         is_list = (
             request.resolver_match is not None and request.resolver_match.url_name == "servers_heldbackpush_changelist"
         )
-        return everything.defer("gone") if is_list and request.method == "GET" else everything
+        return everything.defer("removed_keys") if is_list and request.method == "GET" else everything
 
     def has_decide_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("servers.change_heldbackpush")
 
     @admin.display(description="state", ordering="state")
-    def shown_state(self, removal: HeldBackPush) -> SafeString:
-        tone = {"waiting": "bad", "confirmed": "warn", "applied": "good"}.get(removal.state, "soft")
-        return format_html('<span class="{}">{}</span>', tone, removal.state)
+    def shown_state(self, push: HeldBackPush) -> SafeString:
+        tone = {"waiting": "bad", "confirmed": "warn", "applied": "good"}.get(push.state, "soft")
+        return format_html('<span class="{}">{}</span>', tone, push.state)
 
     @admin.display(description="share")
-    def share(self, removal: HeldBackPush) -> str:
-        return f"{removal.percent} %"
+    def share(self, push: HeldBackPush) -> str:
+        return f"{push.percent} %"
 
-    @admin.action(description="Let these keys be removed…", permissions=["decide"])
+    @admin.action(description="Remove these keys…", permissions=["decide"])
     def confirm(self, request: HttpRequest, chosen: QuerySet[HeldBackPush]) -> HttpResponse | None:
         waiting = list(chosen.filter(state=HeldBackPush.State.WAITING).select_related("server"))
-        if request.POST.get("confirmed") != "yes":
-            context = {
-                **self.admin_site.each_context(request),
-                "title": "Let these keys be removed?",
-                "opts": self.model._meta,
-                "removals": waiting,
-                "lost": _names(waiting),
-                "most": MAX_NAMES,
-            }
-            return TemplateResponse(request, "servers/admin_confirm_push.html", context)
-        for removal in waiting:
-            mark = request.POST.get(f"mark-{removal.pk}", "")
-            if guard.confirm(actor=actor_of(request), removal=removal, mark=mark):
-                self.message_user(request, f"{removal.server}: confirmed; the keys go now.", messages.SUCCESS)
+        if not is_confirmed(request):
+            context = {"chosen": waiting, "lost": _losses(waiting), "most": MAX_NAMES}
+            return confirm_page(self, request, "Confirm these pushes?", "servers/admin_confirm_push.html", **context)
+        for push in waiting:
+            mark = request.POST.get(f"mark-{push.pk}", "")
+            if guard.confirm(actor=actor_of(request), held_back=push, mark=mark):
+                self.message_user(request, f"{push.server}: push confirmed.", messages.SUCCESS)
             else:
-                words = f"{removal.server}: something else would go now. Look at it again."
-                self.message_user(request, words, messages.ERROR)
+                text = f"{push.server}: the keys to remove have changed. Review the push again."
+                self.message_user(request, text, messages.ERROR)
         return None
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        removal = (
-            HeldBackPush.objects.select_related("server").filter(pk=object_id if object_id.isdecimal() else 0).first()
-        )
-        context = {"removal": removal, "lost": _names([removal] if removal else []), "most": MAX_NAMES}
+        pk = object_id if object_id.isdecimal() else 0
+        push = HeldBackPush.objects.select_related("server").filter(pk=pk).first()
+        context = {"push": push, "lost": _losses([push] if push else []), "most": MAX_NAMES}
         return super().change_view(request, object_id, form_url, context | (extra_context or {}))
 
 
-def _names(held_back_pushes: list[HeldBackPush]) -> list[tuple[str, int]]:
-    """Who would lose how many keys, of all these servers together: on most servers they are the same."""
+def _losses(pushes: list[HeldBackPush]) -> list[tuple[str, int]]:
+    """Name and number of keys to remove, of all these servers together: most servers have the same keys."""
     lost: dict[str, set[str]] = {}
-    for removal in held_back_pushes:
-        for name, keys in removal.gone.items():
+    for push in pushes:
+        for name, keys in push.removed_keys.items():
             lost.setdefault(name, set()).update(keys)
     return [(name, len(keys)) for name, keys in sorted(lost.items())]

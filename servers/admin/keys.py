@@ -1,4 +1,4 @@
-"""The people's keys once more, with where each of them is live: accounts does not know the servers."""
+"""The admin pages of keys, with the state on each server, which the accounts app cannot know."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ admin.site.unregister(SSHKey)
 
 
 @admin.register(SSHKey)
-class DeliveredKeyAdmin(SSHKeyAdmin):
+class KeyWithStatusAdmin(SSHKeyAdmin):
     list_display = [*SSHKeyAdmin.list_display[:2], "where", *SSHKeyAdmin.list_display[2:]]
     change_form_template = "servers/admin_key.html"
 
@@ -31,7 +31,7 @@ class DeliveredKeyAdmin(SSHKeyAdmin):
     def where(self, key: SSHKey) -> SafeString:
         status: key_status.KeyStatus = key.status  # type: ignore[attr-defined]
         tone = "warn" if status.is_wanted else "bad"
-        return format_html('<span class="{}">{}</span>', tone if status.elsewhere else "good", status.words)
+        return format_html('<span class="{}">{}</span>', tone if status.unfinished else "good", status.summary)
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None

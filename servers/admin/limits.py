@@ -1,4 +1,4 @@
-"""What containers may use: for everybody, a server, a person, or one container."""
+"""Limits of containers: for everybody, a server, a person, or one container."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
+from lab_iam.admin import actor_of
 from servers.models import Limits
 from servers.services.containers import limits
 
@@ -19,12 +20,12 @@ class LimitsAdmin(admin.ModelAdmin):
     autocomplete_fields = ["user", "server"]
 
     def save_model(self, request: HttpRequest, obj: Limits, form: Any, change: bool) -> None:
-        limits.save(actor=request.user.get_username(), limits=obj)
-        self.message_user(request, "Containers get it at their next start.", messages.INFO)
+        limits.save(actor=actor_of(request), limits=obj)
+        self.message_user(request, "The limits apply when a container next starts.", messages.INFO)
 
     def delete_model(self, request: HttpRequest, obj: Limits) -> None:
-        limits.remove(actor=request.user.get_username(), limits=obj)
+        limits.remove(actor=actor_of(request), limits=obj)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Limits]) -> None:
         for row in queryset:
-            limits.remove(actor=request.user.get_username(), limits=row)
+            limits.remove(actor=actor_of(request), limits=row)

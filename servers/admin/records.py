@@ -1,19 +1,17 @@
-"""Rows that services write, to be read."""
+"""Read-only admin pages of containers, pushes, container jobs and placements."""
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 
-from accounts.admin import MachineMade
-from servers.admin.actor import actor_of
+from lab_iam.admin import ReadOnlyAdmin, actor_of, confirm_page, is_confirmed
 from servers.models import Container, ContainerJob, Placement, Push
 from servers.services.containers import jobs, suspension
 
 
 @admin.register(Container)
-class ContainerAdmin(MachineMade):
+class ContainerAdmin(ReadOnlyAdmin):
     list_display = ["user", "server", "state", "address", "last_seen"]
     list_filter = ["state", "server"]
     list_select_related = ["user", "server"]
@@ -24,15 +22,8 @@ class ContainerAdmin(MachineMade):
     def remove_container(self, request: HttpRequest, chosen: QuerySet[Container]) -> HttpResponse | None:
         if not request.user.has_perm("servers.change_server"):
             raise PermissionDenied
-        if "confirmed" not in request.POST:
-            context = {
-                **self.admin_site.each_context(request),
-                "title": "Remove these containers?",
-                "opts": self.model._meta,
-                "chosen": chosen,
-                "action": request.POST.get("action", ""),
-            }
-            return TemplateResponse(request, "servers/admin_remove.html", context)
+        if not is_confirmed(request):
+            return confirm_page(self, request, "Remove these containers?", "servers/admin_remove.html", chosen=chosen)
         purge = request.POST.get("purge") == "yes"
         for row in chosen:
             try:
@@ -40,13 +31,12 @@ class ContainerAdmin(MachineMade):
             except jobs.JobRefused as refused:
                 self.message_user(request, str(refused), messages.ERROR)
             else:
-                words = f"{row}: removal ordered; see Registrations for its progress."
-                self.message_user(request, words, messages.SUCCESS)
+                self.message_user(request, f"{row}: removal queued; see its container job.", messages.SUCCESS)
         return None
 
 
 @admin.register(Push)
-class PushAdmin(MachineMade):
+class PushAdmin(ReadOnlyAdmin):
     list_display = ["server", "state", "revision", "trigger", "started_at", "finished_at", "written", "error"]
     list_filter = ["state", "server"]
     list_select_related = ["server"]
@@ -60,7 +50,7 @@ class PushAdmin(MachineMade):
 
 
 @admin.register(ContainerJob)
-class ContainerJobAdmin(MachineMade):
+class ContainerJobAdmin(ReadOnlyAdmin):
     list_display = [
         "user",
         "server",
@@ -80,7 +70,7 @@ class ContainerJobAdmin(MachineMade):
 
 
 @admin.register(Placement)
-class PlacementAdmin(MachineMade):
+class PlacementAdmin(ReadOnlyAdmin):
     list_display = ["user", "server", "host", "host_since", "container", "container_since", "error"]
     list_filter = ["host", "container", "server"]
     list_select_related = ["user", "server"]

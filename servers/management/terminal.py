@@ -1,4 +1,4 @@
-"""What the commands share: whole helps, exit statuses 0, 1 and 2, no question without a terminal."""
+"""What the commands share: their help format, exit statuses 0, 1 and 2, look-ups and questions."""
 
 import sys
 import time
@@ -21,15 +21,14 @@ class LabCommand(BaseCommand):
         kwargs.setdefault("formatter_class", RawDescriptionHelpFormatter)
         return super().create_parser(prog_name, subcommand, **kwargs)
 
-    def say(self, line: str) -> None:
-        """One line of progress, at once."""
+    def print_line(self, line: str) -> None:
         self.stdout.write(line)
         self.stdout.flush()
 
     def confirm(self, question: str, option: str) -> None:
-        """Go on only after a yes. Without a terminal nobody is asked: `option` is the answer to give."""
+        """Ask a yes/no question; raise CommandError unless the answer is yes or if there is no terminal."""
         if not sys.stdin.isatty():
-            raise CommandError(f"Nobody can be asked here ({question}): give {option}.", returncode=USAGE)
+            raise CommandError(f"No terminal to ask on ({question}): use {option}.", returncode=USAGE)
         if input(f"{question} [y/N] ").strip().lower() not in {"y", "yes"}:
             raise CommandError("Nothing was changed.", returncode=FAILED)
 
@@ -37,32 +36,32 @@ class LabCommand(BaseCommand):
         server = Server.objects.filter(name=name).first()
         if server is None:
             known = ", ".join(Server.objects.values_list("name", flat=True)) or "none yet; see add_server"
-            raise CommandError(f"There is no server {name}. Known: {known}.", returncode=USAGE)
+            raise CommandError(f"There is no server {name}. Servers: {known}.", returncode=USAGE)
         return server
 
     def person(self, name: str) -> User:
         person = User.objects.filter(username=name.lower()).first()
         if person is None:
-            raise CommandError(f"The portal knows no person {name}.", returncode=USAGE)
+            raise CommandError(f"There is no person {name} at the portal.", returncode=USAGE)
         return person
 
-    def carry_out(self, order: ContainerJob) -> None:
-        """Have the order carried out here, or by the worker if that was faster; its progress is shown."""
-        if not jobs.run_waiting(only=order, tell=self.say):
-            self._follow(order)
-        order.refresh_from_db()
-        if order.state != ContainerJob.State.SUCCEEDED:
-            raise CommandError(order.error or "It is not finished yet; see Registrations in the admin.")
+    def run_job(self, job: ContainerJob) -> None:
+        """Run the job here, or follow it if the worker has taken it; raise CommandError unless it succeeds."""
+        if not jobs.run_waiting(only=job, tell=self.print_line):
+            self._follow(job)
+        job.refresh_from_db()
+        if job.state != ContainerJob.State.SUCCEEDED:
+            raise CommandError(job.error or "The job is not finished yet; see container jobs in the admin.")
 
-    def _follow(self, order: ContainerJob) -> None:
-        """Show the log that the worker writes, until it has finished."""
+    def _follow(self, job: ContainerJob) -> None:
+        """Print the job's log as the worker writes it, until the job ends."""
         shown, end = 0, time.monotonic() + WAIT_SECONDS
         while time.monotonic() < end:
-            order.refresh_from_db()
-            lines = order.log.splitlines()
+            job.refresh_from_db()
+            lines = job.log.splitlines()
             for line in lines[shown:]:
-                self.say(line)
+                self.print_line(line)
             shown = len(lines)
-            if order.finished_at is not None:
+            if job.finished_at is not None:
                 return
             time.sleep(0.5)

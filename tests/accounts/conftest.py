@@ -40,7 +40,7 @@ def slapd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Directory]:
 
 
 def use(directory: Directory, settings: Settings) -> None:
-    """What lab_iam/settings.py would make of the environment that the directory asks for."""
+    """Set the settings as lab_iam/settings.py reads them from the directory's environment variables."""
     values = directory.portal_settings()
     settings.LDAP_URL = values["LDAP_URL"]
     settings.LDAP_START_TLS = True
@@ -53,7 +53,7 @@ def use(directory: Directory, settings: Settings) -> None:
 
 @pytest.fixture
 def directory(slapd: Directory, settings: Settings) -> Directory:
-    """The running directory with exactly alice, bob and charlie in it, and the portal set up to use it."""
+    """The running directory with exactly alice, bob and charlie, and the portal configured to use it."""
     slapd.clear()
     for name, full_name in CAST.items():
         slapd.add_user(name, full_name, password_of(name))

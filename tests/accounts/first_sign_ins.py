@@ -36,7 +36,7 @@ def by_page(name: str) -> None:
 
 @functools.cache
 def client() -> "Client":
-    """One for all processes: it is made before they part, with the whole site loaded once."""
+    """A client for all processes, created before they fork, with the whole site loaded once."""
     from django.db import connections
     from django.test import Client
 

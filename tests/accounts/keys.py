@@ -32,7 +32,7 @@ def private(kind: str = "ed25519", bits: int = 0) -> str:
 
 
 def fingerprint(public_line: str) -> str:
-    """What ssh-keygen says."""
+    """The fingerprint that ssh-keygen prints."""
     done = subprocess.run(["ssh-keygen", "-lf", "-"], input=public_line, capture_output=True, text=True, check=True)
     return done.stdout.split()[1]
 

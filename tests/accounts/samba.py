@@ -1,4 +1,4 @@
-"""A real Active Directory of our own: Samba's domain controller with LDAP alone, on an address of loopback."""
+"""A real Active Directory: Samba's domain controller with LDAP only, on a loopback address."""
 
 import os
 import secrets
@@ -45,7 +45,7 @@ class ActiveDirectory:
         self.daemon = Daemon("samba", folder)
 
     def start(self) -> None:
-        """Make the domain, start its controller, and add the portal's account and the staff's groups."""
+        """Create the domain, start its controller, and add the portal's account and the staff groups."""
         if SAMBA is None:
             raise FileNotFoundError(
                 "samba is missing: apt-get install --no-install-recommends samba samba-ad-provision"
@@ -69,7 +69,7 @@ class ActiveDirectory:
         self.daemon.stop()
 
     def tool(self, *words: str) -> None:
-        """`samba-tool WORDS` on the running domain's own files."""
+        """Run `samba-tool WORDS` on the files of the running domain."""
         self._run(*words, f"--configfile={self.conf}")
 
     def add_user(self, name: str, full_name: str, password: str) -> None:

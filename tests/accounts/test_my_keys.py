@@ -23,10 +23,10 @@ def test_adding_a_key(client: Client, alice: User) -> None:
     answer = client.post("/me/keys/add", {"keys": line()})
     assert answer.status_code == 302 and answer["Location"] == reverse("push-log")
     assert alice.ssh_keys.get().public_key.line == line()
-    assert client.session["pushed_as"] == "alice"
+    assert client.session["pasted_as"] == "alice"
 
 
-def test_what_is_wrong_is_said_beside_the_field(client: Client) -> None:
+def test_what_is_wrong_is_reported_beside_the_field(client: Client) -> None:
     page = unescape(client.post("/me/keys/add", {"keys": "ssh-dss AAAA"}).content.decode())
     assert "Line 1: DSA" in page and 'aria-invalid="true"' in page
 

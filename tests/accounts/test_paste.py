@@ -1,5 +1,4 @@
 import logging
-import time
 
 import pytest
 from django.apps import apps
@@ -8,6 +7,7 @@ from django.test import Client
 from django.urls import reverse
 from pytest_django.fixtures import Settings
 
+from accounts import sshkeys
 from accounts.models import SSHKey, User
 from accounts.services import keys
 from tests.accounts.conftest import free_port, password_of
@@ -32,29 +32,31 @@ def test_a_key_is_saved_and_the_push_log_follows(directory: Directory, client: C
     assert paste(client, line(), path=path) == ""
     key = SSHKey.objects.get()
     assert (key.user.username, key.public_key.line) == ("alice", line())
-    assert client.session["pushed_as"] == "alice"
+    assert client.session["pasted_as"] == "alice"
     assert "_auth_user_id" not in client.session, "pasting a key must not sign in"
 
 
-def test_it_tells_what_was_added_and_what_was_there(directory: Directory, client: Client) -> None:
+def test_messages_list_new_and_known_keys(directory: Directory, client: Client) -> None:
     paste(client, line())
     client.get("/")  # shows the first message
     fields = {"username": "alice", "keys": f"{line()}\n{line(1)}", "password": password_of("alice")}
     answer = client.post("/", fields)
     words = sorted(str(message).split()[0] for message in get_messages(answer.wsgi_request))
-    assert words == ["Already", "Saved:"]
+    assert words == ["Key", "You"]
 
 
 def test_a_wrong_password_saves_nothing_and_keeps_the_paste(directory: Directory, client: Client) -> None:
     page = paste(client, line(), "wrong")
-    assert "do not belong together" in page and line().split()[1].replace("+", "&#x2B;") in page.replace("+", "&#x2B;")
+    assert "Wrong user name or password" in page and line().split()[1].replace("+", "&#x2B;") in page.replace(
+        "+", "&#x2B;"
+    )
     assert "wrong" not in page.replace("Wrong", "")
-    assert not User.objects.exists() and "pushed_as" not in client.session
+    assert not User.objects.exists() and "pasted_as" not in client.session
 
 
 @pytest.mark.parametrize("path", ["/manage/ssh-key/bob", "/manage/ssh-key/charlie"])
 def test_the_name_of_the_address_decides(directory: Directory, client: Client, path: str) -> None:
-    assert "do not belong together" in paste(client, line(), path=path)
+    assert "Wrong user name or password" in paste(client, line(), path=path)
     assert not SSHKey.objects.exists()
 
 
@@ -80,7 +82,7 @@ def test_an_address_with_what_is_no_name_is_not_found(client: Client, name: str)
     assert client.get(f"/manage/ssh-key/{name}").status_code == 404
 
 
-def test_a1_no_password_is_said_beside_the_field(directory: Directory, client: Client) -> None:
+def test_a1_no_password_is_reported_beside_the_field(directory: Directory, client: Client) -> None:
     before = directory.count(CONNECTION)
     for password in (" ", "\t"):
         assert "Enter your password" in paste(client, line(), password)
@@ -115,10 +117,9 @@ def test_k7_the_page_shows_the_converting_command(directory: Directory, client: 
     assert "ssh-keygen -i -f FILE" in page
 
 
-def test_k9_a_megabyte_is_refused_fast(directory: Directory, client: Client) -> None:
-    began = time.monotonic()
+def test_k9_a_megabyte_is_refused_fast(directory: Directory, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sshkeys, "parse_line", lambda _: pytest.fail("it was parsed"))
     assert "too long" in paste(client, "ssh-ed25519 " + "A" * 1_000_000)
-    assert time.monotonic() - began < 1
 
 
 def test_k10_the_key_of_another_person_is_refused(directory: Directory, client: Client, bob: User) -> None:
@@ -127,7 +128,7 @@ def test_k10_the_key_of_another_person_is_refused(directory: Directory, client: 
     assert "already in use by another account" in page and "bob" not in page
 
 
-def test_a5_directory_unavailable_is_said(directory: Directory, client: Client, settings: Settings) -> None:
+def test_a5_directory_unavailable_is_reported(directory: Directory, client: Client, settings: Settings) -> None:
     settings.LDAP_URL = f"ldap://127.0.0.1:{free_port()}"
     fields = {"username": "alice", "keys": line(), "password": password_of("alice")}
     for path in ("/", "/manage/ssh-key/alice"):
@@ -139,7 +140,7 @@ def test_a5_directory_unavailable_is_said(directory: Directory, client: Client, 
 
 
 def test_the_session_id_changes(directory: Directory, client: Client) -> None:
-    """Whoever planted the cookie before must not watch afterwards."""
+    """Somebody who planted the cookie must not be able to watch the push."""
     session = client.session
     session["planted"] = True
     session.save()

@@ -32,9 +32,9 @@ def test_static_files_are_served_without_another_web_server(client: Client, path
 
 
 @pytest.mark.django_db
-def test_what_is_not_there_is_said_in_words(client: Client) -> None:
+def test_an_unknown_address_has_a_page_of_its_own(client: Client) -> None:
     answer = client.get("/nothing-here")
-    assert answer.status_code == 404 and b"There is nothing at this address" in answer.content
+    assert answer.status_code == 404 and b"There is no page at this address" in answer.content
 
 
 @pytest.mark.django_db

@@ -1,4 +1,4 @@
-"""`./lab bench containers`: what people wait for on a booted server, as they see it, beside what the parts need alone."""
+"""`./lab bench containers`: the times that people wait on a booted server, beside the time of the parts alone."""
 
 import argparse
 import io
@@ -30,7 +30,7 @@ GOALS = {
     "rebuild_s": 1.0,
     "register_20_at_once_s": 15.0,
 }
-# Starts the container as LXC itself is used by hand, and waits for the banner of its sshd; prints the seconds.
+# Starts the container with LXC's own command, waits for the banner of its sshd and prints the seconds.
 FLOOR_START = """
 import pwd, socket, subprocess, sys, time
 name, address = sys.argv[1:]
@@ -53,7 +53,7 @@ subprocess.run([*words, "lxc-stop", "-n", name, "-k"], check=True, stdin=subproc
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="./lab bench containers", description=__doc__)
-    parser.add_argument("--runs", type=int, default=5, metavar="N", help="of each figure (5)")
+    parser.add_argument("--runs", type=int, default=5, metavar="N", help="runs of each figure (5)")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     options = parser.parse_args(arguments)
     people = [f"person{number:02}" for number in range(2 * options.runs + AT_ONCE)]
@@ -107,7 +107,7 @@ class Bench:
         self.machine.run(
             f"mkdir -p {self.nas}; /usr/local/sbin/labhost configure snapshots.folder={self.nas}; /usr/local/sbin/labhost check"
         )
-        # No stand-in of a driver: its installation is no part of a start.
+        # Without the stand-in driver: its installation is not part of a start.
         self.machine.run("rm -f /usr/lib/x86_64-linux-gnu/libcuda.so*")
         found |= self._registrations()
         found |= self._days_work(self.first[0])
@@ -118,7 +118,7 @@ class Bench:
         return {key: found[key] for key in order}
 
     def _registrations(self) -> dict[str, Figure]:
-        """With one template and the other by turns, so that a machine that is busy for a while is so for both."""
+        """With both templates in turn, so that a machine that is busy for a while slows both."""
         times: dict[str, list[float]] = {}
         for label, size in (("large", LARGE), ("small", SMALL)):
             self._template(label, size)
@@ -145,7 +145,7 @@ class Bench:
             times["snapshot_s"].append(self._manage(name, "snapshot"))
         for _ in range(self.runs):
             self._manage(name, "stop")
-            word = self.lab.people[name].one_time_word("gpu17", "rebuild")
+            word = self.lab.people[name].confirmation_code("gpu17", "rebuild")
             times["rebuild_s"].append(self._manage(name, f"rebuild {word}"))
             (self.lab.people[name].folder / ".ssh/known_hosts").unlink()
             self._start_to_login(name)
@@ -172,7 +172,7 @@ class Bench:
             return self._timed(lambda: list(pool.map(self._register, self.crowd)))
 
     def _unpack(self) -> float:
-        """Plain unpacking of the current template, on the file system on which people's homes are."""
+        """Unpack the current template with tar, on the file system of people's homes."""
         folder = "/home/.floor"
         command = f"rm -rf {folder}; mkdir {folder}"
         self.machine.run(command)
@@ -187,13 +187,13 @@ class Bench:
         return time.monotonic() - began
 
     def _use(self, label: str) -> None:
-        """The template of that label is the current one, and unpacked."""
+        """Make the template with this label the current one, unpacked."""
         self.machine.run(
             f"ln -f {STATE}/{label}.zst {STATE}/template.tar.zst; /usr/local/sbin/labhost templates; sync", timeout=900
         )
 
     def _template(self, label: str, size: int) -> None:
-        """The lab's own template with files added up to `size` bytes, in place on the server and unpacked there."""
+        """Install the lab's template on the server, with files added up to `size` bytes, and unpack it there."""
         with progress(f"making a template of {size >> 20} MB"):
             folder = self.machine.folder / "state"
             run(["zstd", "-dqf", str(images.template()), "-o", str(folder / "t.tar")])
@@ -213,5 +213,5 @@ def _pad(archive: Path, size: int) -> None:
             number += 1
             info = tarfile.TarInfo(f"./opt/software/{number:04}")
             info.size = PIECE
-            # As software: packs to about a half.
+            # Compresses to about half, like software.
             tar.addfile(info, io.BytesIO(os.urandom(PIECE // 2) + bytes(PIECE // 2)))

@@ -29,5 +29,5 @@ def figure(runs: Sequence[float]) -> Figure:
 
 
 def ratio(of: Figure, floor: Figure) -> Figure:
-    """Run by run, each beside its own floor: a machine that is slower for a while is so for both."""
+    """Run by run, each divided by its own floor: a machine that is slow for a while slows both."""
     return figure([run / beside for run, beside in zip(of.runs, floor.runs, strict=True)])

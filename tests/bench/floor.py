@@ -1,4 +1,4 @@
-"""What OpenSSH itself needs on this machine: the same number of `ssh HOST true`, all at once."""
+"""The time that OpenSSH itself needs on this machine: the same number of `ssh HOST true`, all at once."""
 
 import subprocess
 import time

@@ -1,4 +1,4 @@
-"""Light servers: a network namespace, an overlay of the lab's server image and a real sshd in it, many on one machine.
+"""Light servers, many on one machine: each a network namespace, an overlay of the server image and a real sshd.
 
 What the portal speaks to is real: sshd, sudo and the installed host programs, as in setup-gpu-server.bash. There is no
 init; accounts and containers are folders as registration leaves them, and no container ever runs.
@@ -50,7 +50,7 @@ address = {address}
 
 
 class Seed:
-    """What is the same on all light servers, laid out once: programs, accounts, homes and the state about them."""
+    """The common part of all light servers, prepared once: programs, accounts, homes and their state."""
 
     def __init__(self, folder: Path, people: list[str], iam_key: str, root_key: str) -> None:
         self.folder, self.people = folder, people
@@ -105,7 +105,7 @@ class Seed:
         run(["/usr/bin/python3", "-I", "-m", "compileall", "-q", str(library)])
 
     def _homes(self) -> None:
-        """As archives: unpacking them is the quickest way to make a hundred thousand folders."""
+        """Pack them as archives: unpacking is the fastest way to create a hundred thousand folders."""
         users = {name: self._user(name, number) for number, name in enumerate(self.people)}
         with tarfile.open(self.folder / "home.tar", "w") as archive:
             for account, script in (("iam", "iam-shell.bash"), ("register", "register.bash")):
@@ -185,7 +185,7 @@ class LightServer:
             path.unlink(missing_ok=True)
 
     def cut(self) -> None:
-        """End all connections at once, as a server does that dies; its sshd goes on listening."""
+        """Cut all connections at once, as in a crash. Its sshd continues to listen."""
         for listener in _children(self.daemon.pid or 0):
             for pid in _descendants(listener):
                 with suppress(ProcessLookupError):
@@ -193,7 +193,7 @@ class LightServer:
 
 
 def remove_all(folder: Path) -> bool:
-    """End and remove every light server and the network between them; False if there was nothing."""
+    """Stop and remove every light server and the network between them. Returns False if there was nothing."""
     found = folder.exists()
     for record in folder.rglob("*.pid"):  # a portal's as well, of a bench that was killed
         Daemon(record.stem, record.parent).kill()
@@ -245,13 +245,13 @@ def wait_until_listening(servers: list[LightServer]) -> None:
 
 
 def wire_bytes(hub: str) -> int:
-    """Bytes that have gone over all servers' wires, both ways, headers included."""
+    """Bytes sent over the network of all servers, in both directions, headers included."""
     links = json.loads(run(["ip", "-n", hub, "-s", "-j", "link", "show", "type", "veth"]).stdout)
     return sum(link["stats64"][way]["bytes"] for link in links for way in ("rx", "tx"))
 
 
 def memory_mb(pids: list[int]) -> float:
-    """Proportional set size of these processes together: shared pages count once."""
+    """Proportional set size of these processes together, in which shared pages count once."""
     total = 0
     for pid in pids:
         try:
@@ -263,7 +263,7 @@ def memory_mb(pids: list[int]) -> float:
 
 
 def peak_mb(pids: list[int]) -> float:
-    """The most that any one of these processes ever had in memory, pages that it shares with others included."""
+    """The highest resident set size that any of these processes ever had, shared pages included."""
     peaks = [0]
     for pid in pids:
         with suppress(OSError):

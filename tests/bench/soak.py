@@ -1,6 +1,6 @@
 """`./lab bench soak`: many servers behind real sshds, some of them down or silent, for a long time.
 
-This process is the worker, so that its memory can be told from everything else.
+This process is the worker, so that its memory can be measured alone.
 """
 
 import argparse
@@ -38,8 +38,8 @@ def main(arguments: list[str]) -> int:
 def _options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./lab bench soak", description=__doc__)
     parser.add_argument("--servers", type=int, default=200, metavar="N", help="5 %% of them are down or silent (200)")
-    parser.add_argument("--passes", type=int, default=1000, metavar="N", help=f"each to {WIDTH} servers (1000)")
-    parser.add_argument("--runs", type=int, default=5, metavar="N", help="changes to all servers (5)")
+    parser.add_argument("--passes", type=int, default=1000, metavar="N", help=f"passes, each to {WIDTH} servers (1000)")
+    parser.add_argument("--runs", type=int, default=5, metavar="N", help="measured changes to all servers (5)")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     return parser.parse_args(arguments)
 
@@ -124,7 +124,7 @@ class Soak:
         self._good = list(Server.objects.order_by("name")[len(silent) :])
 
     def _spoil(self, farm: Farm, number: int, fields: dict[str, Any], silent: tuple[str, int]) -> None:
-        """By turns: nobody listens there, never says a word, hangs in the middle of the request."""
+        """In turn: refuses connections, sends nothing, hangs in the middle of the request."""
         match number % 3:
             case 0:
                 fields["address"] = f"127.0.9.{1 + number}"
@@ -143,7 +143,7 @@ class Soak:
         from accounts.services import keys
 
         user = self._dice.choice(self._users)
-        theirs = user.ssh_keys.filter(revoked_revision__isnull=True)
+        theirs = user.ssh_keys.active()
         if theirs.count() > 4:
             keys.revoke_key(actor="soak", key=theirs[0])
         else:
@@ -151,7 +151,7 @@ class Soak:
 
     @contextmanager
     def worker(self) -> Iterator[None]:
-        """Passes one after the other, as the worker makes them; two at a time, as it has two processes."""
+        """Run passes as the worker does: two at a time, as it has two processes."""
         from servers.services.push import runner
 
         is_over = threading.Event()
@@ -182,12 +182,12 @@ class Soak:
         return self.deliver()
 
     def deliver(self) -> float:
-        """Wait until every good server is recorded as having the latest keys; gives the seconds."""
+        """Wait until every good server is recorded as having the latest keys. Returns the seconds."""
         from accounts.services import keys
-        from servers.models import Server
+        from servers.models import ServerState
 
         began, revision = time.monotonic(), keys.current_revision()
-        good = Server.objects.filter(pk__in=[server.pk for server in self._good])
+        good = ServerState.objects.filter(pk__in=[server.pk for server in self._good])
         while good.filter(applied_revision__lt=revision).exists():
             if time.monotonic() - began > PATIENCE:
                 errors = good.exclude(last_error="").values_list("last_error", flat=True)[:3]
@@ -196,15 +196,15 @@ class Soak:
         return time.monotonic() - began
 
     def passes(self, count: int) -> None:
-        """A change and a pass to some of the servers, again and again, each of them in its turn."""
-        from servers.models import Server
+        """Repeat a change and a pass to some of the servers, all of them in turn."""
+        from servers.models import ServerState
         from servers.services.push import runner
 
         for number in range(count):
             self._change_one()
             first = number * WIDTH % len(self._good)
             chosen = self._good[first : first + WIDTH]
-            Server.objects.filter(pk__in=[server.pk for server in chosen]).update(attempted_at=None)  # no pause
+            ServerState.objects.filter(pk__in=[server.pk for server in chosen]).update(attempted_at=None)  # no pause
             runner.push_due(actor="soak", servers=chosen)
 
 

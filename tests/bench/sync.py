@@ -1,4 +1,4 @@
-"""`./lab bench sync`: how long keys take from the saved change to every server, beside what OpenSSH itself needs."""
+"""`./lab bench sync`: the time from a saved key to every server, beside the time that OpenSSH itself needs."""
 
 import argparse
 import json
@@ -61,7 +61,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         type=int,
         default=50,
         metavar="N",
-        help="of them have registered on each server, so that there are two files of each to be written (50)",
+        help="people registered on each server, for whom two more files are written (50)",
     )
     parser.add_argument("--runs", type=int, default=7, metavar="N")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
@@ -135,7 +135,7 @@ class Bench:
         self._warm_up()
         self.floor.open()
         runs: dict[str, list[float]] = {}
-        # The floor beside each figure, so that both have the same neighbours on a machine that is not alone.
+        # The floor is measured beside each figure, so that other load on the machine slows both.
         for _ in range(self.options.runs):
             self._note(runs, "floor_cold_s", self.floor.cold)
             self._note(runs, "floor_warm_s", self.floor.warm)
@@ -208,7 +208,7 @@ class Bench:
         time.sleep(1)
 
     def _first_push(self) -> float:
-        from servers.models import Container, Server
+        from servers.models import Container, ServerState
 
         self._cut()
         for server in self.servers:
@@ -216,13 +216,15 @@ class Bench:
         Container.objects.all().delete()
         os.sync()
         time.sleep(QUIET)
-        Server.objects.update(
+        ServerState.objects.update(
             applied_revision=0,
             applied_digest="",
             attempted_revision=0,
             attempted_at=None,
             attempts=0,
             next_attempt=None,
+            unconfirmed_first=None,
+            unconfirmed_last=None,
         )
         began = time.monotonic()
         self._wake()
@@ -246,7 +248,7 @@ class Bench:
         return seconds
 
     def _warm_up(self) -> None:
-        """Until every process of the worker that takes part has its connections."""
+        """Wait until every process of the worker that takes part has its connections."""
         for _ in range(self.WARM_UPS):
             self._one_change([])
 

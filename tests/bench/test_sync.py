@@ -1,4 +1,4 @@
-"""The bench itself, as small as it gets: it runs, says all that is asked for, and leaves nothing behind."""
+"""The smallest run of the bench reports all figures and leaves nothing behind."""
 
 import json
 import os
@@ -27,7 +27,7 @@ WANTED = {
 }  # fmt: skip
 
 
-def test_a_small_bench_says_all_figures_and_leaves_nothing() -> None:
+def test_a_small_bench_reports_all_figures_and_leaves_nothing() -> None:
     words = [sys.executable, "-c", SMALL, "--servers", "2", "--users", "20", "--runs", "1", "--json"]
     env = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}  # not the settings of the tests
     done = subprocess.run(words, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=180)

@@ -1,35 +1,16 @@
 """The pages in a real Chromium, as a person with a new key and as staff see them."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
+from tests.browser.conftest import sign_in
 from tests.lab.lab import PEOPLE, Lab
 from tests.lab.people import is_known
 from tests.lab.walk import Walk
 
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-FLAGS += ["--disable-sync", "--no-first-run"]
 PICTURES = os.environ.get("PICTURES_FOLDER", "")
-
-
-@pytest.fixture
-def page(lab: Lab) -> Iterator[Page]:
-    """A fresh browser at the portal; a script error or a refused resource fails the test."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(base_url=f"http://{lab.portal.address}", viewport={"width": 1100, "height": 900})
-        page.set_default_timeout(15_000)
-        complaints: list[str] = []
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
-        yield page
-        browser.close()
-    assert complaints == []
 
 
 def picture(page: Page, name: str) -> None:
@@ -38,20 +19,13 @@ def picture(page: Page, name: str) -> None:
         page.screenshot(path=str(Path(PICTURES) / f"{name}.png"), full_page=True)
 
 
-def sign_in(page: Page, name: str) -> None:
-    page.goto("/login/")
-    page.get_by_label("Name").fill(name)
-    page.get_by_label("Password").fill(PEOPLE[name][1])
-    page.get_by_role("button", name="Sign in").click()
-
-
 def test_a_pasted_key_is_followed_live_to_both_servers(lab: Lab, page: Page) -> None:
     line = lab.people["bob"].make_key("from_browser")
     page.goto("/manage/ssh-key/bob")
     picture(page, "paste")
     page.get_by_label("SSH public keys").fill(line)
     page.get_by_label("Password").fill(PEOPLE["bob"][1])
-    page.get_by_role("button", name="Save").click()
+    page.get_by_role("button", name="Add key").click()
     expect(page).to_have_url(f"http://{lab.portal.address}/log/push-keys")
     for server in ("gpu17", "gpu18"):
         expect(page.get_by_text(server).first).to_be_visible()
@@ -61,11 +35,11 @@ def test_a_pasted_key_is_followed_live_to_both_servers(lab: Lab, page: Page) -> 
     picture(page, "log")
 
 
-def test_each_key_says_where_it_is_live_place_by_place(lab: Lab, page: Page) -> None:
+def test_each_key_shows_its_state_place_by_place(lab: Lab, page: Page) -> None:
     line = lab.people["bob"].make_key("for_places")
     sign_in(page, "bob")
     page.get_by_label("SSH public keys").fill(line)
-    page.get_by_role("button", name="Add").click()
+    page.get_by_role("button", name="Add key").click()
     expect(page.locator("#push-summary.good")).to_contain_text("live on 2 of 2 servers", timeout=60_000)
     page.goto("/me/")
     where = page.locator("details.where").last
@@ -80,13 +54,13 @@ def test_a_private_key_is_refused_and_never_shown_again(page: Page) -> None:
     page.goto("/manage/ssh-key/bob")
     page.get_by_label("SSH public keys").fill("-----BEGIN OPENSSH PRIVATE KEY-----\nsecretsecret\n-----END")
     page.get_by_label("Password").fill(PEOPLE["bob"][1])
-    page.get_by_role("button", name="Save").click()
+    page.get_by_role("button", name="Add key").click()
     expect(page.get_by_text("PRIVATE key")).to_be_visible()
     assert "secretsecret" not in page.content()
     picture(page, "refused")
 
 
-def test_her_page_shows_port_keys_and_configuration(lab: Lab, page: Page) -> None:
+def test_my_page_shows_port_keys_and_configuration(lab: Lab, page: Page) -> None:
     sign_in(page, "bob")
     expect(page.get_by_role("heading", name="Your SSH keys")).to_be_visible()
     expect(page.locator("#ssh-config")).to_contain_text("Host gpu17-manage")
@@ -101,12 +75,12 @@ def test_a_key_is_removed_after_a_question(lab: Lab, page: Page) -> None:
     line = lab.people["bob"].make_key("to_be_removed")
     sign_in(page, "bob")
     page.get_by_label("SSH public keys").fill(line)
-    page.get_by_role("button", name="Add").click()
+    page.get_by_role("button", name="Add key").click()
     page.goto("/me/")
     before = page.get_by_role("link", name="Remove").count()
     page.get_by_role("link", name="Remove").last.click()
     picture(page, "remove")
-    page.get_by_role("button", name="Remove").click()
+    page.get_by_role("button", name="Remove key").click()
     expect(page.get_by_role("link", name="Remove")).to_have_count(before - 1)
 
 
@@ -126,9 +100,9 @@ def test_staff_cannot_make_the_worker_run_anything_or_a_token_for_anybody(page: 
     assert page.get_by_role("link", name="Auth tokens").count() == 0
 
 
-def test_a_wrong_password_is_said_beside_the_field(page: Page) -> None:
+def test_a_wrong_password_is_reported_beside_the_field(page: Page) -> None:
     page.goto("/login/")
-    page.get_by_label("Name").fill("bob")
+    page.get_by_label("User name").fill("bob")
     page.get_by_label("Password").fill("wrong")
     page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_text("do not belong together")).to_be_visible()
+    expect(page.get_by_text("Wrong user name or password")).to_be_visible()

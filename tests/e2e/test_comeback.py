@@ -9,7 +9,7 @@ from tests.lab.faults import LABHOST
 from tests.lab.lab import Lab
 from tests.lab.people import register
 from tests.lab.person import Person
-from tests.lab.walk import eventually
+from tests.lab.waiting import eventually
 
 NAMES = ("alice", "bob", "charlie", "lqchen")
 

@@ -9,7 +9,8 @@ from tests.lab.lab import Lab
 from tests.lab.machine import Machine
 from tests.lab.people import register
 from tests.lab.person import Person
-from tests.lab.walk import Walk, eventually
+from tests.lab.waiting import eventually
+from tests.lab.walk import Walk
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
 """A saved key is live in seconds, a removed one is dead, and a person's port is the same everywhere."""
 
 import re
-import time
 
 from tests.lab.lab import PEOPLE, Lab
 from tests.lab.people import browser, is_known, join, paste, register
 from tests.lab.person import Person
-from tests.lab.walk import eventually
+from tests.lab.waiting import eventually
 
 SECONDS = 10
 
@@ -16,10 +15,8 @@ def test_a_saved_key_opens_a_new_session_seconds_later(lab: Lab) -> None:
     alice.ssh("gpu17-manage")
     line = alice.make_key("new_laptop")
     assert alice.ssh("gpu17", "true", key="new_laptop", check=False).returncode == 255
-    began = time.monotonic()
     paste(lab, "alice", line)
     eventually(lambda: alice.ssh("gpu17", "true", key="new_laptop", check=False).returncode == 0, "a session", SECONDS)
-    assert time.monotonic() - began < SECONDS
     assert alice.ssh("gpu17-manage", "status", key="new_laptop").returncode == 0
 
 

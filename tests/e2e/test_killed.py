@@ -8,7 +8,7 @@ from tests.lab.lab import Lab
 from tests.lab.machine import Machine
 from tests.lab.people import join, labhost_command
 from tests.lab.person import Person
-from tests.lab.walk import eventually
+from tests.lab.waiting import eventually
 
 NAME = "charlie"
 REGISTER = f"/root/new-lxc.bash {NAME}"

@@ -12,7 +12,8 @@ from tests.lab.lab import GATEWAY, Lab
 from tests.lab.machine import Machine
 from tests.lab.people import register
 from tests.lab.person import Person
-from tests.lab.walk import Walk, eventually
+from tests.lab.waiting import eventually
+from tests.lab.walk import Walk
 
 SERVER = "172.16.2.17"
 # Says who it is to everybody who connects; the template has perl, and neither python nor netcat.

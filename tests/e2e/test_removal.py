@@ -10,7 +10,8 @@ from tests.lab.lab import Lab
 from tests.lab.machine import Machine
 from tests.lab.people import Iam, register
 from tests.lab.person import Person
-from tests.lab.walk import Walk, eventually
+from tests.lab.waiting import eventually
+from tests.lab.walk import Walk
 
 NAME = "charlie"
 
@@ -76,8 +77,8 @@ def test_back_at_once_she_has_her_uid_and_logind_is_at_rest(lab: Lab, charlie: P
     charlie.ssh("gpu18-manage")
     spent = "systemctl show systemd-logind --property CPUUsageNSec --value"
     before = int(machine.run(spent).stdout)
-    time.sleep(3)
-    assert int(machine.run(spent).stdout) - before < 0.5e9
+    time.sleep(3)  # a logind that is caught in a loop uses nearly all of it
+    assert int(machine.run(spent).stdout) - before < 1.5e9, "logind is busy"
     assert machine.run("timeout 5 loginctl list-users --no-legend").stdout.count(NAME) == 1
     assert machine.run(f"id -u {NAME}").stdout == uid
 
@@ -108,12 +109,12 @@ def test_c3_c4_her_numbers_are_never_somebody_elses_on_this_server(lab: Lab, cha
 def test_the_portal_orders_it_and_shows_what_was_done(lab: Lab, charlie: Person) -> None:
     machine = lab.servers["gpu18"]
     told = lab.portal.manage("remove_container", "gpu18", NAME, "--yes").stdout
-    assert "[1/12] noting the removal" in told and f"{NAME} is removed from gpu18" in told
+    assert "[1/12] noting the removal" in told and f"{NAME} removed from gpu18" in told
     assert left_of(machine) == ""
     walk = Walk(lab)
     rows = walk.rows("SELECT state, kind, log FROM servers_containerjob ORDER BY id DESC LIMIT 1")
     assert rows[0][:2] == ("succeeded", "remove") and "[12/12]" in rows[0][2]
-    assert "charlie is removed from gpu18" in lab.portal.manage("remove_container", "gpu18", NAME, "--yes").stdout
+    assert "charlie removed from gpu18" in lab.portal.manage("remove_container", "gpu18", NAME, "--yes").stdout
 
 
 def test_o1_an_order_waits_for_a_server_that_is_down(lab: Lab, charlie: Person) -> None:
@@ -150,7 +151,7 @@ def test_a_hostile_request_removes_nothing(lab: Lab, charlie: Person) -> None:
     before = machine.run("md5sum /etc/passwd /etc/shadow /etc/subuid; ls /home").stdout
     for user in ("root", "iam", "register", "daemon", "../charlie", "-rf", "", "Charlie", NAME + "\n", 17, None):
         answer = iam.call("remove", {"user": user, "purge": True})
-        assert answer.code == 1 and answer.refusal in ("refused", "bad_request", "not_registered"), answer.body
+        assert answer.code == 1 and answer.refusal == ("not_registered" if user == "daemon" else "refused"), answer.body
     assert iam.call("remove", {"user": NAME}).refusal == "bad_request"
     assert iam.call("remove", {"user": NAME, "purge": "yes"}).refusal == "bad_request"
     assert machine.run("md5sum /etc/passwd /etc/shadow /etc/subuid; ls /home").stdout == before

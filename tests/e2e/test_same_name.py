@@ -10,25 +10,26 @@ from tests.lab.faults import LABHOST
 from tests.lab.lab import PEOPLE, Lab
 from tests.lab.people import browser, is_known, paste, register
 from tests.lab.person import Person
-from tests.lab.walk import body, eventually
+from tests.lab.waiting import eventually
+from tests.lab.walk import body
 
 NAME = "dana"
 REPLACED = f"""
 from accounts.models import User
 from accounts.services import people
 from servers.models import Server
-from servers.services import inventory
+from servers.services.fleet import servers
 server, dana = Server.objects.get(name="gpu18"), User.objects.get(username="{NAME}")
 print(server.address, server.host_key, server.token_digest, sep="|")
-inventory.remove(actor="test", server=server)
+servers.remove(actor="test", server=server)
 people.set_active(actor="test", user=dana, active=False)
 people.delete(actor="test", user=dana)
 """
 ADDED = """
 from servers.models import Server
-from servers.services import inventory
+from servers.services.fleet import servers
 address, host_key, token_digest = {!r}.split("|")
-server = inventory.add(actor="test", name="gpu18", address=address, host_key=host_key)
+server = servers.add(actor="test", name="gpu18", address=address, host_key=host_key)
 Server.objects.filter(pk=server.pk).update(token_digest=token_digest)
 """
 

@@ -8,7 +8,7 @@ from tests.lab import images
 from tests.lab.browser import Browser
 from tests.lab.lab import PEOPLE, STAFF, Lab
 from tests.lab.people import browser, join
-from tests.lab.walk import eventually
+from tests.lab.waiting import eventually
 
 SERVERS = "/admin/servers/server/"
 # An empty zstd frame (RFC 8878, section 3.1.2): the archive stays good, and its checksum changes.
@@ -47,7 +47,7 @@ def test_the_admin_tests_connections_and_orders_pushes(lab: Lab) -> None:
     answer = _act(page, "test_connection", "gpu17", "gpu18")
     for server in ("gpu17", "gpu18"):
         assert f"{server}: answers as {server}" in answer, _messages(answer)
-    assert "2 pushes ordered" in _act(page, "push_now", "gpu17", "gpu18")
+    assert "2 pushes queued." in _act(page, "push_now", "gpu17", "gpu18")
     pushed = re.compile(rf"<td[^>]*>{STAFF}</td>")
     eventually(lambda: len(pushed.findall(page.get("/admin/servers/push/").text)) >= 2, "both pushes on their page")
 
@@ -56,14 +56,14 @@ def test_the_admin_registers_a_container(lab: Lab) -> None:
     join(lab, "charlie")
     page = _office(lab)
     asked = _act(page, "register_container", "gpu17")
-    assert "Whose container?" in asked and 'name="name"' in asked
-    ordered = _act(page, "register_container", "gpu17", confirmed="yes", name="charlie")
-    assert "charlie on gpu17: ordered" in ordered
+    assert "Register a person" in asked and 'name="name"' in asked
+    page_after = _act(page, "register_container", "gpu17", confirmed="yes", name="charlie")
+    assert "charlie on gpu17: registration queued" in page_after
     account = lab.servers["gpu17"]
     entry = "getent passwd charlie"
     eventually(lambda: account.run(entry, check=False).stdout.strip().endswith("/public/login.bash"), "a shell", 60)
     row = re.compile(r'class="field-user[^>]*>.*?charlie.*?gpu17.*?Succeeded', re.DOTALL)
-    eventually(lambda: row.search(page.get("/admin/servers/containerjob/").text) is not None, "the order's end", 20)
+    eventually(lambda: row.search(page.get("/admin/servers/containerjob/").text) is not None, "the job's end", 20)
     charlie = lab.people["charlie"]
     charlie.ssh("gpu17-manage")
     assert charlie.ssh("gpu17", "id -un").stdout.strip() == "charlie"
@@ -73,12 +73,12 @@ def test_the_admin_registers_a_container(lab: Lab) -> None:
 def test_the_command_registers_a_container_and_shows_its_progress(lab: Lab) -> None:
     join(lab, "charlie")
     done = lab.portal.manage("register_container", "gpu18", "charlie")
-    assert "charlie has a container on gpu18" in done.stdout
+    assert "charlie registered on gpu18" in done.stdout
     again = lab.portal.manage("register_container", "gpu18", "charlie")
     assert again.returncode == 0
     unknown = lab.portal.manage("register_container", "gpu18", "nobody-here", check=False)
     assert unknown.returncode == 2
-    assert unknown.stderr.splitlines()[-1] == "CommandError: The portal knows no person nobody-here."
+    assert unknown.stderr.splitlines()[-1] == "CommandError: There is no person nobody-here at the portal."
 
 
 def test_deploy_server_brings_a_new_template(lab: Lab, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from tests.lab import faults, nvidia
 from tests.lab.lab import Lab
 from tests.lab.machine import Machine
 from tests.lab.people import Iam, forget, join, labhost, labhost_command, register, restore
-from tests.lab.walk import eventually
+from tests.lab.waiting import eventually
 
 ARCHIVE = "/var/lib/lab-iam/template.tar.zst"
 TEMPLATES = "/var/lib/lab-iam/templates"
@@ -37,7 +37,7 @@ WHOLE = {"config", "config.inside", "layer", "rootfs"}
 def test_set_up_tried_overlay_and_the_servers_row_says_so(lab: Lab) -> None:
     assert Iam(lab, lab.servers["gpu17"]).status()["storage"] == "overlay"
     rows = lab.portal.manage(
-        "shell", "-c", "from servers.models import Server; print([s.storage for s in Server.objects.all()])"
+        "shell", "-c", "from servers.models import Server; print([s.state.storage for s in Server.objects.all()])"
     )
     assert "['overlay', 'overlay']" in rows.stdout
 

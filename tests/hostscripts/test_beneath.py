@@ -11,6 +11,8 @@ import pytest
 from labhost.errors import LabhostError
 from labhost.system import openat2
 
+from tests.lab.waiting import ends_within
+
 pytestmark = pytest.mark.root
 OWNER = (65_000, 65_001)
 
@@ -98,9 +100,8 @@ OBSTACLES: dict[str, Callable[[Path], None]] = {
 @pytest.mark.parametrize("kind", OBSTACLES)
 def test_h3_h4_what_stands_in_its_place_is_replaced_at_once(home: Path, kind: str) -> None:
     OBSTACLES[kind](target(home))
-    began = time.monotonic()
-    assert write(home)
-    assert time.monotonic() - began < 2
+    with ends_within(30):
+        assert write(home)
     assert target(home).read_text() == "a key\n"
 
 
@@ -209,10 +210,8 @@ def test_h3_something_else_in_place_of_the_folder_is_refused_at_once(home: Path,
         (home / ".ssh").touch()
     else:
         os.mknod(home / ".ssh", 0o20666, os.makedev(5, 0))
-    began = time.monotonic()
-    with pytest.raises(LabhostError):
+    with ends_within(30), pytest.raises(LabhostError):
         write(home)
-    assert time.monotonic() - began < 2
 
 
 def test_h5_a_set_uid_bit_or_another_owner_is_put_right(home: Path) -> None:

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -15,6 +14,8 @@ from hypothesis import strategies as st
 from labhost.errors import BadFrame, BadRequest, LabhostError
 from labhost.keys import public_keys
 from labhost.protocol import frame
+
+from tests.lab.waiting import ends_within
 
 
 @contextmanager
@@ -63,7 +64,7 @@ def test_y2_a_transfer_that_was_cut_applies_nothing(cut: int) -> None:
 def test_a_changed_byte_is_noticed(place: int) -> None:
     changed = bytearray(WHOLE)
     changed[place] ^= 1
-    with pytest.raises((BadFrame, BadRequest)):
+    with pytest.raises(BadFrame):
         read(bytes(changed))
 
 
@@ -95,10 +96,8 @@ def test_a_header_without_an_end_is_refused_before_it_fills_the_memory() -> None
 
 
 def test_y2_a_sender_that_falls_silent_is_given_up() -> None:
-    began = time.monotonic()
-    with arriving(WHOLE[:-3], closed=False) as fd, pytest.raises(BadFrame, match="in time"):
+    with ends_within(30), arriving(WHOLE[:-3], closed=False) as fd, pytest.raises(BadFrame, match="in time"):
         frame.read_request(fd, seconds=0.3)
-    assert time.monotonic() - began < 2
 
 
 BODIES = [

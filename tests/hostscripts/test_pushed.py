@@ -16,9 +16,8 @@ from labhost.keys.public_keys import digest_of
 from labhost.system import files
 
 from tests.hostscripts import hosts
+from tests.hostscripts.conftest import changes, register_file, request
 from tests.hostscripts.public_keys import ed25519
-from tests.hostscripts.test_changes import changes
-from tests.hostscripts.test_delivery_of_keys import register_file, request
 
 PEOPLE = {f"user{number}": [ed25519(number)] for number in range(200)}
 

@@ -18,9 +18,9 @@ from labhost.keys import set_keys
 from labhost.protocol import frame, session
 
 from tests.hostscripts import hosts
+from tests.hostscripts.conftest import AFTER, BEFORE, changes, register_file, request
 from tests.hostscripts.public_keys import ed25519
-from tests.hostscripts.test_changes import AFTER, BEFORE, changes
-from tests.hostscripts.test_delivery_of_keys import register_file, request
+from tests.lab.waiting import ends_within
 
 
 @pytest.fixture(autouse=True)
@@ -99,8 +99,9 @@ def test_an_idle_session_ends_by_itself(
     reader, writer = os.pipe()
     os.write(writer, frame.build(request(1, BEFORE)))
     host, began = hosts.make(tmp_path), time.monotonic()
-    assert session.serve(reader, lambda request: set_keys.set_keys(host, request)) == 0
-    assert 0.3 <= time.monotonic() - began < 5
+    with ends_within(30):
+        assert session.serve(reader, lambda request: set_keys.set_keys(host, request)) == 0
+    assert time.monotonic() - began >= 0.3
     os.close(writer)
     os.close(reader)
 
@@ -133,14 +134,15 @@ def test_a_reader_that_went_away_ends_the_session(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.slow
-def test_p3_a_hundred_thousand_damaged_pushes_have_no_effect(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [100_000, pytest.param(2_000_000, marks=pytest.mark.long)])
+def test_p3_a_hundred_thousand_damaged_pushes_have_no_effect(tmp_path: Path, count: int) -> None:
     """The whole way of a request through the host program; the files are those of before, whatever is said."""
     host, memory, dice = hosts.make(tmp_path), set_keys.Memory(), random.Random(3)
     set_keys.set_keys(host, request(5, BEFORE), memory)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     wholes = [json.dumps(push).encode() for push in (changes(6, BEFORE, AFTER), request(6, AFTER))]
     pieces = [b"null", b"{}", b'"', b"\\ud800", b"1e999", b"-0", b"\xff", b"9" * 99, b"true", b",", b":", b"A" * 9]
-    for number in range(100_000):
+    for number in range(count):
         whole = wholes[number % 2]
         body = bytearray(whole)
         start = dice.randrange(len(body))

@@ -15,11 +15,8 @@ from labhost.people import registration
 from labhost.system.progress import Progress
 
 from tests.hostscripts import hosts
+from tests.hostscripts.conftest import BEFORE, changes, inside, outside, register_file, request
 from tests.hostscripts.public_keys import ed25519
-from tests.hostscripts.test_changes import BEFORE, changes, host, inside, outside, people
-from tests.hostscripts.test_delivery_of_keys import register_file, request
-
-__all__ = ["host", "people"]  # fixtures
 
 NEWCOMER = {"alice": hosts.SUBUID + 65536, "bob": hosts.SUBUID}
 AFTER = BEFORE | {"alice": [ed25519(3)]}

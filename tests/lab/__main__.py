@@ -1,23 +1,24 @@
-"""What `./lab` does once Python is there: `python -m tests.lab COMMAND`."""
+"""The commands of `./lab` once Python is installed: `python -m tests.lab COMMAND`."""
 
 import os
 import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 from tests.lab.images import REPOSITORY
-from tests.lab.report import summary
+from tests.lab.rerun import Part, run_part, verdict
 
-# The only addresses besides loopback that a test may reach: those of the lab, in a namespace of its own.
+# Besides loopback, tests may reach these addresses only: the lab's network, in its own namespace.
 LAB_NETWORK = "172.16.2.0/24"
 
-# What these have to do with is no database, but files, sockets and words alone; they would be the same once more.
+# These use no database, only files, sockets and text: on PostgreSQL they would be the same again.
 WITHOUT_DATABASE = ("hostkeys", "iam_key", "remote", "ssh_config")
-# What writes from several threads or processes at once, or hands foreign text to the database, runs there as well, and
-# all that has a part in the delivery of keys: a new file of tests/servers runs on both without being named.
+# What writes from several threads or processes at once, or passes foreign text to the database, runs on PostgreSQL as
+# well, and so does everything about pushing keys: a new file in tests/servers runs on both without being named here.
 ON_POSTGRESQL = [
     *(f"tests/accounts/test_{name}.py" for name in ("keys_service", "models", "numbers", "people", "sign_in")),
     *(
@@ -40,6 +41,8 @@ def main(command: str, arguments: list[str]) -> int:
             return serve()
         case "bench":
             return _bench(arguments)
+        case "pictures":
+            return _pictures()
         case "demo" | "down" | "ssh":
             return _lab(command, arguments)
     raise SystemExit(f"lab: unknown command {command}")
@@ -66,37 +69,39 @@ def _lab(command: str, arguments: list[str]) -> int:
                 _remove(folder.stem)
         return 0
     except BlockingIOError:
-        raise SystemExit("lab: another ./lab is busy with it right now. Wait for it, or end it.") from None
+        raise SystemExit("lab: another ./lab command is running. Wait for it or end it.") from None
     except (CommandFailed, KernelLacks) as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1
 
 
-# Together about as long as all the others.
+# These take about as long as all the others together.
 SECOND_LAB = (
     "test_enemy_root", "test_killed", "test_removal", "test_doctor", "test_storage", "test_ports", "test_console",
     "test_privileges", "test_refused_registrations", "test_registration",
 )  # fmt: skip
+WITHOUT_LAB = ("--ignore=tests/e2e", "--ignore=tests/browser")
+NO_TESTS = 5  # pytest's exit status when nothing was selected
 BENCHES = ("sync", "containers", "soak")
 
 
 def _bench(arguments: list[str]) -> int:
-    """`tests/bench/NAME.py` has a function main."""
+    """Run the function `main` of tests/bench/NAME.py."""
     from tests.lab.shell import CommandFailed
 
     if not arguments or arguments[0] not in BENCHES:
-        raise SystemExit(f"lab: say './lab bench NAME' ({', '.join(BENCHES)}); with --help it tells its options.")
+        raise SystemExit(f"lab: usage: './lab bench NAME' ({', '.join(BENCHES)}); --help lists the options of a bench.")
     try:
         return int(import_module(f"tests.bench.{arguments[0]}").main(arguments[1:]))
     except BlockingIOError:
-        raise SystemExit("lab: another './lab bench' runs. Wait for it, or end it.") from None
+        raise SystemExit("lab: another './lab bench' is running. Wait for it or end it.") from None
     except (CommandFailed, TimeoutError) as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1
 
 
 def _remove(name: str) -> None:
-    """In a process of its own: removing means entering the lab's namespace, and there is no way back."""
+    """In a separate process: removing a lab means entering its namespace, which cannot be left again."""
     if name == "bench-sync":
         code = "from tests.bench import light, sync; light.remove_all(sync.FOLDER) and print('removed bench-sync')"
     else:
@@ -111,7 +116,16 @@ def _pytest(*arguments: str, **settings: str) -> int:
 
 def _unit(arguments: list[str]) -> int:
     quick = "not root and not lab and not slow"
-    return _pytest("-n", "2", "-m", quick, "--ignore=tests/e2e", "--ignore=tests/browser", *arguments)
+    return _pytest("-n", "2", "-m", quick, *WITHOUT_LAB, *arguments)
+
+
+def _long(arguments: list[str]) -> int:
+    """The long forms of tests, which the normal run leaves out."""
+    code = _pytest("-m", "long", *arguments)
+    if code == NO_TESTS and not arguments:
+        print("no long tests yet")
+        return 0
+    return code
 
 
 def _on_postgresql(*arguments: str) -> int:
@@ -121,35 +135,46 @@ def _on_postgresql(*arguments: str) -> int:
         return _pytest(*arguments, DATABASE_URL=postgres.create("lab"))
 
 
-def _on_two_labs(folder: Path) -> dict[str, int]:
-    """The exit status by part. Which file runs on which lab is fixed, so that nothing depends on which was quicker."""
+def _on_two_labs(folder: Path) -> list[Part]:
+    """Which file runs on which lab is fixed, so that nothing depends on which was quicker."""
     files = [path.relative_to(REPOSITORY) for path in sorted((REPOSITORY / "tests/e2e").glob("test_*.py"))]
     parts = {
         "on the first lab": [*(str(path) for path in files if path.stem not in SECOND_LAB), "tests/browser"],
         "on the second lab": [str(path) for path in files if path.stem in SECOND_LAB],
     }
     with ThreadPoolExecutor() as pool:
-        running = {
-            part: pool.submit(_pytest, f"--junitxml={folder / part}.xml", *words, LAB_IAM_LAB=f"test-{number}")
-            for number, (part, words) in enumerate(parts.items(), 1)
-        }
-        return {part: code.result() for part, code in running.items()}
+        running = [
+            pool.submit(run_part, name, partial(_pytest, LAB_IAM_LAB=f"test-{number}"), folder, *arguments)
+            for number, (name, arguments) in enumerate(parts.items(), 1)
+        ]
+        return [part.result() for part in running]
+
+
+def _pictures() -> int:
+    from tests.lab.pictures import publish
+
+    with tempfile.TemporaryDirectory() as folder:
+        code = _pytest("-q", "tests/browser/test_pictures.py", PICTURES_FOLDER=folder, LAB_IAM_LAB="pictures")
+        return code or publish(Path(folder))
 
 
 def _all(arguments: list[str]) -> int:
     """The tests that need no lab, two at a time; then those that need one, on two labs at a time."""
+    if arguments[:1] == ["long"]:
+        return _long(arguments[1:])
     if arguments:
         return _pytest(*arguments)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        alone = ["-n", "2", "--ignore=tests/e2e", "--ignore=tests/browser"]
-        codes = {"without a lab": _pytest(f"--junitxml={folder}/without a lab.xml", *alone)}
-        codes["on PostgreSQL"] = _on_postgresql(f"--junitxml={folder}/on PostgreSQL.xml", "-n", "2", *ON_POSTGRESQL)
-        codes |= _on_two_labs(folder)
-        for part in codes:
-            report = folder / f"{part}.xml"
-            print(f"{part}: {summary(report) if report.exists() else 'FAILED: pytest did not end by itself'}")
-    return max(codes.values(), key=abs)
+        code, lines = verdict(
+            [
+                run_part("without a lab", _pytest, folder, "-n", "2", *WITHOUT_LAB),
+                run_part("on PostgreSQL", _on_postgresql, folder, "-n", "2", *ON_POSTGRESQL),
+                *_on_two_labs(folder),
+            ]
+        )
+    print(*lines, sep="\n")
+    return code
 
 
 if __name__ == "__main__":

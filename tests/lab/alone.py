@@ -12,7 +12,7 @@ ADDRESS = "127.0.0.1:8000"
 
 
 def serve() -> int:
-    """Serve until somebody ends it. 1 when the address is taken or one of the two ends by itself."""
+    """Serve until it is stopped. Returns 1 if the address is in use or one of the two processes ends by itself."""
     env = {"DEBUG": "true", **os.environ}
     manage = [sys.executable, "manage.py"]
     subprocess.run([*manage, "migrate", "--verbosity", "0"], cwd=REPOSITORY, env=env, check=True)

@@ -1,4 +1,4 @@
-"""`./lab demo`: a lab from nothing, the main job before a person's eyes, and the doors left open."""
+"""`./lab demo`: set up a lab, walk the six flows step by step, and leave it running."""
 
 import sys
 import time
@@ -13,10 +13,10 @@ WIDTH = 92
 
 
 def demo(lab: Lab) -> int:
-    """0 when every step of the six flows happened; 1 at the first that did not."""
+    """Returns 0 if every step of the six flows happened, 1 at the first that did not."""
     began = time.monotonic()
     if lab.exists:
-        with progress("removing the demo of before"):
+        with progress("removing the previous demo"):
             lab.remove()
     print("Booting a directory, the portal with its worker, and the GPU servers gpu17 and gpu18")
     outside = browser_socket()
@@ -40,7 +40,7 @@ def _walk_step(walk: Walk, step: Step) -> bool:
     try:
         with progress(step.text.strip()):
             seen = step.check(walk)
-    except Exception as error:  # whatever went wrong, the person is told which step it was
+    except Exception as error:  # show which step failed, whatever the reason
         print(f"  ✗ {step.number:>3}  {step.text}\n         {type(error).__name__}: {error}", file=sys.stderr)
         return False
     seconds = f"{time.monotonic() - began:.1f} s"

@@ -1,4 +1,4 @@
-"""A real OpenLDAP server of our own: slapd with StartTLS and LDAPS, its own authority, people and a staff group."""
+"""A real OpenLDAP server: slapd with StartTLS and LDAPS, its own certificate authority, people and a staff group."""
 
 import contextlib
 import datetime
@@ -67,7 +67,7 @@ class Directory:
         self.daemon = Daemon("slapd", folder)
 
     def portal_settings(self) -> dict[str, str]:
-        """What the portal's environment needs to use this directory over StartTLS."""
+        """The portal's environment variables for this directory over StartTLS."""
         return {
             "LDAP_URL": self.url,
             "LDAP_START_TLS": "true",
@@ -79,7 +79,7 @@ class Directory:
         }
 
     def start(self) -> None:
-        """Start it; the first time also with the portal's account and the empty groups."""
+        """Start it. The first start also creates the portal's account and the empty groups."""
         if SLAPD is None:
             raise FileNotFoundError("slapd is missing: apt-get install --no-install-recommends slapd")
         is_new = not (self.folder / "database").exists()
@@ -97,7 +97,7 @@ class Directory:
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """Connections are accepted, and nothing is ever answered."""
+        """It accepts connections and answers nothing."""
         pid = self.daemon.pid
         assert pid is not None, "slapd is not running"
         os.kill(pid, signal.SIGSTOP)
@@ -110,7 +110,7 @@ class Directory:
         self.add_users({name: (full_name, password)})
 
     def add_users(self, people: Mapping[str, tuple[str, str]]) -> None:
-        """Many at once: full name and password by name."""
+        """Add many people at once: name to full name and password."""
         with self._manager() as connection:
             for name, (full_name, password) in people.items():
                 _add(
@@ -136,7 +136,7 @@ class Directory:
         self._replace(name, "userPassword", password)
 
     def disable(self, name: str) -> None:
-        """What an administrator of OpenLDAP without further overlays does: nobody knows the password now."""
+        """Disable a person as an administrator of OpenLDAP without overlays does: set a random password."""
         self.set_password(name, secrets.token_hex(16))
 
     def add_staff(self, name: str) -> None:
@@ -148,7 +148,7 @@ class Directory:
             connection.modify_s(STAFF_GROUP, [(ldap.MOD_DELETE, "member", self.dn(name).encode())])
 
     def clear(self) -> None:
-        """Nobody is in the directory any more, nor in the staff group."""
+        """Remove all people, also from the staff group."""
         with self._manager() as connection:
             for dn, _ in connection.search_s(PEOPLE, ldap.SCOPE_ONELEVEL, attrlist=["1.1"]):
                 connection.delete_s(dn)
@@ -169,7 +169,7 @@ class Directory:
         ]
 
     def count(self, mark: str) -> int:
-        """How often slapd logged this so far: CONNECTION, SEARCH or BIND below."""
+        """How many times slapd has logged this mark: CONNECTION, SEARCH or BIND."""
         return self.daemon.log.read_text(errors="replace").count(mark)
 
     def _replace(self, name: str, attribute: str, value: str) -> None:
@@ -216,7 +216,7 @@ def _add(connection: Any, dn: str, attributes: Mapping[str, list[str]]) -> None:
 
 
 def make_certificates(folder: Path, names: list[str]) -> None:
-    """Write ca.pem, server.pem and server.key: a new authority and a certificate of it for these names."""
+    """Write ca.pem, server.pem and server.key: a new authority and its certificate for these names."""
     authority = ec.generate_private_key(ec.SECP256R1())
     server = ec.generate_private_key(ec.SECP256R1())
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test authority of the lab")])

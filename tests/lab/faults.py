@@ -1,4 +1,4 @@
-"""Killing labhost at each of its steps: the steps are those that it names itself, so that new ones are met too."""
+"""Kill labhost at each of its failpoints. It lists them itself, so new ones are covered too."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from tests.lab.shell import Completed
 LABHOST = "/usr/local/sbin/labhost"
 SHELLS = {"/usr/sbin/nologin", "/public/login.bash"}
 SHARED = ("/etc/subuid", "/etc/subgid", "/etc/lxc/lxc-usernet", "/etc/passwd", "/etc/group")
-# What a kill must never leave, looked at in one go by the server's own python.
+# What a kill must never leave behind, collected in one call by the server's own python.
 _LOOK = """
 import glob, json, pwd, subprocess, sys
 name = sys.argv[1]
@@ -30,7 +30,7 @@ print(json.dumps(out))
 
 @dataclass(frozen=True)
 class Sight:
-    """What there was to see of one person at one moment."""
+    """The traces of one person on a server at one moment."""
 
     shell: str
     sudo: str
@@ -60,7 +60,7 @@ def _without(line: str, name: str) -> str:
 
 
 def is_safe(before: Sight, now: Sight, name: str) -> None:
-    """AssertionError unless this moment gives nobody anything."""
+    """AssertionError if this moment gives anybody access they should not have."""
     assert not now.shell or now.shell in SHELLS, now.shell
     assert now.sudo != "0"
     assert now.others == before.others, "a line of somebody else was changed"
@@ -70,7 +70,7 @@ def is_safe(before: Sight, now: Sight, name: str) -> None:
 
 
 def named(machine: Machine, command: str) -> list[str]:
-    """Runs it to its end; the steps that it passed, in their order, each once."""
+    """Run it to its end. Returns the failpoints that it passed, in order, each once."""
     done = machine.run(f"LABHOST_FAILPOINT='?' {command}")
     return list(dict.fromkeys(re.findall(r"^fault: (\S+)$", done.stderr, re.MULTILINE)))
 
@@ -82,9 +82,9 @@ def kill_at_each(
     reset: Callable[[], object],
     after: Callable[[str], object] = lambda _: None,
 ) -> list[str]:
-    """Has `command` killed at each of its steps in turn, each run going on from what the one before left.
+    """Kill `command` at each of its failpoints in turn. Each run continues from what the last one left.
 
-    Where a step is not passed any more because the journal says that it is done, `reset` leads back to the start.
+    Where a step is no longer passed because the journal marks it as done, `reset` goes back to the start.
     `after` looks at what each kill left.
     """
     before = look(machine, name)
@@ -109,7 +109,7 @@ def _killed(machine: Machine, command: str, step: str) -> Completed:
 
 
 def lose_current(machine: Machine, name: str, command: str, step: str) -> None:
-    """The server loses its current right after this step of `command`, and boots again."""
+    """The server loses power right after this step of `command`, and boots again."""
     before = look(machine, name)
     assert _killed(machine, command, step).returncode == 137
     machine.reboot()

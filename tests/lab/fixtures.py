@@ -1,4 +1,4 @@
-"""pytest's side of the lab (a plugin, named in pyproject.toml): one booted lab for tests/e2e and tests/browser."""
+"""The lab's pytest plugin (named in pyproject.toml): marks, and one booted lab for tests/e2e and tests/browser."""
 
 import os
 from collections.abc import Generator, Iterator
@@ -22,9 +22,13 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker(pytest.mark.lab)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The six flows come first."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The six flows come first. Long tests run only when they are asked for with `-m long`."""
     items.sort(key=lambda item: "test_flows" not in item.path.name)
+    if "long" not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker("long")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -46,7 +50,7 @@ def postgres() -> Iterator[postgresql.Postgres]:
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    """A lab of this process's own, made anew and removed at the end; the process lives in its network then."""
+    """A fresh lab for this process, removed at the end. The process moves into the lab's network."""
     name = "-".join([os.environ.get("LAB_IAM_LAB", "test"), *filter(None, [os.environ.get("PYTEST_XDIST_WORKER")])])
     with only_one(name):
         lab = Lab(name)

@@ -1,4 +1,4 @@
-"""The two images that every lab needs, built once and kept: a GPU server and the containers' template."""
+"""The two images of every lab, built once and cached: a GPU server and the containers' template."""
 
 import fcntl
 import hashlib
@@ -19,7 +19,7 @@ SERVER_PACKAGES = (
     "systemd-sysv,dbus,libpam-systemd,openssh-server,sudo,iproute2,iptables,lxc,lxcfs,uidmap,python3,"
     "dnsmasq-base,curl,procps,ca-certificates,zstd,acl"
 )
-# What a real GPU server needs nothing of, and what delays or disturbs a boot that is made fifty times a day.
+# Not needed on a GPU server of the lab, and slow or disturbing at boot.
 QUIET = ("apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "fstrim.timer", "dpkg-db-backup.timer",
          "lxc-monitord.service", "e2scrub_reap.service", "getty@tty1.service")  # fmt: skip
 
@@ -42,7 +42,7 @@ def _kept(kind: str, recipe: str) -> Path:
 
 @contextmanager
 def _one_builder() -> Iterator[None]:
-    """Two labs that boot at once build each image once."""
+    """A lock, so that two labs that boot at once build each image once."""
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "building.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -78,7 +78,7 @@ def _build_server(image: Path) -> None:
 
 
 def _prepare(root: Path) -> None:
-    # Inside LXC the unit is skipped; on a real server nothing of this is needed.
+    # Inside LXC the unit is skipped. A real server does not need this.
     drop_in = root / "etc/systemd/system/lxc-net.service.d/lab.conf"
     drop_in.parent.mkdir(parents=True)
     drop_in.write_text("[Unit]\nConditionVirtualization=\n")
@@ -104,7 +104,7 @@ def template() -> Path:
 
 
 def _forget_others(kind: str, keep: Path) -> None:
-    """Old images go when a new one stands, unless a running server still has one as its lower layer."""
+    """Remove old images, except one that a running server still uses as its lower layer."""
     mounts = Path("/proc/mounts").read_text()
     running = subprocess.run(
         ["grep", "-rhs", "overlay:", "/var/lib/lab-iam-lab"], capture_output=True, text=True

@@ -1,4 +1,4 @@
-"""What the lab needs of the kernel, each tried in namespaces of its own before anything is made."""
+"""The kernel features that the lab needs, each tried in new namespaces before anything is set up."""
 
 import subprocess
 
@@ -17,11 +17,11 @@ APART = ["unshare", "--mount", "--net", "--propagation", "private", "sh", "-c"]
 
 
 class KernelLacks(Exception):
-    """The lab cannot boot here; the message is one line with what to do."""
+    """The lab cannot boot here. The message is one line that says what to do."""
 
 
 def check() -> None:
-    """Raises KernelLacks with the first thing that this kernel, or the container that this is, does not allow."""
+    """Raises KernelLacks with the first feature that this kernel, or this container, does not allow."""
     for feature, test in NEEDED.items():
         words = [*APART, test] if isinstance(test, str) else test
         done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)

@@ -33,7 +33,7 @@ STAFF = "boss"
 
 
 class Lab:
-    """The addresses are those of the document that the lab was ordered with; each lab has a network of its own."""
+    """The addresses are those of the original specification; each lab has its own network."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -64,7 +64,7 @@ class Lab:
         return self.folder.exists() or self.namespace.exists or running
 
     def make(self, outside: socket.socket | None = None) -> None:
-        """All that a lab's administrator sets up, up to and including two deployed servers, and go inside."""
+        """Set up all that a lab's administrator would, including two deployed servers, and enter the lab."""
         kernel.check()
         image, template = images.server_image(), images.template()
         self.folder.mkdir(parents=True)
@@ -97,7 +97,7 @@ class Lab:
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)])
         machine.create(image, gateway=GATEWAY, hosts=HOSTS, root_key=Path(f"{key}.pub").read_text())
         nvidia.prepare(machine)
-        # The archive takes no time over the network when it is there before: deploy_server leaves it alone.
+        # deploy_server leaves an archive alone that is there already: that saves its way over the network.
         shutil.copyfile(template, machine.folder / "state/template.tar.zst")
         machine.boot()
         nvidia.make_devices(machine)
@@ -111,7 +111,7 @@ class Lab:
         self.namespace.enter()
 
     def remove(self) -> None:
-        """End and remove all of it, also when it was made only by half."""
+        """Stop and remove all of it, also a lab that is only half set up."""
         self.portal.stop()
         self.directory.stop()
         if self.namespace.exists:
@@ -130,7 +130,7 @@ class Lab:
 
 @contextmanager
 def only_one(name: str) -> Iterator[None]:
-    """Nobody else makes or removes the lab `name` in the meantime. Raises BlockingIOError when somebody does."""
+    """Hold the lock on the lab `name`. Raises BlockingIOError if another process holds it."""
     ROOT.mkdir(parents=True, exist_ok=True)
     with (ROOT / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

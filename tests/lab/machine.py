@@ -10,8 +10,8 @@ from pathlib import Path
 from tests.lab.namespace import BRIDGE
 from tests.lab.shell import CommandFailed, Completed, run
 
-# Recipe: a container that can itself run unprivileged containers. The two mounts below dev/.lxc are what lets
-# the kernel allow proc and sysfs inside the inner container's user namespace.
+# A container that can itself run unprivileged containers. Because of the two mounts below dev/.lxc the kernel
+# allows proc and sysfs in the inner container's user namespace.
 CONFIG = """
 lxc.uts.name = {name}
 lxc.rootfs.path = overlay:{image}:{folder}/upper
@@ -66,7 +66,7 @@ class Machine:
         keys.write_text(root_key)
         keys.chmod(0o600)
         (self.root / "etc/hostname").write_text(f"{self.name}\n")
-        # Without its own name in the file every sudo would wait ten seconds for a resolver.
+        # Without its own name in the file each sudo would wait ten seconds for a resolver.
         lines = [f"127.0.0.1 localhost {self.name}"] + [f"{ip} {name}" for name, ip in hosts.items()]
         (self.root / "etc/hosts").write_text("\n".join(lines) + "\n")
         run(["ssh-keygen", "-q", "-A", "-f", str(self.root)])
@@ -80,7 +80,7 @@ class Machine:
         )
 
     def boot(self, timeout: float = 60) -> None:
-        """Start it and wait until systemd says that it is up."""
+        """Start it and wait until systemd reports that it is up."""
         log = self.folder / "lxc.log"
         try:
             run(self._lxc("lxc-start", "-d", "-o", str(log), "-l", "WARN"), timeout=timeout)
@@ -93,10 +93,10 @@ class Machine:
             if state[:1] in (["running"], ["degraded"]) and state[-1:] == ["active"]:
                 return
             time.sleep(0.1)
-        raise CommandFailed(["boot", self.name], "none", f"systemd says {state} after {timeout} s")
+        raise CommandFailed(["boot", self.name], "none", f"systemd reports {state} after {timeout} s")
 
     def run(self, command: str, *, stdin: str = "", check: bool = True, timeout: float = 120) -> Completed:
-        """A bash command line as the server's root. Not a door of the product: tests look and break things with it."""
+        """A bash command line as the server's root. Not part of the product: tests inspect and break things with it."""
         argv = self._lxc("lxc-attach", "--clear-env", "--set-var", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "--")
         return run([*argv, "bash", "-c", command], stdin=stdin, check=check, timeout=timeout)
 
@@ -115,7 +115,7 @@ class Machine:
     def inits(self) -> list[int]:
         """Its first process as the kernel knows it, by its root file system.
 
-        LXC answers in the right network namespace only, and says STARTING or STOPPING of a server that is half up.
+        LXC answers in the right network namespace only, and reports STARTING or STOPPING for a server that is half up.
         """
         found = []
         for process in Path("/proc").glob("[0-9]*"):
@@ -125,7 +125,7 @@ class Machine:
         return found
 
     def stop(self) -> None:
-        """Power off at once, as a machine does that loses its current; also one that is only half up."""
+        """Power off at once, as in a power cut, also a server that is only half up."""
         for init in self.inits:
             with suppress(ProcessLookupError):
                 os.kill(init, signal.SIGKILL)  # everything in its process namespace ends with it

@@ -1,4 +1,4 @@
-"""A network of the lab's own: one network namespace with one bridge in it, seen by nobody outside."""
+"""The lab's own network: one network namespace with one bridge in it, invisible from outside."""
 
 import ctypes
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.lab.shell import run
 
 BRIDGE = "lab0"
-# Without one of its own a bridge takes the lowest of its ports', and so another one whenever a server reboots:
+# A bridge without its own MAC address takes the lowest of its ports, which changes when a server reboots:
 # the servers' neighbour entries for the portal would then be wrong for some seconds.
 BRIDGE_MAC = "02:16:ac:10:02:01"
 CLONE_NEWNET = 0x40000000
@@ -26,7 +26,7 @@ class Namespace:
         return self.path.exists()
 
     def create(self, addresses: list[str]) -> None:
-        """Make it with a bridge that has `addresses` (with their prefix length)."""
+        """Create it with a bridge that has `addresses` (with their prefix length)."""
         run(["ip", "netns", "add", self.name])
         for arguments in (
             ["link", "set", "lo", "up"],
@@ -41,7 +41,7 @@ class Namespace:
         return set(map(int, run(["ip", "netns", "pids", self.name]).stdout.split()))
 
     def end_orphans(self) -> None:
-        """What a killed run left here and nobody waits for, such as an lxc-start that is about to boot a server."""
+        """Processes that a killed run left here, such as an lxc-start that is about to boot a server."""
         end = time.monotonic() + 10
         while (orphans := self._orphans()) and time.monotonic() < end:
             for pid in orphans:
@@ -50,7 +50,7 @@ class Namespace:
             time.sleep(0.02)
 
     def _orphans(self) -> list[int]:
-        """Neither this process, nor its parents, nor what it started (the command that lists them, for one)."""
+        """True unless it is this process, one of its parents or one of its children."""
         lines = {pid: _line(pid) for pid in self.processes - set(_line(os.getpid()))}
         return [pid for pid, line in lines.items() if line and os.getpid() not in line]
 

@@ -1,4 +1,4 @@
-"""A stand-in for a GPU and its driver: no machine of ours has one.
+"""A stand-in for a GPU and its driver, for machines without one.
 
 It has the names, the version numbers, the device nodes and the installer's command line of the real thing, and
 nothing behind them. What the host scripts do with them is real.
@@ -16,12 +16,12 @@ set -eu
 rm -f /{LIBRARIES}/libcuda.so.*
 echo "stand-in {VERSION}" > /{LIBRARIES}/libcuda.so.{VERSION}
 ln -sf libcuda.so.{VERSION} /{LIBRARIES}/libcuda.so.1
-# Says in which user namespace and with which id it ran, so that a test can see that it was the container's.
+# Prints in which user namespace and with which id it ran, so that a test can see that it was the container's.
 cat /proc/self/uid_map > /var/log/nvidia-installer.log
 """
 USERS = "/run/stand-in-nvidia-smi"
 SMI = f"""#!/bin/sh
-# Stand-in for nvidia-smi: one GPU that is none; who is on it stands in {USERS} as lines "pid, MB".
+# Stand-in for nvidia-smi: one GPU that does not exist; its processes are read from {USERS} as lines "pid, MB".
 case "$*" in
   --query-gpu=*) echo "0, GPU-stand-in-0, stand-in for a GPU, 87, 10240, 40960" ;;
   --query-compute-apps=*) if [ -e {USERS} ]; then sed "s/^/GPU-stand-in-0, /" {USERS}; fi ;;
@@ -46,6 +46,6 @@ def prepare(machine: Machine) -> None:
 
 
 def make_devices(machine: Machine) -> None:
-    """Device nodes with NVIDIA's numbers. /dev is made anew at each boot, so this comes after it."""
+    """Device nodes with NVIDIA's numbers. A boot empties /dev, so call this after it."""
     for name, (major, minor) in DEVICES.items():
         machine.run(f"[ -e /dev/{name} ] || mknod -m 666 /dev/{name} c {major} {minor}")

@@ -1,4 +1,4 @@
-"""What people and the portal do again and again in tests: join with a key, register, call a host's verbs."""
+"""What people and the portal do often in tests: join with a key, register, call a host's verbs."""
 
 import hashlib
 import json
@@ -11,7 +11,8 @@ from tests.lab.lab import PEOPLE, Lab
 from tests.lab.machine import Machine
 from tests.lab.person import Person
 from tests.lab.shell import Completed, run
-from tests.lab.walk import body, eventually
+from tests.lab.waiting import eventually
+from tests.lab.walk import body
 
 
 def browser(lab: Lab) -> Browser:
@@ -19,7 +20,7 @@ def browser(lab: Lab) -> Browser:
 
 
 def paste(lab: Lab, name: str, line: str) -> Browser:
-    """Paste a public key on the portal's page, as the person `name` with her right password."""
+    """Paste a public key on the portal's page, as the person `name` with their password."""
     page = browser(lab)
     saved = page.submit(f"/manage/ssh-key/{name}", keys=line, password=PEOPLE[name][1])
     assert saved.url.endswith("/log/push-keys"), saved.text
@@ -43,7 +44,7 @@ def is_known(machine: Machine, line: str) -> bool:
 
 
 def register(lab: Lab, name: str, server: str = "gpu17") -> Person:
-    """`name` has joined and has a container on `server`; nothing is done twice."""
+    """`name` has joined and has a container on `server`. Steps that were done before are skipped."""
     person = lab.people[name]
     if not person.config.read_text():
         join(lab, name)
@@ -64,22 +65,24 @@ class Answer:
 
 
 def frame(request: bytes, length: int | None = None, digest: str | None = None) -> bytes:
-    """A framed request, written down here a second time so that it checks the portal's own."""
+    """A framed request, implemented here a second time to check the portal's own."""
     size = len(request) if length is None else length
     return f"lab-iam 1 {size} {digest or hashlib.sha256(request).hexdigest()}\n".encode() + request
 
 
 class Iam:
-    """Speaks to a server with the portal's own key, so that tests can say what a hostile portal would."""
+    """Calls a server with the portal's own key, so that tests can send what a hostile portal would."""
 
-    def __init__(self, lab: Lab, machine: Machine) -> None:
+    def __init__(self, lab: Lab, machine: Machine, *, timeout: float = 120) -> None:
+        """A call that takes longer than `timeout` seconds fails the test."""
         self.key = lab.portal.folder / "data/portal_ed25519"
-        self.machine = machine
+        self.machine, self.timeout = machine, timeout
 
     def ssh(self, command: str, stdin: str = "", *options: str) -> Completed:
         flags = ["-F", "none", "-i", str(self.key), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes"]
         flags += ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
-        return run(["ssh", *flags, *options, f"iam@{self.machine.address}", command], stdin=stdin, check=False)
+        argv = ["ssh", *flags, *options, f"iam@{self.machine.address}", command]
+        return run(argv, stdin=stdin, check=False, timeout=self.timeout)
 
     def call(self, verb: str, request: dict[str, Any]) -> Answer:
         return self.send(verb, frame(json.dumps({"version": 1, **request}).encode()))
@@ -102,7 +105,7 @@ class Iam:
         return self.call("set-keys", {"version": 2, "revision": number, "digest": digest, "users": state, "ids": ids})
 
     def ids(self) -> dict[str, int]:
-        """The first subordinate id of everybody who has some there."""
+        """The first subordinate id of each person who has some there."""
         rows = [line.split(":") for line in self.machine.file("/etc/subuid").splitlines()]
         return {name: int(start) for name, start, _ in rows}
 
@@ -113,7 +116,7 @@ def _parsed(line: str) -> dict[str, str]:
 
 
 def restore(lab: Lab) -> None:
-    """Bring the servers back to what the portal says, after a test pushed something else as a newer revision."""
+    """Bring the servers back to the portal's state, after a test pushed something else as a newer revision."""
     for machine in lab.servers.values():
         if machine.running:
             machine.run("rm -f /var/lib/lab-iam/keys.json")

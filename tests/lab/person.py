@@ -1,4 +1,4 @@
-"""A person with a home of her own and a real OpenSSH client."""
+"""A person with their own home and a real OpenSSH client."""
 
 import re
 import subprocess
@@ -34,7 +34,7 @@ class Person:
         return (self.folder / ".ssh/id_ed25519.pub").read_text()
 
     def argv(self, *arguments: str, key: str = "id_ed25519") -> list[str]:
-        """The command that her terminal would run. New host keys are learnt, changed ones refused."""
+        """The command that their terminal would run. New host keys are accepted, changed ones refused."""
         options = {
             "IdentityFile": str(self.folder / ".ssh" / key),
             "IdentitiesOnly": "yes",
@@ -59,12 +59,12 @@ class Person:
         return run(argv, check=check, stdin=stdin, timeout=timeout)
 
     def insist(self, server: str, words: str, *, check: bool = True, timeout: float = 120) -> Completed:
-        """A word that asks again, said with the one-time word that its first answer tells."""
+        """A command that asks for confirmation, run with the confirmation code that its first output shows."""
         return self.ssh(
-            f"{server}-manage", f"{words} {self.one_time_word(server, words)}", check=check, timeout=timeout
+            f"{server}-manage", f"{words} {self.confirmation_code(server, words)}", check=check, timeout=timeout
         )
 
-    def one_time_word(self, server: str, words: str) -> str:
+    def confirmation_code(self, server: str, words: str) -> str:
         asked = self.ssh(f"{server}-manage", words, check=False)
         told = re.search(rf"{server}-manage {re.escape(words)} ([a-z0-9]{{8}})\n", asked.stdout)
         if asked.returncode != 3 or told is None:
@@ -73,7 +73,7 @@ class Person:
 
     @contextmanager
     def on_a_terminal(self, *arguments: str) -> Iterator[Terminal]:
-        """ssh on a terminal of its own (`ssh -t`), with somebody who types."""
+        """ssh on its own terminal (`ssh -t`), with somebody who types."""
         with Terminal(self.argv("-tt", *arguments)) as terminal:
             yield terminal
 

@@ -15,7 +15,7 @@ FIRST_BROWSER_PORT = 8000
 
 
 class Portal:
-    """`address` is where the servers reach it, port 80, inside the namespace."""
+    """The servers reach it at `address`, port 80, inside the namespace."""
 
     def __init__(self, folder: Path, address: str, settings: Mapping[str, str]) -> None:
         self.folder, self.address, self.settings = folder, address, settings
@@ -35,7 +35,7 @@ class Portal:
         self.manage("migrate", "--verbosity", "0")
 
     def manage(self, *arguments: str, check: bool = True, stdin: str = "", timeout: float = 300) -> Completed:
-        """`manage.py ARGUMENTS`, with no terminal."""
+        """Run `manage.py ARGUMENTS` without a terminal."""
         argv = [sys.executable, "manage.py", *arguments]
         return run(argv, env=self.env, cwd=REPOSITORY, check=check, stdin=stdin, timeout=timeout)
 

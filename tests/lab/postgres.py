@@ -1,4 +1,4 @@
-"""A real PostgreSQL of the tests' own: in a temporary folder, on a Unix socket, ended with whoever started it."""
+"""A real PostgreSQL for the tests: in a temporary folder, on a Unix socket; it ends with the process that started it."""
 
 import contextlib
 import os
@@ -13,12 +13,12 @@ from pathlib import Path
 from tests.lab.shell import CommandFailed, run
 
 ACCOUNT = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name  # it refuses to run as root
-# What makes it safe against a power cut makes it slow; these clusters live for minutes.
+# Safety against power cuts is slow, and these clusters live for minutes only.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "100"}
 
 
 def programs() -> Path:
-    """The folder of the newest one that is installed. Debian keeps it off the PATH."""
+    """The programs of the newest installed version. Debian keeps them off the PATH."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name))
     if not found:
         raise CommandFailed(["postgres"], "no such program", "Run: apt-get install --no-install-recommends postgresql")
@@ -27,18 +27,18 @@ def programs() -> Path:
 
 @dataclass(frozen=True)
 class Postgres:
-    """A running cluster; whoever knows the folder of its socket gets in."""
+    """A running cluster. Anyone who can reach the folder of its socket may connect."""
 
     folder: Path
 
     def create(self, name: str, template: str = "template1") -> str:
-        """A database of this name, a copy of `template`; gives its DATABASE_URL."""
+        """Create a database as a copy of `template`. Returns its DATABASE_URL."""
         host = f"--host={self.folder}"
         run([*_as_account(), f"{programs()}/createdb", host, f"--template={template}", name])
         return f"postgres://{ACCOUNT}@/{self.folder}/{name}"
 
     def parameters(self, url: str) -> dict[str, str]:
-        """The same URL in the words of libpq."""
+        """The same URL in libpq's syntax."""
         return {"host": str(self.folder), "user": ACCOUNT, "dbname": url.rpartition("/")[2]}
 
 
@@ -88,6 +88,6 @@ def _wait_until_ready(bin_: Path, folder: Path, process: subprocess.Popen[bytes]
 
 
 def _as_account() -> list[str]:
-    """Words before a command: as an account without rights, and not outliving this process."""
+    """The start of a command line that runs as an unprivileged account and ends with this process."""
     drop = [f"--reuid={ACCOUNT}", f"--regid={ACCOUNT}", "--init-groups"] if os.geteuid() == 0 else []
     return ["setpriv", *drop, "--pdeathsig=INT", "--"]

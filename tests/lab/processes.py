@@ -1,4 +1,4 @@
-"""Programs that the lab leaves running, known by process id *and* start time, so that only they are ever ended."""
+"""Programs that the lab leaves running, identified by process id and start time, so that only they are ended."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from tests.lab.shell import CommandFailed
 
 
 class Daemon:
-    """One program with its children, in a session of its own; `record` is the file that remembers it."""
+    """One program with its children, in its own session. Its process id and start time are in the file `record`."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
@@ -29,7 +29,7 @@ class Daemon:
 
     @property
     def pid(self) -> int | None:
-        """Its process id while that is still the program we started."""
+        """Its process id, if that is still the program that was started."""
         try:
             pid, started = self.record.read_text().split()
         except (OSError, ValueError):
@@ -37,7 +37,7 @@ class Daemon:
         return int(pid) if _started(int(pid)) == started else None
 
     def stop(self, patience: float = 5) -> None:
-        """End the program and all that it started: gently first, which only its main process understands."""
+        """End the program and all that it started, first by asking its main process."""
         pid = self.pid
         if pid is not None:
             os.kill(pid, signal.SIGTERM)
@@ -47,7 +47,7 @@ class Daemon:
         self.record.unlink(missing_ok=True)
 
     def kill(self) -> None:
-        """End it at once, as a machine does that dies."""
+        """End it at once, as in a power cut."""
         if self.pid is not None:
             _signal_session(self.pid, signal.SIGKILL)
             _reap(self.pid or 0)
@@ -102,7 +102,7 @@ def _reap(pid: int) -> None:
 
 
 def wait_for_port(address: str, port: int, log: Path, timeout: float = 20) -> None:
-    """Until something listens there; `CommandFailed` with the end of `log` when nothing does."""
+    """Wait until something listens there. Raises CommandFailed with the end of `log` if nothing does."""
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         try:

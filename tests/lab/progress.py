@@ -11,7 +11,7 @@ PATIENCE = 2.0
 
 @contextmanager
 def progress(what: str) -> Iterator[None]:
-    """Say `what` after two seconds, then how long it has been: in place on a terminal, each 15 s elsewhere."""
+    """Print `what` after two seconds, then the time it has taken: in place on a terminal, every 15 s elsewhere."""
     done = threading.Event()
     began = time.monotonic()
 

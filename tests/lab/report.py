@@ -1,11 +1,11 @@
-"""pytest's report in the JUnit format as the last lines of `./lab test`: how many ran, what was skipped and why."""
+"""The last lines of `./lab test`, from pytest's JUnit report: how many tests ran, and what was skipped and why."""
 
 from pathlib import Path
 from xml.etree import ElementTree
 
 
 def summary(report: Path) -> str:
-    """One line of counts, and one more for each test that was skipped."""
+    """One line of counts, and one more for each skipped test."""
     counts = dict.fromkeys(("tests", "failures", "errors", "skipped"), 0)
     seconds, skipped = 0.0, []
     for suite in ElementTree.parse(report).getroot().iter("testsuite"):
@@ -16,5 +16,6 @@ def summary(report: Path) -> str:
                 skipped.append(f"  skipped: {case.get('classname')}::{case.get('name')}: {skip.get('message')}")
     failed = counts["failures"] + counts["errors"]
     passed = counts["tests"] - failed - counts["skipped"]
-    line = f"{counts['tests']} tests in {seconds:.0f} s: {passed} passed, {failed} failed, {counts['skipped']} skipped"
+    tests = "1 test" if counts["tests"] == 1 else f"{counts['tests']} tests"
+    line = f"{tests} in {seconds:.0f} s: {passed} passed, {failed} failed, {counts['skipped']} skipped"
     return "\n".join([line, *skipped])

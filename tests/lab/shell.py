@@ -1,4 +1,4 @@
-"""Run a program to its end, and say everything when it fails."""
+"""Run a program to its end; if it fails, show all of its output."""
 
 import subprocess
 from collections.abc import Mapping, Sequence

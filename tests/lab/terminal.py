@@ -1,4 +1,4 @@
-"""A program on a terminal of its own, and somebody who reads it and types."""
+"""A program on its own terminal, with somebody who reads and types."""
 
 import os
 import pty
@@ -24,14 +24,14 @@ class Terminal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """The connection is cut if it still stands."""
+        """Cut the connection if it is still open."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
         os.close(self._outer)
 
     def wait_for(self, text: str, timeout: float = 30) -> str:
-        """All that was seen since the last wait, up to and including `text`."""
+        """Wait for `text`. Returns the output since the last wait, up to and including it."""
         end = time.monotonic() + timeout
         while text not in self.seen:
             ready, _, _ = select.select([self._outer], [], [], max(0.0, end - time.monotonic()))
@@ -45,7 +45,7 @@ class Terminal:
         os.write(self._outer, text.encode())
 
     def end(self, timeout: float = 30) -> tuple[int, str]:
-        """Waits for the program; its exit status and what was seen since the last wait."""
+        """Wait for the program. Returns its exit status and the output since the last wait."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             ready, _, _ = select.select([self._outer], [], [], 0.2)

@@ -1,22 +1,20 @@
-"""What a flow is made of, and the one person and server that walk through all of them."""
+"""Flows and their steps, and the person and the server that walk through all of them."""
 
 import sqlite3
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from tests.lab.browser import Browser
 from tests.lab.lab import PEOPLE, Lab
 from tests.lab.machine import Machine
 
 Check = Callable[["Walk"], str]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Step:
-    """`check` makes the step happen or asserts that it has, and returns in a few words what it saw."""
+    """`check` makes the step happen or asserts that it has, and returns a short text of what it saw."""
 
     number: str
     text: str
@@ -61,7 +59,7 @@ class Walk:
         return f"/home/{self.user}/.local/share/lxc/{self.user}/rootfs"
 
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        """What stands in the portal's database, read beside the portal."""
+        """The rows of a query of the portal's database, which is read beside the portal."""
         database = sqlite3.connect(f"file:{self.lab.portal.folder}/data/lab-iam.sqlite3?mode=ro", uri=True, timeout=20)
         try:
             return database.execute(query, values).fetchall()
@@ -75,7 +73,7 @@ class Walk:
         return done.stdout.splitlines()
 
     def commands_by(self, account: str, server: Machine | None = None) -> list[str]:
-        """What sudo let `account` run, as sudo logged it."""
+        """The commands that sudo let `account` run, from its log."""
         lines = self.journal("_COMM=sudo", f"^ *{account} : .*COMMAND=", server)
         return [line.partition("COMMAND=")[2].strip() for line in lines]
 
@@ -87,22 +85,13 @@ class Walk:
         ]
 
     def lxc_info(self, flags: str) -> str:
-        """What LXC itself says of the container on the server, asked as the user."""
+        """LXC's own output about the container on the server, run as the person."""
         runtime = f"XDG_RUNTIME_DIR=/run/user/$(id -u {self.user})"
         command = f"runuser -u {self.user} -- env {runtime} lxc-info -n {self.user} {flags}"
         return self.server.run(command, check=False).stdout.strip()
 
     def container_state(self) -> str:
         return self.lxc_info("-sH")
-
-
-def eventually(look: Callable[[], T], what: str, timeout: float = 20) -> T:
-    """The first true answer of `look`; AssertionError with `what` when there is none in time."""
-    end = time.monotonic() + timeout
-    while not (seen := look()):
-        assert time.monotonic() < end, f"not seen in {timeout:g} s: {what}"
-        time.sleep(0.1)
-    return seen
 
 
 def body(line: str) -> str:

@@ -11,7 +11,7 @@ from pytest_django.fixtures import Settings
 
 from accounts.models import SSHKey, User
 from accounts.services.keys import add_keys
-from servers.models import Server
+from servers.models import Push, Server
 from servers.services import remote
 from servers.services.push import results, runner
 from servers.ssh import sessions
@@ -19,8 +19,8 @@ from tests.accounts.keys import line
 from tests.servers.farm import ADDRESSES, Farm
 from tests.servers.silence import Silence
 
-# Several threads write at once here. In memory they would share one cache, where a writer does not wait for
-# another but fails: a file behaves as in production. Set before any test makes the database.
+# Several threads write at once here. In memory they would share one cache, in which a writer fails instead of
+# waiting for another; a file behaves as in production. Set before any test creates the database.
 _folder = tempfile.TemporaryDirectory(prefix="lab-iam-test-")  # removed when the interpreter ends
 if connections["default"].vendor == "sqlite":
     connections["default"].settings_dict["TEST"]["NAME"] = f"{_folder.name}/test.sqlite3"
@@ -40,7 +40,7 @@ def _farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
 
 @pytest.fixture
 def farm(_farm: Farm, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Farm]:
-    """The running hosts, fresh; the portal enters them as the account that runs the tests."""
+    """The running hosts, reset. The portal logs in to them as the account that runs the tests."""
     _farm.reset()
     settings.PORTAL_KEY_FILE = _farm.iam_key
     monkeypatch.setattr(remote, "ACCOUNT", _farm.user)
@@ -50,7 +50,7 @@ def farm(_farm: Farm, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> It
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No pause between pushes and no second try in a pass, for tests that are not about these."""
+    """No pause between pushes and no retry within a pass, for tests that are not about these."""
     monkeypatch.setattr(runner, "SPACING", runner.SPACING * 0)
     monkeypatch.setattr(results, "BACKOFF_FIRST", 60.0)
 
@@ -66,7 +66,7 @@ def make_server(farm: Farm, number: int = 0, name: str = "", **fields: object) -
 
 
 def started(work: Callable[[], object]) -> threading.Thread:
-    """Doing this in a thread of its own, whose connection to the database ends with it."""
+    """A running thread that does `work` and then closes its database connections."""
 
     def run() -> None:
         try:
@@ -83,6 +83,15 @@ def give_key(user: User, number: int = 0) -> SSHKey:
     return add_keys(actor=user.username, user=user, pasted=line(number)).added[0]
 
 
+def converge() -> list[Push]:
+    """The pushes that were due; all of them are done."""
+    return runner.push_due(actor="test")
+
+
+def key_body(number: int = 0) -> str:
+    return " ".join(line(number).split()[:2])
+
+
 @pytest.fixture
 def server(db: None) -> Server:
     """A server that is only a row: for pages, not for SSH."""
@@ -94,10 +103,15 @@ OTHER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHS6DZCY2pPqPwtNXcpzJGM1cIEK5Y8ZZJf
 
 
 @pytest.fixture
-def black_hole() -> Iterator[tuple[str, int]]:
-    """Accepts connections and never says a word."""
+def silence() -> Iterator[Silence]:
     with Silence() as silence:
-        yield silence.address
+        yield silence
+
+
+@pytest.fixture
+def black_hole(silence: Silence) -> tuple[str, int]:
+    """The address of a server that accepts connections and sends nothing."""
+    return silence.address
 
 
 @pytest.fixture
@@ -109,7 +123,7 @@ BACKEND = "accounts.backends.DirectoryBackend"
 
 
 def signed_in(user: User) -> Client:
-    """A browser of this person's."""
+    """A test client that is signed in as this person."""
     client = Client()
     client.force_login(user, backend=BACKEND)
     return client

@@ -1,4 +1,4 @@
-"""A real sshd on many loopback addresses, each of them one GPU server of the tests."""
+"""A real sshd on many loopback addresses; each address is one GPU server of the tests."""
 
 import getpass
 import os
@@ -68,7 +68,7 @@ class Farm:
             f"AuthorizedKeysFile {self.folder}/authorized_keys",
             f"ForceCommand {sys.executable} -I -S {DOOR} {self.folder}/hosts",
             "PidFile none",
-            f"SetEnv HOME={self.folder}",  # bash reads ~/.bashrc also under sshd: not that of whoever runs the tests
+            f"SetEnv HOME={self.folder}",  # bash reads ~/.bashrc under sshd too: not that of the account that runs the tests
             "UsePAM no",
             "StrictModes no",
             "PasswordAuthentication no",
@@ -99,7 +99,7 @@ class Farm:
             process.wait(10)
 
     def reset(self) -> None:
-        """All hosts are fresh and honest again."""
+        """Empty all hosts and let them behave well again."""
         for address in self.addresses:
             shutil.rmtree(self.folder / address, ignore_errors=True)
             for name in ("state", "home/register/.ssh"):
@@ -113,7 +113,7 @@ class Farm:
         return Endpoint("gpu17", address, self.port, self.host_key if host_key is None else host_key)
 
     def commands(self, address: str = ADDRESSES[0]) -> list[str]:
-        """The commands that arrived there, in their order."""
+        """The commands that arrived there, in order."""
         return [line.split(" ", 2)[2].rstrip("\n") for line in self._log(address)]
 
     def pids(self, address: str = ADDRESSES[0]) -> list[int]:

@@ -17,8 +17,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 def load() -> None:
     """Have labhost in memory, with all that it imports."""
     sys.path.insert(0, str(REPOSITORY / "hostscripts"))
-    importlib.import_module("labhost.cli")
-    importlib.import_module("labhost.delivery")
+    for name in ("labhost.cli", "labhost.keys.set_keys", "labhost.protocol.session"):
+        importlib.import_module(name)
 
 
 def labhost(folder: Path, verb: str) -> int:

@@ -1,4 +1,4 @@
-"""The key file of `register` on a host of the farm: as the database has it, and each version that was really there."""
+"""The key file of `register` on a host of the farm: as it should be, and each version that was there."""
 
 import os
 import threading
@@ -16,7 +16,7 @@ def new_key(user: User) -> str:
 
 
 def expected() -> str:
-    """The file of `register` as the database has it."""
+    """The text of `register`'s key file, from the database."""
     people = sorted(keys.current_state().users.items())
     forced = 'restrict,command="/home/register/register.bash {}" {} {}\n'
     return "".join(forced.format(name, key.type, key.blob) for name, theirs in people for key in theirs)

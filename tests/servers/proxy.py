@@ -1,4 +1,4 @@
-"""A network between the portal and a server that can be made bad: a TCP proxy that delays, loses, cuts and throttles.
+"""A bad network between the portal and a server: a TCP proxy that delays, loses, cuts and throttles.
 
 It carries real packets between real sockets; only what happens to them on the way is decided here.
 """
@@ -49,7 +49,7 @@ class Proxy:
         self.drop_all()
 
     def becomes(self, **changes: object) -> None:
-        """Another weather from now on; for connections that are open already as well."""
+        """Change the weather, for open connections as well."""
         self.weather = replace(Weather(), **changes)  # type: ignore[arg-type]
 
     def drop_all(self, *, reset: bool = False) -> None:

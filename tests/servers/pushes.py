@@ -1,4 +1,4 @@
-"""Pushes as the worker records them, without a host: what was answered is the test's to say."""
+"""Pushes as the worker records them, without a host: the test provides the answers."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from accounts.services import keys
 from servers import protocol
-from servers.models import Push, Server
+from servers.models import Push, Server, ServerState
 from servers.protocol import Answer, UserResult
 from servers.services.push import results
 from servers.services.push.results import Claim, Outcome
@@ -18,13 +18,20 @@ NOWHERE = UserResult("absent", "absent")
 
 
 def claim(server: Server) -> Claim:
-    """As when the worker has begun with this server, at the revision of now."""
+    """Claim this server as the worker does, at the current revision."""
     now = timezone.now()
     lease, revision = now + timedelta(minutes=1), keys.current_revision()
-    Server.objects.filter(pk=server.pk).update(lease_until=lease, attempted_at=now, attempted_revision=revision)
+    before = Server.objects.get(pk=server.pk)
+    ServerState.objects.filter(pk=server.pk).update(
+        lease_until=lease,
+        attempted_at=now,
+        attempted_revision=revision,
+        unconfirmed_first=before.state.unconfirmed_first or revision,
+        unconfirmed_last=revision,
+    )
     push = Push.objects.create(server=server, state="running", started_at=now, revision=revision)
     server.refresh_from_db()
-    return Claim(server, push, lease, 1)
+    return Claim(before, push, lease, 1)
 
 
 def answered(
@@ -49,7 +56,7 @@ def answered(
 def push(
     server: Server, users: Mapping[str, UserResult] | None = None, *, whole: bool = True, register: str = "written"
 ) -> Push:
-    """A push of what is current, answered and recorded."""
+    """A push of the current revision, answered and recorded."""
     begun = claim(server)
     push = results.record(begun, answered(begun, users or {}, whole=whole, register=register))
     assert push is not None
@@ -57,10 +64,11 @@ def push(
     return push
 
 
-def fail(server: Server, words: str = "no route to host") -> Push:
-    """A push that reached nobody."""
+def fail(server: Server, words: str = "no route to host", *, is_sent: bool = True) -> Push:
+    """A push that got no answer."""
     begun = claim(server)
-    push = results.record(begun, Outcome(Push.State.FAILED, begun.push.revision, error=f"{server.name}: {words}."))
+    error = f"{server.name}: {words}."
+    push = results.record(begun, Outcome(Push.State.FAILED, begun.push.revision, error=error, is_sent=is_sent))
     assert push is not None
     server.refresh_from_db()
     return push

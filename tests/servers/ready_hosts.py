@@ -29,7 +29,7 @@ def main(folder: Path) -> None:
 
 
 def _answer(line: socket.socket) -> None:
-    """In a child: run the command in a child of its own, for it may become another program, and tell its status."""
+    """In a child: run the command in another child, which may exec, and send back its exit status."""
     data, streams, _, _ = socket.recv_fds(line, 256 * 1024, 3)
     if os.fork() == 0:
         line.close()

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def within(seconds: float, is_so: Callable[[], object], what: str = "it") -> float:
-    """Wait until it is so; gives the seconds that it took, and fails when they are over."""
+    """Wait until `is_so()` is true. Returns the seconds that it took; fails when `seconds` are over."""
     began = time.monotonic()
     while not is_so():
         assert time.monotonic() - began < seconds, f"{what} did not come within {seconds} s"
@@ -32,7 +32,7 @@ def within(seconds: float, is_so: Callable[[], object], what: str = "it") -> flo
 
 
 def database_url() -> str:
-    """Of the database that pytest has made for this process."""
+    """The URL of the database that pytest made for this process."""
     values = connection.settings_dict
     if connection.vendor == "sqlite":
         return f"sqlite:///{values['NAME']}"

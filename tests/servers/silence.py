@@ -1,4 +1,4 @@
-"""A listener that accepts connections and never says a word."""
+"""A listener that accepts connections and sends nothing."""
 
 import contextlib
 import socket
@@ -17,6 +17,10 @@ class Silence:
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, name="silence", daemon=True).start()
         return self
+
+    @property
+    def connections(self) -> int:
+        return len(self._kept)
 
     def _accept(self) -> None:
         while True:

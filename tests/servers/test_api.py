@@ -14,7 +14,7 @@ from tests.servers.conftest import PINNED
 from tests.servers.pushes import ACCOUNT, fail, push
 
 pytestmark = pytest.mark.django_db
-PATHS = ["me", "servers", "containers", "keys", "syncs", "users"]
+PATHS = ["me", "servers", "containers", "keys", "pushes", "users"]
 
 
 def api(user: User) -> Client:
@@ -33,7 +33,7 @@ def everything(server: Server, alice: User, bob: User) -> Server:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_without_a_token_nothing_is_told(path: str) -> None:
+def test_without_a_token_nothing_is_shown(path: str) -> None:
     assert Client().get(f"/api/v1/{path}").status_code == 401
 
 
@@ -54,7 +54,7 @@ def test_a_local_account_has_no_numbers(staff: User) -> None:
     assert own["port"] is None and own["subuid"] is None
 
 
-def test_servers_in_service_are_told_without_their_secrets(everything: Server, alice: User) -> None:
+def test_servers_in_service_are_listed_without_their_secrets(everything: Server, alice: User) -> None:
     client = api(alice)
     (told,) = client.get("/api/v1/servers").json()["results"]
     assert told["name"] == "gpu17" and told["fingerprint"].startswith("SHA256:")
@@ -63,15 +63,15 @@ def test_servers_in_service_are_told_without_their_secrets(everything: Server, a
     assert client.get("/api/v1/servers/gpu99").status_code == 404
 
 
-def test_alice_sees_her_container_and_her_row(everything: Server, alice: User) -> None:
+def test_people_see_only_their_own_rows(everything: Server, alice: User) -> None:
     client = api(alice)
     (container,) = client.get("/api/v1/containers").json()["results"]
     assert (container["user"], container["server"], container["state"]) == ("alice", "gpu17", "running")
-    (push,) = client.get("/api/v1/syncs").json()["results"]
+    (push,) = client.get("/api/v1/pushes").json()["results"]
     assert push["results"]["alice"]["error"] == "alice's trouble"
 
 
-def test_a_key_says_where_it_is_live_and_why_not_elsewhere(everything: Server, alice: User) -> None:
+def test_a_key_has_its_state_and_reason_on_each_server(everything: Server, alice: User) -> None:
     fail(Server.objects.create(name="gpu18", address="172.16.2.18", host_key=PINNED))
     push(everything, {"alice": ACCOUNT})
     client = api(alice)
@@ -81,19 +81,19 @@ def test_a_key_says_where_it_is_live_and_why_not_elsewhere(everything: Server, a
     live, waiting = told["servers"]
     assert (live["server"], live["state"], live["reason"]) == ("gpu17", "live", "") and live["since"]
     states = {place["name"]: place["state"] for place in live["places"]}
-    assert states == {"host account": "live", "container": "absent", "register": "live"}
-    assert (waiting["server"], waiting["state"], waiting["reason"]) == ("gpu18", "waiting", "no route to host")
-    assert waiting["next_try"]
+    assert states == {"host account": "live", "container": "not registered", "register": "live"}
+    assert (waiting["server"], waiting["state"], waiting["reason"]) == ("gpu18", "pending", "no route to host")
+    assert waiting["next_retry"]
     assert client.get(f"/api/v1/keys/{told['id']}").json() == told
 
 
-def test_removed_keys_are_told_when_they_are_asked_for(everything: Server, alice: User, staff: User) -> None:
+def test_removed_keys_are_listed_on_request(everything: Server, alice: User, staff: User) -> None:
     push(everything, {"alice": ACCOUNT})
     revoke_keys(actor="alice", keys=alice.ssh_keys.all())
     client = api(staff)
     assert client.get("/api/v1/keys?user=alice").json()["results"] == []
     (told,) = client.get("/api/v1/keys?removed=true&user=Alice").json()["results"]
-    assert told["removed"] and told["servers"][0]["state"] == "leaving"
+    assert told["removed"] and told["servers"][0]["state"] == "removing"
     assert client.get("/api/v1/keys?removed=true&user=bob").json()["results"] == []
 
 
@@ -110,10 +110,10 @@ def test_the_keys_of_many_cost_the_same_as_of_few(
 
 def test_charlie_sees_nothing_of_alices(everything: Server, charlie: User) -> None:
     client, container, push = api(charlie), Container.objects.get(), Push.objects.get()
-    answers = [client.get(f"/api/v1/{path}") for path in ("me", "servers", "containers", "syncs", "keys")]
+    answers = [client.get(f"/api/v1/{path}") for path in ("me", "servers", "containers", "pushes", "keys")]
     answers += [client.get(f"/api/v1/keys?user=alice&removed={word}") for word in ("true", "false")]
     answers += [client.get(f"/api/v1/keys/{SSHKey.objects.get().pk}")]
-    answers += [client.get(f"/api/v1/syncs/{push.pk}"), client.get(f"/api/v1/containers/{container.pk}")]
+    answers += [client.get(f"/api/v1/pushes/{push.pk}"), client.get(f"/api/v1/containers/{container.pk}")]
     assert [answer.status_code for answer in answers] == [200] * 7 + [404, 200, 404]
     for answer in answers:
         assert b"alice" not in answer.content and b"10.0.3.160" not in answer.content
@@ -129,7 +129,7 @@ def test_staff_see_everything(everything: Server, staff: User) -> None:
     assert {row["name"] for row in client.get("/api/v1/users").json()["results"]} == {"alice", "bob", "warden"}
     assert client.get("/api/v1/users/alice").json()["full_name"] == "Alice Archer"
     assert len(client.get("/api/v1/servers").json()["results"]) == 2
-    assert "alice" in client.get("/api/v1/syncs").json()["results"][0]["results"]
+    assert "alice" in client.get("/api/v1/pushes").json()["results"][0]["results"]
 
 
 @pytest.mark.parametrize("path", PATHS)

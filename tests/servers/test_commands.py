@@ -17,6 +17,7 @@ from accounts.services.keys import add_keys
 from servers.management import terminal
 from servers.models import ContainerJob, Push, Server
 from servers.services.containers import jobs
+from servers.services.push import runner
 from servers.ssh import host_keys, portal_key
 from tests.accounts.keys import line
 from tests.servers.conftest import OTHER, make_server
@@ -38,7 +39,7 @@ def run(*words: str, **options: Any) -> str:
 
 
 def refused(*words: str) -> tuple[int, str]:
-    """Exit status and words of a command that must fail."""
+    """Exit status and error of a command that must fail."""
     with pytest.raises(CommandError) as error:
         run(*words)
     assert len(str(error.value).splitlines()) == 1
@@ -53,7 +54,7 @@ def answer(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr("builtins.input", lambda _: text)
 
 
-class TestCreateIamKey:
+class TestCreatePortalKey:
     def test_a_new_key_is_printed_and_noted(self, settings: Settings, key_file: Path) -> None:
         settings.PORTAL_KEY_FILE = key_file
         assert run("create_portal_key").strip() == portal_key.public_line(key_file)
@@ -62,7 +63,7 @@ class TestCreateIamKey:
     def test_an_existing_key_is_kept(self, settings: Settings, key_file: Path) -> None:
         settings.PORTAL_KEY_FILE = key_file
         first = portal_key.create(key_file)
-        assert refused("create_portal_key") == (1, f"{key_file} exists already: --force replaces it.")
+        assert refused("create_portal_key") == (1, f"{key_file} exists already; use --force to replace it.")
         code, words = refused("create_portal_key", "--force")
         assert code == 2 and "--yes" in words and portal_key.public_line(key_file) == first
         run("create_portal_key", "--force", "--yes")
@@ -83,50 +84,50 @@ class TestCreateIamKey:
 
 
 class TestAddServer:
-    def words(self, farm: Farm, *more: str) -> list[str]:
+    def arguments(self, farm: Farm, *more: str) -> list[str]:
         return ["add_server", "gpu17", ADDRESSES[0], "--ssh-port", str(farm.port), *more]
 
     def test_with_yes_the_shown_key_is_pinned(self, farm: Farm) -> None:
-        out = run(*self.words(farm, "--yes"))
+        out = run(*self.arguments(farm, "--yes"))
         assert host_keys.fingerprint(farm.host_key) in out
         assert Server.objects.get(name="gpu17").host_key == farm.host_key
 
     def test_with_the_right_fingerprint_nobody_is_asked(self, farm: Farm) -> None:
-        run(*self.words(farm, "--fingerprint", host_keys.fingerprint(farm.host_key)))
+        run(*self.arguments(farm, "--fingerprint", host_keys.fingerprint(farm.host_key)))
         assert Server.objects.get().host_key == farm.host_key
 
     def test_y5_with_another_fingerprint_nothing_is_added(self, farm: Farm) -> None:
-        code, words = refused(*self.words(farm, "--fingerprint", host_keys.fingerprint(OTHER)))
+        code, words = refused(*self.arguments(farm, "--fingerprint", host_keys.fingerprint(OTHER)))
         assert code == 1 and "nothing was added" in words and not Server.objects.exists()
 
     def test_without_a_terminal_nobody_is_asked(self, farm: Farm) -> None:
-        code, words = refused(*self.words(farm))
+        code, words = refused(*self.arguments(farm))
         assert code == 2 and "--fingerprint" in words and not Server.objects.exists()
 
     def test_a_yes_at_the_terminal_is_enough(self, farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
         answer(monkeypatch, "y")
-        run(*self.words(farm))
+        run(*self.arguments(farm))
         assert Server.objects.exists()
 
     def test_a_known_name_is_refused(self, farm: Farm) -> None:
         make_server(farm)
-        assert refused(*self.words(farm, "--yes"))[0] == 1
+        assert refused(*self.arguments(farm, "--yes"))[0] == 1
 
     def test_a_server_that_does_not_answer_is_refused(self, farm: Farm) -> None:
         code, words = refused("add_server", "gpu17", "127.0.0.99", "--ssh-port", str(farm.port), "--yes")
         assert code == 1 and "refused" in words
 
 
-class TestSyncKeys:
+class TestPushKeys:
     @pytest.fixture
     def gpu17(self, farm: Farm, alice: User) -> Server:
         add_keys(actor="alice", user=alice, pasted=line())
         return make_server(farm)
 
-    def test_each_server_says_what_became_of_it(self, farm: Farm, gpu17: Server) -> None:
+    def test_each_server_has_a_line_with_the_result(self, farm: Farm, gpu17: Server) -> None:
         out = run("push_keys").splitlines()
         assert out[0].startswith("gpu17: succeeded, revision 1, 0 written, 0 unchanged (")
-        assert out[1] == "1 of 1 servers have revision 1"
+        assert out[1] == "1 of 1 server up to date"
         assert farm.register_file()
 
     def test_what_is_there_is_left_alone_unless_forced(self, farm: Farm, gpu17: Server) -> None:
@@ -136,13 +137,26 @@ class TestSyncKeys:
         run("push_keys", "gpu17", "--force", "--wait")
         assert Push.objects.count() == 2
 
+    def test_d10_a_forced_push_that_failed_is_not_a_success(self, farm: Farm, gpu17: Server) -> None:
+        run("push_keys")
+        Server.objects.update(address="127.0.0.99")
+        assert refused("push_keys", "--force") == (1, "Not up to date: gpu17.")
+
+    def test_d10_a_forced_push_that_the_worker_has_not_finished_is_not_a_success(
+        self, farm: Farm, gpu17: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run("push_keys")
+        monkeypatch.setattr(runner, "push_due", lambda **_: [])  # as when the worker holds the server
+        assert refused("push_keys", "--force") == (1, "Not up to date: gpu17.")
+        assert run("push_keys").splitlines() == ["1 of 1 server up to date"], "the keys themselves are there"
+
     def test_y1_one_dead_server_is_named_and_the_exit_status_is_1(self, farm: Farm, gpu17: Server) -> None:
         make_server(farm, 1, address="127.0.0.99")
-        assert refused("push_keys") == (1, "Without the latest keys: gpu18.")
+        assert refused("push_keys") == (1, "Not up to date: gpu18.")
         gpu17.refresh_from_db()
-        assert gpu17.applied_revision == 1
+        assert gpu17.state.applied_revision == 1
 
-    def test_a_server_that_waits_for_its_next_try_is_tried_now(self, farm: Farm, gpu17: Server) -> None:
+    def test_a_server_that_waits_for_its_next_retry_is_retried_now(self, farm: Farm, gpu17: Server) -> None:
         Server.objects.update(address="127.0.0.99")
         refused("push_keys")
         Server.objects.update(address=ADDRESSES[0])
@@ -152,7 +166,7 @@ class TestSyncKeys:
         other = make_server(farm, 1)
         run("push_keys", "gpu17")
         other.refresh_from_db()
-        assert other.applied_revision == 0 and farm.commands(ADDRESSES[1]) == []
+        assert other.state.applied_revision == 0 and farm.commands(ADDRESSES[1]) == []
 
     def test_an_unknown_or_disabled_server_is_wrong_use(self, farm: Farm, gpu17: Server) -> None:
         code, words = refused("push_keys", "gpu99")
@@ -173,7 +187,7 @@ class TestRegisterContainer:
 
     def test_progress_and_success(self, gpu17: Server, alice: User) -> None:
         out = run("register_container", "gpu17", "alice").splitlines()
-        assert out[0].startswith("[1/3] fetch") and out[-1] == "alice has a container on gpu17"
+        assert out[0].startswith("[1/3] fetch") and out[-1] == "alice registered on gpu17"
 
     def test_the_reason_of_a_refusal(self, farm: Farm, gpu17: Server, alice: User) -> None:
         (farm.folder / ADDRESSES[0] / "may_register").unlink()
@@ -207,16 +221,16 @@ class TestRemoveContainer:
 
     def test_progress_and_success(self, gpu17: Server) -> None:
         out = run("remove_container", "gpu17", "alice", "--yes").splitlines()
-        assert out == ["[1/1] putting aside", "alice is removed from gpu17"]
+        assert out == ["[1/1] putting aside", "alice removed from gpu17"]
 
     def test_purge(self, gpu17: Server) -> None:
         assert "deleting" in run("remove_container", "gpu17", "alice", "--yes", "--purge")
 
-    def test_without_a_terminal_nobody_is_asked_and_nothing_is_ordered(self, farm: Farm, gpu17: Server) -> None:
+    def test_without_a_terminal_nobody_is_asked_and_nothing_is_queued(self, farm: Farm, gpu17: Server) -> None:
         code, words = refused("remove_container", "gpu17", "alice")
         assert code == 2 and "--yes" in words and "remove" not in farm.commands()
 
-    def test_a_server_that_is_away_is_told_and_tried_again_later(self, gpu17: Server) -> None:
+    def test_the_removal_from_a_server_that_does_not_answer_is_retried_later(self, gpu17: Server) -> None:
         Server.objects.update(address="127.0.0.99")
         assert refused("remove_container", "gpu17", "alice", "--yes")[0] == 1
         assert ContainerJob.objects.filter(kind="remove", state="queued").count() == 1
@@ -241,7 +255,7 @@ class TestDeployServer:
         words = ["deploy_server", "gpu17", "--user", farm.user, "--identity", str(farm.iam_key)]
         assert "host key has changed" in refused(*words)[1] and farm.commands() == []
 
-    def test_a_wrong_password_is_told_in_one_line(self, farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_wrong_password_is_one_line(self, farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
         make_server(farm)
         monkeypatch.setattr(sys, "stdin", io.StringIO("wrong\n"))
         code, words = refused("deploy_server", "gpu17", "--password-stdin")

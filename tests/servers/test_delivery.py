@@ -15,29 +15,17 @@ from accounts.models import AuditEvent, SSHKey, User
 from accounts.services import keys
 from accounts.services.keys import add_keys, current_revision, revoke_key
 from servers import tasks
-from servers.models import Container, Push, Server
+from servers.models import Container, Push, Server, ServerState
 from servers.processes import lease_holder
 from servers.services import remote
 from servers.services.push import results, runner
 from servers.ssh import portal_key
 from servers.ssh.dial import RemoteError
 from tests.accounts.keys import line
-from tests.servers.conftest import OTHER, make_server, started
+from tests.servers.conftest import OTHER, converge, give_key, key_body, make_server, started
 from tests.servers.farm import ADDRESSES, Farm
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick")]
-
-
-def give_key(user: User, number: int = 0) -> SSHKey:
-    return add_keys(actor=user.username, user=user, pasted=line(number)).added[0]
-
-
-def converge() -> list[Push]:
-    return runner.push_due(actor="test")
-
-
-def key_body(number: int = 0) -> str:
-    return " ".join(line(number).split()[:2])
 
 
 @pytest.fixture
@@ -52,9 +40,14 @@ def test_a_key_reaches_the_server_and_is_written_down(farm: Farm, gpu17: Server,
     gpu17.refresh_from_db()
     assert (push.state, push.revision, push.trigger, push.error) == ("succeeded", 1, "test", "")
     assert push.started_at and push.finished_at and push.finished_at >= push.started_at
-    assert gpu17.applied_revision == current_revision() == 1
-    assert len(gpu17.applied_digest) == 64 and gpu17.last_contact
-    assert (gpu17.attempts, gpu17.next_attempt, gpu17.behind_since, gpu17.lease_until) == (0, None, None, None)
+    assert gpu17.state.applied_revision == current_revision() == 1
+    assert len(gpu17.state.applied_digest) == 64 and gpu17.state.last_contact
+    assert (gpu17.state.attempts, gpu17.state.next_attempt, gpu17.state.behind_since, gpu17.state.lease_until) == (
+        0,
+        None,
+        None,
+        None,
+    )
 
 
 def test_contract_the_digest_is_the_one_that_labhost_reports(farm: Farm, gpu17: Server, alice: User) -> None:
@@ -62,7 +55,7 @@ def test_contract_the_digest_is_the_one_that_labhost_reports(farm: Farm, gpu17: 
     converge()
     gpu17.refresh_from_db()
     status = remote.status(gpu17)
-    assert (status.revision, status.digest) == (gpu17.applied_revision, gpu17.applied_digest)
+    assert (status.revision, status.digest) == (gpu17.state.applied_revision, gpu17.state.applied_digest)
 
 
 def test_contract_a_key_is_tied_to_its_person(farm: Farm, gpu17: Server, alice: User, bob: User) -> None:
@@ -124,9 +117,9 @@ def test_y1_three_dead_of_20_servers_delay_nobody(farm: Farm, alice: User, black
     for server in dead.values():
         server.refresh_from_db()
         assert done[server.name].state == "failed"
-        assert server.last_error.startswith(server.name) and "\n" not in server.last_error
-        assert server.behind_since and server.behind_since >= began
-        assert server.next_attempt and server.next_attempt > began and server.attempts == 1
+        assert server.state.last_error.startswith(server.name) and "\n" not in server.state.last_error
+        assert server.state.behind_since and server.state.behind_since >= began
+        assert server.state.next_attempt and server.state.next_attempt > began and server.state.attempts == 1
 
 
 def test_y1_a_server_that_is_down_is_tried_again_and_served_when_it_returns(
@@ -139,15 +132,16 @@ def test_y1_a_server_that_is_down_is_tried_again_and_served_when_it_returns(
     failed = converge()
     assert len(failed) >= 2, "a pass makes the quick tries itself"
     gpu17.refresh_from_db()
-    since = gpu17.behind_since
-    assert gpu17.attempts == len(failed) and gpu17.next_attempt
-    assert (gpu17.next_attempt - timezone.now()).total_seconds() > 1, "it does not back off"
-    Server.objects.update(address=ADDRESSES[0], next_attempt=timezone.now())
+    since = gpu17.state.behind_since
+    assert gpu17.state.attempts == len(failed) and gpu17.state.next_attempt
+    assert (gpu17.state.next_attempt - timezone.now()).total_seconds() > 1, "it does not back off"
+    Server.objects.update(address=ADDRESSES[0])
+    ServerState.objects.update(next_attempt=timezone.now())
     gpu17.refresh_from_db()
-    assert gpu17.behind_since == since, "stale since the first failure"
+    assert gpu17.state.behind_since == since, "stale since the first failure"
     (push,) = converge()
     gpu17.refresh_from_db()
-    assert push.state == "succeeded" and gpu17.attempts == 0 and gpu17.behind_since is None
+    assert push.state == "succeeded" and gpu17.state.attempts == 0 and gpu17.state.behind_since is None
 
 
 def test_y2_a_server_that_never_answers_is_given_up_and_the_others_are_served_meanwhile(
@@ -161,7 +155,8 @@ def test_y2_a_server_that_never_answers_is_given_up_and_the_others_are_served_me
     assert done["gpu17"].state == "failed" and "in time" in done["gpu17"].error
     good = done[other.name]
     assert good.state == "succeeded" and good.started_at and good.finished_at
-    assert good.finished_at < (done["gpu17"].finished_at or timezone.now())
+    late = done["gpu17"].finished_at
+    assert late and good.finished_at < late
 
 
 def test_y2_a_dozen_servers_that_hang_hold_up_nobody(farm: Farm, alice: User, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +167,7 @@ def test_y2_a_dozen_servers_that_hang_hold_up_nobody(farm: Farm, alice: User, mo
     good = [make_server(farm, number) for number in range(12, 20)]
     give_key(alice)
     done = {push.server.name: push for push in converge()}
-    ends = {name: push.finished_at or timezone.now() for name, push in done.items()}
+    ends = {name: push.finished_at for name, push in done.items() if push.finished_at}
     assert all(done[server.name].state == "succeeded" for server in good)
     assert max(ends[server.name] for server in good) < min(ends[f"a-hangs{number}"] for number in range(12))
 
@@ -190,7 +185,7 @@ def test_y4_a_host_that_has_a_newer_revision_refuses_and_staff_can_read_why(
     assert push.state == "failed" and "newer revision" in push.error
     assert farm.register_file() == before
     gpu17.refresh_from_db()
-    assert gpu17.applied_revision == 1 and gpu17.next_attempt
+    assert gpu17.state.applied_revision == 1 and gpu17.state.next_attempt
 
 
 def test_y5_nothing_is_sent_to_a_server_with_a_changed_host_key_and_it_is_kept_for_the_staff(
@@ -202,7 +197,7 @@ def test_y5_nothing_is_sent_to_a_server_with_a_changed_host_key_and_it_is_kept_f
     gpu17.refresh_from_db()
     assert push.state == "failed" and farm.commands() == []
     assert gpu17.offered_host_key == farm.host_key and gpu17.host_key == OTHER
-    Server.objects.update(next_attempt=timezone.now())
+    ServerState.objects.update(next_attempt=timezone.now())
     converge()
     assert AuditEvent.objects.filter(verb="server.host_key_refused").count() == 1, "said once, not at each try"
 
@@ -226,7 +221,7 @@ def test_y6_a_host_that_could_not_write_is_not_believed_and_is_tried_again(
     push = converge()[0]
     gpu17.refresh_from_db()
     assert push.state == "failed" and words in push.error
-    assert gpu17.applied_revision == 0 and gpu17.next_attempt and gpu17.behind_since
+    assert gpu17.state.applied_revision == 0 and gpu17.state.next_attempt and gpu17.state.behind_since
 
 
 def test_y7_a_directory_that_is_down_does_not_stop_the_push(
@@ -237,21 +232,25 @@ def test_y7_a_directory_that_is_down_does_not_stop_the_push(
     give_key(alice)
     tasks.push_keys()
     gpu17.refresh_from_db()
-    assert gpu17.applied_revision == 1 and key_body() in farm.register_file()
+    assert gpu17.state.applied_revision == 1 and key_body() in farm.register_file()
     assert "directory unavailable" in caplog.text
 
 
 def test_y7_a_directory_that_is_slow_does_not_delay_the_push(
-    farm: Farm, gpu17: Server, alice: User, settings: Settings, black_hole: tuple[str, int]
+    farm: Farm,
+    gpu17: Server,
+    alice: User,
+    settings: Settings,
+    black_hole: tuple[str, int],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     settings.LDAP_URL = f"ldap://{black_hole[0]}:{black_hole[1]}"
     settings.LDAP_TIMEOUT = 3
     give_key(alice)
-    began = timezone.now()
     tasks.push_keys()
     push = Push.objects.get()
-    assert push.state == "succeeded" and push.finished_at
-    assert (push.finished_at - began).total_seconds() < 3
+    gave_up = next(record.created for record in caplog.records if "directory unavailable" in record.getMessage())
+    assert push.state == "succeeded" and push.finished_at and push.finished_at.timestamp() < gave_up
 
 
 def test_y8_one_bad_entry_is_that_persons_only_and_is_tried_again(
@@ -265,7 +264,7 @@ def test_y8_one_bad_entry_is_that_persons_only_and_is_tried_again(
     assert push.state == "partial" and push.error == "gpu17: one person was not served."
     assert set(push.results) == {"bob"} and push.results["bob"]["host"] == "failed" and push.results["bob"]["error"]
     assert key_body() in farm.register_file()
-    assert gpu17.applied_revision == 2 and gpu17.next_attempt and gpu17.behind_since
+    assert gpu17.state.applied_revision == 2 and gpu17.state.next_attempt and gpu17.state.behind_since
 
 
 def test_y9_a_burst_of_edits_is_few_pushes_and_the_last_state_wins(
@@ -287,14 +286,14 @@ def test_y9_a_burst_of_edits_is_few_pushes_and_the_last_state_wins(
     worker.join()
     converge()
     gpu17.refresh_from_db()
-    assert gpu17.applied_revision == current_revision() >= edits
+    assert gpu17.state.applied_revision == current_revision() >= edits
     assert len(farm.commands()) <= 2 + time.monotonic() - began, "more than one a second"
     expected = {" ".join((key.type, key.blob)) for key in keys.current_state().users["alice"]}
     assert {part.split('" ')[1] for part in farm.register_file().splitlines()} == expected
 
 
 def _flip(user: User, number: int) -> None:
-    key = user.ssh_keys.filter(revoked_revision__isnull=True).first()
+    key = user.ssh_keys.active().first()
     assert key is not None
     revoke_key(actor="alice", key=key)
     add_keys(actor="alice", user=user, pasted=line(10 + number % 3))
@@ -306,7 +305,7 @@ def test_y3_a_push_whose_worker_died_is_closed_and_made_again(farm: Farm, gpu17:
     assert claim.attempts == 1
     assert runner._claim("test", None, 10) == [], "two workers at one server"
     assert runner.close_interrupted() == 0, "it may still be alive"
-    Server.objects.update(lease_until=timezone.now() - timedelta(seconds=1), next_attempt=timezone.now())
+    ServerState.objects.update(lease_until=timezone.now() - timedelta(seconds=1), next_attempt=timezone.now())
     assert runner.close_interrupted() == 1
     claim.push.refresh_from_db()
     assert claim.push.state == "failed" and claim.push.finished_at
@@ -316,23 +315,25 @@ def test_y3_a_push_whose_worker_died_is_closed_and_made_again(farm: Farm, gpu17:
 
 def test_y3_many_dead_workers_do_not_make_a_server_wait_for_minutes(gpu17: Server, alice: User) -> None:
     give_key(alice)
-    Server.objects.update(attempts=20)
+    ServerState.objects.update(attempts=20)
     (_,) = runner._claim("test", None, 10)
-    Server.objects.update(lease_holder=f"{lease_holder.current()}1")  # this process's number, of an earlier process
+    ServerState.objects.update(
+        lease_holder=f"{lease_holder.current()}1"
+    )  # this process's number, of an earlier process
     assert runner.close_interrupted() == 1
     gpu17.refresh_from_db()
-    assert gpu17.lease_until is None and gpu17.next_attempt is not None
-    assert timedelta(seconds=1) < gpu17.next_attempt - timezone.now() <= timedelta(seconds=10)
+    assert gpu17.state.lease_until is None and gpu17.state.next_attempt is not None
+    assert timedelta(seconds=1) < gpu17.state.next_attempt - timezone.now() <= timedelta(seconds=10)
 
 
 def test_y3_a_worker_that_comes_back_too_late_writes_nothing_down(farm: Farm, gpu17: Server, alice: User) -> None:
     give_key(alice)
     (late,) = runner._claim("test", None, 10)
-    Server.objects.update(lease_until=timezone.now() - timedelta(seconds=1), next_attempt=timezone.now())
+    ServerState.objects.update(lease_until=timezone.now() - timedelta(seconds=1), next_attempt=timezone.now())
     converge()
-    assert results.record(late, results.failure(1, RemoteError("timeout", "late"))) is None
+    assert results.record(late, results.failure(1, RemoteError("timeout", "late"), is_sent=True)) is None
     gpu17.refresh_from_db()
-    assert gpu17.applied_revision == 1 and gpu17.last_error == ""
+    assert gpu17.state.applied_revision == 1 and gpu17.state.last_error == ""
 
 
 def test_two_passes_at_once_push_once(farm: Farm, gpu17: Server, alice: User) -> None:

@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from accounts.models import User
 from accounts.services.keys import add_keys, current_revision
-from servers.models import Server
+from servers.models import Server, ServerState
 from servers.protocol import UserResult
 from tests.accounts.keys import line
 from tests.servers.conftest import PINNED, signed_in
@@ -28,7 +28,7 @@ def pasted(client: Client, alice: User) -> Client:
     """The browser in which Alice has just pasted a key, without signing in."""
     add_keys(actor="alice", user=alice, pasted=line())
     session = client.session
-    session["pushed_as"] = "alice"
+    session["pasted_as"] = "alice"
     session.save()
     return client
 
@@ -50,7 +50,7 @@ def test_the_fragment_is_the_table_only(pasted: Client, server: Server) -> None:
 def test_when_all_is_live_it_says_so_and_stops_asking(pasted: Client, server: Server) -> None:
     push(server, {"alice": ACCOUNT})
     text = page(pasted)
-    assert "live on 1 of 1 server" in text and "an account" in text and "hx-trigger" not in text
+    assert "live on 1 of 1 server" in text and "host account" in text and "hx-trigger" not in text
 
 
 def test_while_it_runs_it_counts_what_is_live_so_far(pasted: Client, server: Server) -> None:
@@ -59,28 +59,28 @@ def test_while_it_runs_it_counts_what_is_live_so_far(pasted: Client, server: Ser
     text = page(pasted)
     assert "live on 1 of 2 servers</strong> so far" in text and 'hx-trigger="every 1s"' in text
     fail(other)
-    Server.objects.update(next_attempt=timezone.now() + timedelta(minutes=4))
+    ServerState.objects.update(next_attempt=timezone.now() + timedelta(minutes=4))
     text = page(pasted)
     assert "live on 1 of 2 servers" in text and "so far" not in text and "hx-trigger" not in text
-    assert "<li>gpu18: no route to host, since " in text and ", next try " in text
+    assert "<li>gpu18: no route to host, since " in text and ", next retry " in text
 
 
 def test_a_server_that_is_down_is_behind_since_then_with_the_reason_and_the_next_try(
     pasted: Client, server: Server
 ) -> None:
     since = timezone.now() - timedelta(minutes=3)
-    Server.objects.update(
+    ServerState.objects.update(
         attempted_revision=current_revision(),
         behind_since=since,
         next_attempt=timezone.now() + timedelta(minutes=4),
         last_error="gpu17: no answer from 172.16.2.17 port 22.",
     )
     text = page(pasted)
-    assert "behind" in text and f"{since:%H:%M:%S}" in text and "no answer from 172.16.2.17" in text
-    assert "next try" in text and "hx-trigger" not in text
+    assert "pending" in text and f"{since:%H:%M:%S}" in text and "no answer from 172.16.2.17" in text
+    assert "next retry" in text and "hx-trigger" not in text
 
 
-def test_y8_her_own_failure_is_shown_and_nobody_elses(pasted: Client, server: Server, bob: User) -> None:
+def test_y8_people_see_their_own_failure_and_nobody_elses(pasted: Client, server: Server, bob: User) -> None:
     add_keys(actor="bob", user=bob, pasted=line(2))
     push(server, {"alice": ACCOUNT, "bob": FAILED})
     text = page(pasted)
@@ -91,14 +91,14 @@ def test_y8_her_own_failure_is_shown_and_nobody_elses(pasted: Client, server: Se
 def test_charlie_sees_nothing_of_alices(pasted: Client, server: Server, charlie: User) -> None:
     push(server, {"alice": ACCOUNT})
     text = page(signed_in(charlie))
-    assert "alice" not in text and "no account of yours" in text and "You have no key" in text
+    assert "alice" not in text and "not registered" in text and "You have no SSH key yet" in text
 
 
 def test_staff_see_everybody(pasted: Client, server: Server, staff: User) -> None:
     push(server, {"alice": ACCOUNT, "quiet": UserResult("unchanged", "unchanged")})
     text = page(signed_in(staff))
     assert "alice: host written" in text and "1 written" in text and "quiet" not in text
-    assert "live on 1 of 1 server" in text
+    assert "You have no SSH key" in text and "live on" not in text, "the state shown is one's own, as for everybody"
 
 
 def test_pasting_as_staff_without_signing_in_shows_own_rows_only(pasted: Client, server: Server) -> None:
@@ -112,12 +112,12 @@ def test_o1_a_locked_out_person_sees_nothing_any_more(pasted: Client, server: Se
     assert pasted.get("/log/push-keys").status_code == 302
 
 
-def test_a_push_about_others_only_does_not_hide_her_account(pasted: Client, server: Server, bob: User) -> None:
+def test_a_push_about_others_only_does_not_hide_ones_own_account(pasted: Client, server: Server, bob: User) -> None:
     push(server, {"alice": ACCOUNT})
     add_keys(actor="bob", user=bob, pasted=line(2))
     push(server, {"bob": ACCOUNT}, whole=False)
-    assert "an account" in page(pasted) and "live on 1 of 1 server" in page(pasted)
+    assert "host account" in page(pasted) and "live on 1 of 1 server" in page(pasted)
 
 
 def test_without_servers_it_says_so(pasted: Client) -> None:
-    assert "no server here yet" in page(pasted)
+    assert "There are no servers yet" in page(pasted)

@@ -45,7 +45,7 @@ def restored(farm: Farm, alice: User) -> Server:
     for row in serializers.deserialize("json", backup):
         row.save()
     server.refresh_from_db()
-    assert server.applied_revision == keys.current_revision() == 1
+    assert server.state.applied_revision == keys.current_revision() == 1
     return server
 
 
@@ -76,19 +76,19 @@ def test_y4_a_restored_older_database_takes_nothing_away_and_says_what_to_do(
     (push,) = converge()
     restored.refresh_from_db()
     assert push.state == "failed" and farm.register_file().count("\n") == 3
-    assert "holds a newer revision" in restored.last_error and "raise_revision" in restored.last_error
-    assert restored.ahead_since and list(revisions.ahead()) == [restored]
+    assert "holds a newer revision" in restored.state.last_error and "raise_revision" in restored.state.last_error
+    assert restored.state.ahead_since and list(revisions.ahead()) == [restored]
     assert ids(databases=["default"]) == ["servers.W004"] and ids() == []
     page = signed_in(staff).get("/admin/").content.decode()
-    assert "newer than the portal" in page and "raise_revision" in page
-    assert "newer than the portal" in signed_in(staff).get("/admin/servers/server/").content.decode()
+    assert "Ahead of the database" in page and "raise_revision" in page
+    assert "ahead of the database" in signed_in(staff).get("/admin/servers/server/").content.decode()
 
 
 def test_y4_the_same_revision_as_here_is_noticed_before_anything_is_pushed(farm: Farm, restored: Server) -> None:
     assert ids(databases=["default"]) == []
     revisions.ask([restored])
     restored.refresh_from_db()
-    assert restored.reported_revision == 3 and ids(databases=["default"]) == ["servers.W004"]
+    assert restored.state.reported_revision == 3 and ids(databases=["default"]) == ["servers.W004"]
     assert farm.commands()[-1] == "status"
 
 
@@ -96,13 +96,15 @@ def test_raising_needs_a_yes_and_then_the_servers_take_this_databases_keys(farm:
     code, words = refused("raise_revision")
     assert code == 2 and "--yes" in words and keys.current_revision() == 1
     out = run("raise_revision", "--yes")
-    assert "gpu17: holds revision 3" in out and "was 1 and is 4 now" in out
+    assert "gpu17: revision 3" in out and "raised from 1 to 4" in out
     event = AuditEvent.objects.get(verb="revision.raised")
     assert event.detail == {"before": 1, "now": 4, "held": {"gpu17": 3}}
     (push,) = converge()
     restored.refresh_from_db()
     assert push.state == "succeeded" and farm.register_file().count("\n") == 1
-    assert restored.applied_revision == 4 and restored.ahead_since is None and not revisions.ahead().exists()
+    assert (
+        restored.state.applied_revision == 4 and restored.state.ahead_since is None and not revisions.ahead().exists()
+    )
 
 
 def test_without_need_nothing_is_raised(farm: Farm, alice: User) -> None:
@@ -114,7 +116,7 @@ def test_without_need_nothing_is_raised(farm: Farm, alice: User) -> None:
 
 def test_the_same_revision_with_other_keys_is_a_need(farm: Farm, restored: Server) -> None:
     Revision.objects.update(number=3)
-    assert "is 4 now" in run("raise_revision", "--yes")
+    assert "from 3 to 4" in run("raise_revision", "--yes")
 
 
 def test_y4_another_history_under_the_same_revision_is_noticed_and_not_overwritten(
@@ -124,7 +126,7 @@ def test_y4_another_history_under_the_same_revision_is_noticed_and_not_overwritt
     state.write_text(state.read_text().replace('"revision": 3', '"revision": 1'))
     revisions.ask([restored])
     restored.refresh_from_db()
-    assert restored.ahead_since and restored.applied_revision == 1 and converge() == []
+    assert restored.state.ahead_since and restored.state.applied_revision == 1 and converge() == []
     assert farm.register_file().count("\n") == 3
 
 
@@ -133,8 +135,11 @@ def test_a_server_that_is_away_is_named_and_the_others_are_served(farm: Farm, re
     out = io.StringIO()
     with pytest.raises(CommandError) as error:
         call_command("raise_revision", "--yes", stdout=out)
-    assert error.value.returncode == 1 and str(error.value) == "Not asked: gpu18. Run this again when they answer."
-    assert "is 4 now" in out.getvalue() and keys.current_revision() == 4
+    assert (
+        error.value.returncode == 1
+        and str(error.value) == "No answer from gpu18. Run this again when they are reachable."
+    )
+    assert "from 1 to 4" in out.getvalue() and keys.current_revision() == 4
 
 
 def test_a_host_whose_state_was_lost_gets_its_keys_again(farm: Farm, alice: User, client: Client) -> None:
@@ -144,11 +149,11 @@ def test_a_host_whose_state_was_lost_gets_its_keys_again(farm: Farm, alice: User
     (farm.folder / ADDRESSES[0] / "state/keys.json").unlink()
     revisions.ask([server])
     server.refresh_from_db()
-    assert server.applied_digest != "", "asked with a row from before the push: it decides nothing"
+    assert server.state.applied_digest != "", "asked with a row from before the push: it decides nothing"
     revisions.ask([server])
     server.refresh_from_db()
-    assert (server.applied_revision, server.applied_digest) == (0, "")
+    assert (server.state.applied_revision, server.state.applied_digest) == (0, "")
     converge()
     server.refresh_from_db()
-    assert server.applied_revision == 1
+    assert server.state.applied_revision == 1
     assert json.loads((farm.folder / ADDRESSES[0] / "state/keys.json").read_text())["revision"] == 1

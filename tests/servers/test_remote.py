@@ -1,6 +1,7 @@
 """Real sshd, real keys, real time."""
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
 
@@ -11,6 +12,7 @@ from servers.ssh import host_keys
 from servers.ssh.dial import Endpoint, RemoteError
 from servers.ssh.host import Host, Login, ask, bounded, scan_host_key
 from tests.accounts.keys import generated
+from tests.lab.waiting import ends_within
 from tests.servers.conftest import OTHER
 from tests.servers.farm import ADDRESSES, Farm, gone_within, is_alive
 
@@ -44,19 +46,23 @@ def test_ten_megabytes_go_and_come_back_whole(farm: Farm) -> None:
     farm.behave(HERE, "shell")
     data = bytes(range(256)) * 40_000
     with open_host(farm) as host:
-        began = time.monotonic()
         assert host.run("cat", [data[:1000], data[1000:]]).stdout == data
-    assert time.monotonic() - began < 8
 
 
 def test_progress_lines_come_while_the_command_runs_and_are_clean(farm: Farm) -> None:
     farm.behave(HERE, "shell")
-    seen: list[tuple[float, str]] = []
+    seen: list[str] = []
+    came = farm.folder / "first_line_came"
+
+    def on_line(text: str) -> None:
+        seen.append(text)
+        came.touch()
+
     with open_host(farm) as host:
-        command = "printf 'one\\033[31m\\n' >&2; sleep 0.4; echo two >&2; printf three >&2"
-        result = host.run(command, on_line=lambda text: seen.append((time.monotonic(), text)))
-    assert [text for _, text in seen] == ["one?[31m", "two", "three"]
-    assert seen[1][0] - seen[0][0] > 0.2
+        wait = f"while [ ! -e {came} ]; do sleep 0.02; done"
+        result = host.run(f"printf 'one\\033[31m\\n' >&2; {wait}; echo two >&2; printf three >&2", on_line=on_line)
+    came.unlink()
+    assert seen == ["one?[31m", "two", "three"]
     assert result.tail == "one?[31m / two / three"
 
 
@@ -115,11 +121,10 @@ def test_a_private_key_that_is_missing_is_named(farm: Farm) -> None:
 def test_y1_a_refused_connection_is_told_at_once(farm: Farm) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    began = time.monotonic()
     there = Endpoint("gpu17", "127.0.0.1", port, farm.host_key)
-    with pytest.raises(RemoteError, match="refused") as refused, Host(there, login(farm), seconds=10):
+    with ends_within(10), pytest.raises(RemoteError, match="refused") as refused, Host(there, login(farm), seconds=30):
         pass
-    assert refused.value.code == "unreachable" and time.monotonic() - began < 1
+    assert refused.value.code == "unreachable"
 
 
 def test_y1_a_name_that_leads_nowhere_is_told_at_once(farm: Farm) -> None:
@@ -130,31 +135,29 @@ def test_y1_a_name_that_leads_nowhere_is_told_at_once(farm: Farm) -> None:
 
 
 def test_y1_a_resolver_that_is_silent_is_left_behind(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_over, answered = threading.Event(), threading.Event()
 
     def silent(*_: object, **__: object) -> list[object]:
-        time.sleep(3)
+        is_over.wait(60)
+        answered.set()
         return []
 
     monkeypatch.setattr(socket, "getaddrinfo", silent)
-    began = time.monotonic()
     with pytest.raises(RemoteError), Host(farm.endpoint("gpu17.lab"), login(farm), seconds=0.5):
         pass
-    assert time.monotonic() - began < 2
+    assert not answered.is_set()
+    is_over.set()
 
 
 def test_y1_a_black_hole_is_given_up_in_time(farm: Farm, black_hole: tuple[str, int]) -> None:
     there = Endpoint("gpu17", *black_hole, farm.host_key)
-    began = time.monotonic()
-    with pytest.raises(RemoteError), Host(there, login(farm), seconds=1.5):
+    with ends_within(12), pytest.raises(RemoteError), Host(there, login(farm), seconds=1.5):
         pass
-    assert time.monotonic() - began < 4
 
 
 @pytest.fixture
 def slow_banner() -> Iterator[tuple[str, int]]:
     """Sends a banner, and nothing after it."""
-    import threading
-
     with socket.create_server(("127.0.0.1", 0)) as listener:
         kept: list[socket.socket] = []
 
@@ -174,20 +177,18 @@ def slow_banner() -> Iterator[tuple[str, int]]:
 
 
 def test_y2_a_host_that_hangs_after_the_banner_is_given_up(farm: Farm, slow_banner: tuple[str, int]) -> None:
-    began = time.monotonic()
     there = Endpoint("gpu17", *slow_banner, farm.host_key)
-    with pytest.raises(RemoteError) as refused, Host(there, login(farm), seconds=1.5):
+    with ends_within(12), pytest.raises(RemoteError) as refused, Host(there, login(farm), seconds=1.5):
         pass
-    assert refused.value.code == "timeout" and time.monotonic() - began < 4
+    assert refused.value.code == "timeout"
 
 
 @pytest.mark.parametrize("behaviour", ["deaf", "mute"])
 def test_y2_a_host_that_hangs_in_the_transfer_or_before_the_answer_is_given_up(farm: Farm, behaviour: str) -> None:
     farm.behave(HERE, behaviour)
-    began = time.monotonic()
-    with pytest.raises(RemoteError) as refused, open_host(farm, seconds=2) as host:
+    with ends_within(12), pytest.raises(RemoteError) as refused, open_host(farm, seconds=2) as host:
         host.run("set-keys", [b"x" * 12_000_000])
-    assert refused.value.code == "timeout" and time.monotonic() - began < 5
+    assert refused.value.code == "timeout"
 
 
 def test_y2_a_cut_transfer_ends_the_real_host_program_and_applies_nothing(farm: Farm) -> None:
@@ -242,10 +243,9 @@ def test_the_host_key_of_a_new_server_is_its_ed25519_key(farm: Farm) -> None:
 
 
 def test_y1_a_scan_of_a_black_hole_is_bounded(black_hole: tuple[str, int]) -> None:
-    began = time.monotonic()
-    with pytest.raises(RemoteError) as refused:
+    with ends_within(12), pytest.raises(RemoteError) as refused:
         scan_host_key(*black_hole, seconds=1)
-    assert refused.value.code == "unreachable" and time.monotonic() - began < 4
+    assert refused.value.code == "unreachable"
 
 
 def test_neither_agent_nor_own_keys_nor_ssh_config_is_used(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,20 +48,20 @@ def both(server: Server, alice: User, bob: User) -> Server:
 def test_all_live_is_exit_status_0(server: Server, alice: User) -> None:
     add_keys(actor="alice", user=alice, pasted=line(1))
     push(server, {"alice": GOOD})
-    assert run() == (0, "gpu17: live, revision 1\n1 keys: all are live on 1 server\n")
+    assert run() == (0, "gpu17: live, revision 1\n1 key live on 1 server\n")
 
 
 def test_what_waits_is_exit_status_1_with_the_reason(both: Server) -> None:
     code, out = run()
     first, second, last = out.splitlines()
-    assert code == 1 and first == "gpu17: live, revision 2" and last == "1 of 2 keys wait on: gpu18."
-    assert second.startswith("gpu18: no route to host, since ") and second.endswith("(1 live, 1 waiting)")
+    assert code == 1 and first == "gpu17: live, revision 2" and last == "1 of 2 keys pending on gpu18."
+    assert second.startswith("gpu18: no route to host, since ") and second.endswith("(1 live, 1 pending)")
 
 
 def test_one_person_is_shown_place_by_place(both: Server) -> None:
     code, out = run("--user", "Bob")
     assert code == 1 and f"bob {fingerprint(line(2))} me@laptop: live on 1 of 2 servers" in out
-    assert "  gpu17: live, since " in out and "    register: waiting" in out
+    assert "  gpu17: live, since " in out and "    register: pending" in out
     assert "    host account: no account there yet" in out
     assert run("--user", "alice")[0] == 0
 
@@ -77,8 +77,8 @@ def test_a_removed_key_that_is_still_somewhere_is_reported(both: Server, alice: 
     push(Server.objects.get(name="gpu17"), {"alice": GOOD, "bob": GOOD})
     told = as_json("--user", "alice")
     (key,) = told["keys"]
-    assert key["removed"] and key["summary"] == "removed, but still live on gpu18"
-    assert key["servers"]["gpu18"]["state"] == "leaving" and key["servers"]["gpu17"]["state"] == "gone"
+    assert key["removed"] and key["summary"] == "removed, but still accepted on gpu18"
+    assert key["servers"]["gpu18"]["state"] == "removing" and key["servers"]["gpu17"]["state"] == "removed"
     push(both, {"alice": GOOD, "bob": GOOD})
     assert run()[0] == 0
 
@@ -90,7 +90,7 @@ def test_json_is_one_object(both: Server) -> None:
     assert told["servers"]["gpu18"]["ok"] is False and "no route" in told["servers"]["gpu18"]["reason"]
     (key,) = told["keys"]
     assert (key["user"], key["summary"]) == ("bob", "live on 1 of 2 servers")
-    assert key["servers"]["gpu18"]["places"]["register"] == "waiting" and key["servers"]["gpu18"]["next_try"]
+    assert key["servers"]["gpu18"]["places"]["register"] == "pending" and key["servers"]["gpu18"]["next_retry"]
 
 
 @pytest.mark.parametrize("words", [["--user", "nobody"], ["--server", "gpu99"]])

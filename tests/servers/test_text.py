@@ -64,7 +64,7 @@ def test_an_unknown_name_is_a_404_of_one_line(gpu: Client, alice: User, page: st
     answer = gpu.get(f"/user/{name}/{page}")
     assert answer.status_code == 404
     if not answer["Content-Type"].startswith("text/html"):  # `..` is resolved before it comes here
-        assert len(answer.content.splitlines()) == 1 and b"Unknown" in answer.content
+        assert len(answer.content.splitlines()) == 1 and b"Not found" in answer.content
 
 
 def test_a3_capitals_are_the_same_person(gpu: Client, alice: User) -> None:
@@ -93,7 +93,7 @@ def test_strangers_are_refused_alike_for_known_and_unknown_names(server: Server,
     assert len(answers[0].content.splitlines()) == 1
 
 
-def test_a_person_reads_her_own_pages_and_no_others(alice: User, bob: User) -> None:
+def test_people_read_their_own_pages_and_no_others(alice: User, bob: User) -> None:
     client = signed_in(alice)
     assert [client.get(f"/user/alice/{page}").status_code for page in PAGES] == [200] * 5
     assert [client.get(f"/user/bob/{page}").status_code for page in PAGES] == [403] * 5

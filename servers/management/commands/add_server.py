@@ -16,44 +16,48 @@ from servers.ssh.host import scan_host_key
 class Command(LabCommand):
     help = """Add a GPU server to the portal and pin its SSH host key.
 
-The server is asked for its host key once, and you are shown the fingerprint. Compare it with what
-this prints on the server itself:
+Reads the server's host key and asks you to confirm its fingerprint. Compare it with the output of
+this command on the server:
 
     ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub
 
-From then on the portal talks to nothing that shows another key. If you know the fingerprint
-beforehand, give it with --fingerprint and nobody is asked. --yes takes whatever key is shown now:
-only in a network that you trust.
+From then on the portal only connects to the server if it presents this key. With --fingerprint or
+--yes nothing is asked; use --yes only in a network that you trust.
 
-Next step: manage.py deploy_server NAME
+Examples:
 
-Exit status: 0 done, 1 not reachable, another fingerprint, or refused, 2 wrong usage."""
+    manage.py add_server gpu17 172.16.2.17
+    manage.py add_server gpu18 gpu18.mylab.com --ssh-port 2222 --fingerprint SHA256:...
+
+Next: manage.py deploy_server NAME
+
+Exit status: 0 added; 1 not reachable, another fingerprint, or refused; 2 wrong usage."""
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("name", help="short name, which people type after ssh: gpu17")
-        parser.add_argument("address", help="IP address or DNS name at which the portal and people reach it")
-        parser.add_argument("--ssh-port", type=int, default=22, help="port of its own sshd (22)")
+        parser.add_argument("name", help="short name that people use with ssh: gpu17")
+        parser.add_argument("address", help="IP address or DNS name, for the portal and for people")
+        parser.add_argument("--ssh-port", type=int, default=22, help="port of the server's sshd (22)")
         known = parser.add_mutually_exclusive_group()
-        known.add_argument("--fingerprint", metavar="SHA256:...", help="the fingerprint that it must have")
-        known.add_argument("--yes", action="store_true", help="pin the key that it shows now, without asking")
+        known.add_argument("--fingerprint", metavar="SHA256:...", help="the expected fingerprint")
+        known.add_argument("--yes", action="store_true", help="pin the key that the server presents, without asking")
 
     def handle(
         self, *args: Any, name: str, address: str, ssh_port: int, fingerprint: str, yes: bool, **options: Any
     ) -> None:
         if Server.objects.filter(name=name).exists():
-            raise CommandError(f"There is a server {name} already; change it in the admin.")
+            raise CommandError(f"The server {name} exists already; edit it in the admin.")
         try:
             host_key = scan_host_key(address, ssh_port)
         except RemoteError as error:
             raise CommandError(error.message) from None
         shown = host_keys.fingerprint(host_key)
-        self.say(f"{address} port {ssh_port} shows {host_key.split()[0]} {shown}")
+        self.print_line(f"{address} port {ssh_port} presents {host_key.split()[0]} {shown}")
         if fingerprint and fingerprint != shown:
-            raise CommandError(f"That is not {fingerprint}: nothing was added.")
+            raise CommandError(f"The fingerprint is not {fingerprint}: nothing was added.")
         if not fingerprint and not yes:
-            self.confirm("Is that its fingerprint?", "--fingerprint SHA256:... or --yes")
+            self.confirm("Is this fingerprint correct?", "--fingerprint SHA256:... or --yes")
         try:
             servers.add(actor=ACTOR, name=name, address=address, ssh_port=ssh_port, host_key=host_key)
         except servers.ServerRefused as refused:
             raise CommandError(str(refused)) from None
-        self.say(f"{name} is added. Next: manage.py deploy_server {name}")
+        self.print_line(f"{name} added. Next: manage.py deploy_server {name}")

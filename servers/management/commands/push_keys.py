@@ -6,6 +6,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import CommandError
+from django.template.defaultfilters import pluralize
 
 from accounts.services import keys
 from servers.management.terminal import ACTOR, USAGE, LabCommand
@@ -18,81 +19,99 @@ OPEN = [Push.State.QUEUED, Push.State.RUNNING]
 
 
 class Command(LabCommand):
-    help = """Push the current SSH keys of everybody to the servers, here and now, and say what became
-of it.
+    help = """Push everybody's current SSH keys to the servers now, and print the result.
 
-Without a NAME: to all servers in service. A server that has the latest revision already is left
-alone, unless you give --force. One that is waiting for its next try is tried at once. First the
-full names are read from the directory; when it does not answer, the keys go out all the same.
+Without names: to all servers in service. A server that is up to date is skipped, except with
+--force, which also makes the server check all its key files. A server that waits for its next retry
+is retried now. First the full names are updated from the directory; if it is unavailable, the keys
+are pushed all the same.
 
-The worker does this by itself after each change, and each minute for what is left; use this command
-to see it happen. What the worker is serving at this moment is left to it; --wait waits for it too.
+The worker pushes after every change, and retries failed pushes. Use this command to push by hand
+and to see the result. It skips servers that the worker is pushing to at this moment; with --wait it
+waits for them.
 
-Exit status: 0 every chosen server has the latest keys, 1 one has not, 2 wrong usage."""
+Examples:
+
+    manage.py push_keys
+    manage.py push_keys gpu17 gpu18 --force --wait
+
+Exit status: 0 every selected server is up to date (with --force: and its push succeeded); 1 some are
+not; 2 wrong usage."""
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("names", nargs="*", metavar="NAME", help="servers (all in service)")
-        parser.add_argument("--force", action="store_true", help="push also what is applied already")
-        parser.add_argument("--wait", action="store_true", help="wait for what the worker is pushing now")
+        parser.add_argument("names", nargs="*", metavar="NAME", help="servers (default: all in service)")
+        parser.add_argument("--force", action="store_true", help="also push to servers that are up to date")
+        parser.add_argument("--wait", action="store_true", help="wait for pushes that the worker is running")
         parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
     def handle(self, *args: Any, force: bool, wait: bool, **options: Any) -> None:
-        servers = self._chosen(options["names"])
+        servers = self._selected(options["names"])
         self.is_json = options["json"]
         full_names.refresh(actor=ACTOR)
+        forced: list[Push] = []
         if force:
-            runner.request_push(actor=ACTOR, servers=servers)
+            forced = runner.request_push(actor=ACTOR, servers=servers)
         else:
             runner.retry_now(servers=servers)
-        runner.push_due(actor=ACTOR, servers=servers, tell=self._tell)
+        runner.push_due(actor=ACTOR, servers=servers, tell=self._print_push)
         if wait:
             self._wait(servers)
-        behind = self._report(servers)
+        behind = self._report(servers, forced)
         if behind:
-            raise CommandError(f"Without the latest keys: {', '.join(behind)}.")
+            raise CommandError(f"Not up to date: {', '.join(behind)}.")
 
-    def _chosen(self, wanted: list[str]) -> list[Server]:
-        if not wanted:
-            return list(Server.objects.filter(enabled=True))
-        servers = [self.server(name) for name in wanted]
+    def _selected(self, names: list[str]) -> list[Server]:
+        if not names:
+            return list(Server.objects.in_service())
+        servers = [self.server(name) for name in names]
         for server in servers:
             if not server.enabled:
-                raise CommandError(f"{server.name} is out of service: enable it in the admin.", returncode=USAGE)
+                text = f"{server.name} is out of service; put it into service in the admin."
+                raise CommandError(text, returncode=USAGE)
         return servers
 
-    def _tell(self, push: Push) -> None:
+    def _print_push(self, push: Push) -> None:
         if not self.is_json:
             seconds = (push.finished_at - push.started_at).total_seconds()  # type: ignore[operator]
-            words = push.error or f"{push.written} written, {push.unchanged} unchanged"
-            self.say(f"{push.server.name}: {push.state}, revision {push.revision}, {words} ({seconds:.1f} s)")
+            result = push.error or f"{push.written} written, {push.unchanged} unchanged"
+            self.print_line(f"{push.server.name}: {push.state}, revision {push.revision}, {result} ({seconds:.1f} s)")
 
     def _wait(self, servers: list[Server]) -> None:
         end = time.monotonic() + WAIT_SECONDS
-        told = -1
+        printed = 0
         while time.monotonic() < end:
-            still = Push.objects.filter(server__in=servers, state__in=OPEN).count()
-            if not still:
+            count = Push.objects.filter(server__in=servers, state__in=OPEN).count()
+            if not count:
                 return
-            if still != told and not self.is_json:
-                self.say(f"Waiting for the worker: {still} servers")
-            told = still
+            if count != printed and not self.is_json:
+                self.print_line(f"Waiting for the worker: {count} push{pluralize(count, 'es')}")
+            printed = count
             time.sleep(0.5)
 
-    def _report(self, servers: list[Server]) -> list[str]:
-        """The names of servers that are not up to date."""
+    def _report(self, servers: list[Server], forced: list[Push]) -> list[str]:
+        """Print the result; return the names of servers that are not up to date, or whose forced push failed."""
         current = keys.current_revision()
         rows = Server.objects.filter(pk__in=[server.pk for server in servers])
-        behind = [row.name for row in rows if row.applied_revision < current or row.last_error]
+        failed = {push.server_id for push in forced if not _has_succeeded(push)}
+        behind = [
+            row.name for row in rows if row.state.applied_revision < current or row.state.last_error or row.pk in failed
+        ]
         if self.is_json:
             report = {
                 row.name: {
-                    "revision": row.applied_revision,
-                    "error": row.last_error,
+                    "revision": row.state.applied_revision,
+                    "error": row.state.last_error,
                     "ok": row.name not in behind,
                 }
                 for row in rows
             }
-            self.say(json.dumps({"revision": current, "servers": report}))
+            self.print_line(json.dumps({"revision": current, "servers": report}))
         else:
-            self.say(f"{len(rows) - len(behind)} of {len(rows)} servers have revision {current}")
+            self.print_line(f"{len(rows) - len(behind)} of {len(rows)} server{pluralize(len(rows))} up to date")
         return behind
+
+
+def _has_succeeded(push: Push) -> bool:
+    """Whether this push, or a later retry of it, has succeeded."""
+    last = Push.objects.filter(server=push.server_id, pk__gte=push.pk).order_by("pk").last()
+    return last is not None and last.state == Push.State.SUCCEEDED

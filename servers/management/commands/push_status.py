@@ -7,34 +7,39 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.core.management.base import CommandError
+from django.template.defaultfilters import pluralize
 
-from accounts.models import User
 from accounts.services import keys
 from servers.management.terminal import USAGE, LabCommand
 from servers.models import Server
 from servers.services.status import key_status, overview
 from servers.services.status.key_status import KeyOnServer, KeyStatus, State
 
-MAX_SHOWN = 1000  # keys; who wants to know of others asks for their person
+MAX_SHOWN = 1000  # keys; use --user for others
 
 
 class Command(LabCommand):
-    help = """Say on which servers the SSH keys are live, and why not on the others.
+    help = """Print on which servers the SSH keys are live, and why not on the others.
 
-Only what a server has confirmed counts as live. A removed key is shown as leaving until the server
-has confirmed a state without it. Nothing is sent and nobody is asked: this reads the database.
+Only what a server has confirmed counts as live, and a removed key counts as removed only after the
+server has confirmed that. Reads the database; connects to no server.
 
-Without options: one line for each server in service. With --user NAME: each key of this person, with
-every place (host account, container, register). With --server NAME: this server alone, and the keys
-that wait there. --json prints one object: revision, ok, servers, and keys (those of --user, otherwise
-the first 1000 that wait somewhere; since when something is live is told with --user only).
+Without options: one line for each server in service. With --user: each key of this person, with
+every place (host account, container, register). With --server: only this server, with its pending
+keys. --json prints one object: revision, ok, servers, and keys (with --user all of that person, else
+the first 1000 with pending changes; only with --user since when a key is live).
 
-Exit status: 0 every key is live on every server (and every removed one gone), 1 something waits,
-2 wrong usage."""
+Examples:
+
+    manage.py push_status
+    manage.py push_status --user alice
+    manage.py push_status --server gpu17 --json
+
+Exit status: 0 no changes are pending; 1 some are; 2 wrong usage."""
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--user", default="", metavar="NAME", help="the keys of this person only")
-        parser.add_argument("--server", default="", metavar="NAME", help="this server only")
+        parser.add_argument("--user", default="", metavar="NAME", help="only the keys of this person")
+        parser.add_argument("--server", default="", metavar="NAME", help="only this server")
         parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
     def handle(self, *args: Any, user: str, server: str, **options: Any) -> None:
@@ -46,44 +51,45 @@ Exit status: 0 every key is live on every server (and every removed one gone), 1
             if (report.count(status) or user) and len(shown) < MAX_SHOWN:
                 shown.append(status)
         if options["json"]:
-            self.say(json.dumps(report.as_json(shown)))
+            self.print_line(json.dumps(report.as_json(shown)))
         else:
-            self._tell(report, shown if user or server else [], whole=bool(user))
+            self._print(report, shown if user or server else [], whole=bool(user))
         if report.open_keys:
-            raise CommandError(f"{report.open_keys} of {report.keys} keys wait on: {', '.join(report.waiting)}.")
+            raise CommandError(f"{report.open_keys} of {report.keys} keys pending on {', '.join(report.pending)}.")
 
     def _servers(self, name: str) -> list[Server]:
         if not name:
             return key_status.sorted_by_name(Server.objects.all())
         chosen = self.server(name)
         if not chosen.enabled:
-            raise CommandError(f"{name} is out of service: enable it in the admin.", returncode=USAGE)
+            raise CommandError(f"{name} is out of service; put it into service in the admin.", returncode=USAGE)
         return [chosen]
 
     def _statuses(self, name: str, servers: list[Server]) -> Iterable[KeyStatus]:
         if not name:
             return key_status.all_statuses(servers=servers)
-        person = User.objects.filter(username=name.lower()).first()
-        if person is None:
-            raise CommandError(f"The portal knows no person {name}.", returncode=USAGE)
-        return overview.statuses_of(person, servers=servers)
+        return overview.statuses_of(self.person(name), servers=servers)
 
-    def _tell(self, report: "_Report", shown: list[KeyStatus], *, whole: bool) -> None:
+    def _print(self, report: "_Report", shown: list[KeyStatus], *, whole: bool) -> None:
         for server in report.servers:
-            self.say(report.line(server))
+            self.print_line(report.line(server))
         for status in shown:
             key = status.key
-            self.say(f"{key.user.username} {key.fingerprint} {key.comment}".rstrip() + f": {status.words}")
-            for one in status.servers if whole else status.open:
-                self.say(f"  {one.words}")
+            self.print_line(f"{key.user.username} {key.fingerprint} {key.comment}".rstrip() + f": {status.summary}")
+            for one in status.servers if whole else status.unfinished:
+                self.print_line(f"  {one.summary}")
                 for place in one.places if whole else ():
-                    self.say(f"    {place.name}: {place.reason if place.state == State.ABSENT else place.state}")
+                    self.print_line(
+                        f"    {place.name}: {place.reason if place.state == State.NOT_REGISTERED else place.state}"
+                    )
         if not report.open_keys:
-            self.say(f"{report.keys} keys: all are live on {key_status.count_servers(len(report.servers))}")
+            self.print_line(
+                f"{report.keys} key{pluralize(report.keys)} live on {key_status.count_servers(len(report.servers))}"
+            )
 
 
 class _Report:
-    """Counts what the keys come to on each server."""
+    """The number of keys in each state on each server."""
 
     def __init__(self, servers: list[Server]) -> None:
         self.states: dict[str, Counter[str]] = {server.name: Counter() for server in servers if server.enabled}
@@ -92,36 +98,36 @@ class _Report:
         self.keys = self.open_keys = 0
 
     @property
-    def waiting(self) -> list[str]:
+    def pending(self) -> list[str]:
         return sorted(self.first)
 
     def count(self, status: KeyStatus) -> bool:
-        """Whether this key waits somewhere."""
-        if not status.is_wanted and not status.open:
-            return False  # gone everywhere: the history of keys is not of this report
+        """Count this key; whether it has a pending change on some server."""
+        if not status.is_wanted and not status.unfinished:
+            return False  # removed everywhere
         self.keys += 1
         for one in status.servers:
             self.states.setdefault(one.server.name, Counter())[one.state] += 1
-            if one.state in key_status.OPEN:
+            if one.state in key_status.UNFINISHED:
                 self.first.setdefault(one.server.name, one)
-        self.open_keys += bool(status.open)
-        return bool(status.open)
+        self.open_keys += bool(status.unfinished)
+        return bool(status.unfinished)
 
     def line(self, server: Server) -> str:
         states, first = self.states[server.name], self.first.get(server.name)
         if first is None:
-            return f"{server.name}: live, revision {server.applied_revision}"
-        counts = ", ".join(f"{states[state]} {state}" for state in State if states[state] and state != State.GONE)
-        return f"{first.words} ({counts})"
+            return f"{server.name}: live, revision {server.state.applied_revision}"
+        counts = ", ".join(f"{states[state]} {state}" for state in State if states[state] and state != State.REMOVED)
+        return f"{first.summary} ({counts})"
 
     def as_json(self, shown: list[KeyStatus]) -> dict[str, Any]:
         servers = {}
         for server in self.servers:
             first = self.first.get(server.name)
             servers[server.name] = {
-                "revision": server.applied_revision,
+                "revision": server.state.applied_revision,
                 "keys": dict(self.states[server.name]),
-                **({"ok": True, "reason": ""} if first is None else {"ok": False, "reason": first.words}),
+                **({"ok": True, "reason": ""} if first is None else {"ok": False, "reason": first.summary}),
             }
         return {
             "revision": keys.current_revision(),
@@ -137,7 +143,7 @@ def _key(status: KeyStatus) -> dict[str, Any]:
             "state": one.state,
             "since": one.since.isoformat() if one.since else None,
             "reason": one.reason,
-            "next_try": one.next_try.isoformat() if one.next_try else None,
+            "next_retry": one.next_retry.isoformat() if one.next_retry else None,
             "places": {place.name: str(place.state) for place in one.places},
         }
         for one in status.servers
@@ -148,6 +154,6 @@ def _key(status: KeyStatus) -> dict[str, Any]:
         "fingerprint": key.fingerprint,
         "comment": key.comment,
         "removed": not status.is_wanted,
-        "summary": status.words,
+        "summary": status.summary,
         "servers": servers,
     }

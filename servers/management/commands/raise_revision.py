@@ -12,42 +12,47 @@ from servers.services.push import revisions
 
 
 class Command(LabCommand):
-    help = """Make the servers take this portal's keys again after an older database was restored.
+    help = """Make the servers accept this portal's keys after restoring an older database.
 
-A server refuses keys of an older revision than the one that it holds, so a portal with an older
-database can take nothing away and give nothing back: its pushes end with "it holds a newer revision
-of the keys than the portal". This command asks every server in service which revision it holds, and
-raises the portal's above the highest. Then the servers take what THIS database says: keys that were
-added since the backup go away (ask their owners to paste them again), and keys that were removed
-since the backup come back (remove them again at once).
+A server refuses keys with an older revision than it has, so after a restore the portal can neither
+add nor remove keys there: the server is "ahead of the database". This command reads the revision of
+every server in service and raises the portal's above the highest. The servers then get the keys of
+THIS database: keys that were added since the backup are removed (ask their owners to add them
+again), and keys that were removed since the backup come back (remove them again now).
 
-If the newer database can still be had, use that one instead. Nothing is changed if no server holds
-anything newer. A server that does not answer now may hold a higher revision still: run this again
-when it is back.
+If you still have the newer database, use that instead. If no server is ahead, nothing is changed. A
+server that does not answer may have an even higher revision: run this again when it is reachable.
 
-Exit status: 0 raised, or not needed; 1 a server could not be asked, or you said no; 2 wrong usage."""
+Examples:
+
+    manage.py raise_revision
+    manage.py raise_revision --yes
+
+Exit status: 0 raised, or not needed; 1 a server did not answer, or you answered no; 2 wrong usage."""
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--yes", action="store_true", help="do not ask")
 
     def handle(self, *args: Any, yes: bool, **options: Any) -> None:
-        told = revisions.ask(list(Server.objects.filter(enabled=True)))
-        silent = [one for one in told if one.answer is None]
-        for one in told:
+        reports = revisions.ask(list(Server.objects.in_service()))
+        unreachable = [one for one in reports if one.answer is None]
+        for one in reports:
             if one.answer is not None:
-                self.say(f"{one.server.name}: holds revision {one.answer.revision}")
+                self.print_line(f"{one.server.name}: revision {one.answer.revision}")
             elif one.fault is not None:
-                self.say(one.fault.message)
+                self.print_line(one.fault.message)
         current = keys.current_revision()
-        newer = revisions.newer(told)
+        newer = revisions.newer(reports)
         if newer:
             names = ", ".join(one.server.name for one in newer)
             if not yes:
-                self.confirm(f"Raise revision {current}, so that {names} take this database's keys?", "--yes")
-            number = revisions.raise_revision(actor=ACTOR, told=[one for one in told if one.answer is not None])
-            self.say(f"The revision was {current} and is {number} now: the worker pushes this database's keys.")
+                self.confirm(
+                    f"Raise revision {current}, and replace the keys on {names} by those of this database?", "--yes"
+                )
+            number = revisions.raise_revision(actor=ACTOR, reports=[one for one in reports if one.answer is not None])
+            self.print_line(f"Revision raised from {current} to {number}; a push to all servers is queued.")
         else:
-            self.say(f"Nothing was changed: no server that answered holds anything newer than revision {current}.")
-        if silent:
-            names = ", ".join(one.server.name for one in silent)
-            raise CommandError(f"Not asked: {names}. Run this again when they answer.")
+            self.print_line(f"Nothing was changed: no server that answered has a newer revision than {current}.")
+        if unreachable:
+            names = ", ".join(one.server.name for one in unreachable)
+            raise CommandError(f"No answer from {names}. Run this again when they are reachable.")

@@ -10,28 +10,30 @@ from servers.services.containers import jobs
 
 
 class Command(LabCommand):
-    help = """Make the container of one person on one server, and show the progress.
+    help = """Register a person on a server: create their host account and container.
 
-This is what the person herself does with `ssh register@SERVER-manage NAME`: account, subordinate
-ids, a clone of the template, keys. It can be repeated without harm, and continues a registration
-that was interrupted. The person must have signed in to the portal once, because that is when the
-port and the ids are issued.
+Does the same as `ssh register@SERVER-manage NAME` by the person: account, subordinate ids, container
+from the template, keys. It is safe to repeat, and continues an interrupted registration. The person
+must have signed in to the portal once, to have a port and subordinate ids.
 
-If the worker takes the order first, its progress is shown here all the same. Interrupting this
-command with Ctrl-C does not stop what has begun on the server.
+The progress is printed, also if the worker runs the job. Ctrl-C does not stop a job that has started
+on the server.
 
-Exit status: 0 the container is there, 1 it could not be made (the last line says why), 2 wrong
-usage."""
+Example:
+
+    manage.py register_container gpu17 alice
+
+Exit status: 0 registered; 1 failed, the last line says why; 2 wrong usage."""
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("server", help="a server that add_server knows")
-        parser.add_argument("user", help="name of the person")
+        parser.add_argument("server", help="name of the server")
+        parser.add_argument("user", help="user name")
 
     def handle(self, *args: Any, server: str, user: str, **options: Any) -> None:
-        machine, person = self.server(server), self.person(user)
+        row, person = self.server(server), self.person(user)
         try:
-            order = jobs.request(actor=ACTOR, server=machine, user=person)
+            job = jobs.request(actor=ACTOR, server=row, user=person)
         except jobs.JobRefused as refused:
             raise CommandError(str(refused)) from None
-        self.carry_out(order)
-        self.say(f"{person.username} has a container on {machine.name}")
+        self.run_job(job)
+        self.print_line(f"{person.username} registered on {row.name}")

@@ -10,32 +10,37 @@ from servers.services.containers import jobs, suspension
 
 
 class Command(LabCommand):
-    help = """Remove the container and the account of one person on one server, and show the progress.
+    help = """Remove a person's container and host account from a server.
 
-Her open sessions there are ended, the container is stopped, and its port leads nowhere. The files
-are kept on the server, for root alone, unless --purge is given: then they are deleted, kept ones of
-earlier removals as well. The person's keys, port and ids at the portal stay as they are, and she
-may register again; lock her out in the admin if she should not.
+Ends their open sessions, stops the container and closes its port. The files stay on the server,
+readable only by root, unless --purge deletes them, together with files from earlier removals. The
+person keeps keys, port and subordinate ids at the portal, and can register again; to prevent that,
+lock them out in the admin.
 
-It can be repeated without harm, and continues a removal that was interrupted. A server that is
-away is tried again by the worker until it has answered.
+It is safe to repeat, and continues an interrupted removal. If the server does not answer, the worker
+retries until it does.
 
-Exit status: 0 it is removed, 1 it is not yet (the last line says why), 2 wrong usage."""
+Examples:
+
+    manage.py remove_container gpu17 alice
+    manage.py remove_container gpu17 alice --purge --yes
+
+Exit status: 0 removed; 1 not removed yet, the last line says why; 2 wrong usage."""
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("server", help="a server that add_server knows")
-        parser.add_argument("user", help="name of the person")
-        parser.add_argument("--purge", action="store_true", help="delete the files as well")
+        parser.add_argument("server", help="name of the server")
+        parser.add_argument("user", help="user name")
+        parser.add_argument("--purge", action="store_true", help="also delete the files")
         parser.add_argument("--yes", action="store_true", help="do not ask")
 
     def handle(self, *args: Any, server: str, user: str, purge: bool, yes: bool, **options: Any) -> None:
-        machine, person = self.server(server), self.person(user)
+        row, person = self.server(server), self.person(user)
         if not yes:
             files = "and DELETE all files" if purge else "and keep the files"
-            self.confirm(f"Remove {person.username} from {machine.name} {files}?", "--yes")
+            self.confirm(f"Remove {person.username} from {row.name} {files}?", "--yes")
         try:
-            order = suspension.request(actor=ACTOR, server=machine, user=person, purge=purge)
+            job = suspension.request(actor=ACTOR, server=row, user=person, purge=purge)
         except jobs.JobRefused as refused:
             raise CommandError(str(refused)) from None
-        self.carry_out(order)
-        self.say(f"{person.username} is removed from {machine.name}")
+        self.run_job(job)
+        self.print_line(f"{person.username} removed from {row.name}")

@@ -12,29 +12,35 @@ from servers.services.worker import watchdog
 
 
 class Command(LabCommand):
-    help = """Run the worker: django-q's cluster, which pushes keys and registers containers, and a watchdog
-beside it. Runs until it gets SIGTERM or SIGINT.
+    help = """Run the worker, which pushes keys and runs container jobs, until SIGTERM or SIGINT.
 
-The watchdog asks the cluster for a sign of life every few seconds. When there is none for --silence
-seconds, or when the cluster ends by itself, it ends what is left of it and starts it again, which
-it says in one line. While the database or the broker is down it does not judge.
+The worker is a django-q cluster with a watchdog. The watchdog checks the cluster's heartbeat every
+few seconds. If there is none for --silence seconds, or if the cluster exits, the watchdog ends its
+processes, starts a new cluster and logs one line. While the database or the broker is unavailable
+it does nothing.
 
-On SIGTERM the tasks that have begun get --grace seconds to finish; then they are killed, and the
-next worker does the work again. When the watchdog itself is killed, all of the cluster dies with it.
+On SIGTERM, running tasks get --grace seconds to finish; then they are killed, and the next worker
+repeats them. If the watchdog is killed, the whole cluster exits with it.
 
-Exit status: 0 it was told to stop, 1 the cluster keeps failing at start, 2 wrong usage."""
+Example:
+
+    manage.py worker --grace 30
+
+Exit status: 0 stopped by a signal; 1 the cluster keeps failing to start; 2 wrong usage."""
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--silence", type=float, default=60, metavar="SECONDS", help="limit of silence (60)")
+        parser.add_argument(
+            "--silence", type=float, default=60, metavar="SECONDS", help="longest time without a heartbeat (60)"
+        )
         parser.add_argument("--grace", type=float, default=60, metavar="SECONDS", help="time to finish tasks (60)")
 
     def handle(self, *args: Any, silence: float, grace: float, **options: Any) -> None:
-        self._is_over = False
+        self._is_stopping = False
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._end)
+            signal.signal(number, self._stop)
         limits = watchdog.Limits(silence=max(silence, 1.0), grace=max(grace, 0.0))
-        if not watchdog.watch(Cluster(), limits, lambda: self._is_over):
-            raise CommandError("The worker keeps failing at start: see its log.")
+        if not watchdog.watch(Cluster(), limits, lambda: self._is_stopping):
+            raise CommandError("The worker keeps failing to start: see its log.")
 
-    def _end(self, *_: object) -> None:
-        self._is_over = True
+    def _stop(self, *_: object) -> None:
+        self._is_stopping = True

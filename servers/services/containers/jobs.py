@@ -151,7 +151,7 @@ def _waiting(only: ContainerJob | None) -> QuerySet[ContainerJob]:
 
 
 def _claim(only: ContainerJob | None) -> _Claim | None:
-    for row in _waiting(only).select_related("server", "user").order_by("pk")[:THREADS]:
+    for row in _waiting(only).select_related("server__state", "user").order_by("pk")[:THREADS]:
         lease = timezone.now() + LEASE
         taken = _waiting(row).update(
             state=State.RUNNING,

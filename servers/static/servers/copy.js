@@ -1,4 +1,4 @@
-// "Copy" buttons: data-copy names the element whose text is copied. Without this file they stay hidden.
+// "Copy" buttons: data-copy is the id of the element to copy. Without JavaScript they stay hidden.
 document.querySelectorAll("button[data-copy]").forEach((button) => {
   const source = document.getElementById(button.dataset.copy);
   const label = button.textContent;
@@ -16,10 +16,10 @@ async function copy(source) {
       await navigator.clipboard.writeText(source.textContent);
       return true;
     } catch {
-      // refused by the browser: go on with the selection
+      // the browser refused: select the text instead
     }
   }
-  // Browsers offer the clipboard to https and localhost only; elsewhere the selection is the way.
+  // Browsers offer the clipboard only on https and localhost.
   getSelection().selectAllChildren(source);
   return document.execCommand("copy");
 }

@@ -1,39 +1,41 @@
 """Admin pages of servers."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.utils import label_for_field
 from django.core.exceptions import ValidationError
 from django.db.models import Count, Exists, OuterRef, QuerySet, Value
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
+from django.template.defaultfilters import pluralize
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from accounts.models import User
 from accounts.services import keys
-from servers.admin.actor import actor_of
-from servers.models import HeldBackPush, Push, Server
+from lab_iam.admin import actor_of, confirm_page, is_confirmed
+from servers.models import HeldBackPush, Push, Server, ServerState
 from servers.services.containers import jobs
 from servers.services.fleet import probe, servers
 from servers.services.push import runner
 from servers.services.status import key_status, overview
 from servers.ssh.dial import RemoteError
 
-MAX_KEYS = 100  # that wait, on the page of a server
-MAX_TESTS = 5  # at once in a request; each takes up to probe.SECONDS
+MAX_KEYS = 100  # pending or removing, on the page of a server
+MAX_TESTS = 5  # in one request; each takes up to probe.SECONDS
 
 
 class PersonForm(forms.Form):
-    """Whose container is to be made."""
+    """Asks for the person to register."""
 
-    name = forms.CharField(label="Person", max_length=32)
+    name = forms.CharField(label="User name", max_length=32)
 
     def clean_name(self) -> User:
-        user = User.objects.filter(username=self.cleaned_data["name"].lower(), is_active=True).first()
+        user = User.objects.active().filter(username=self.cleaned_data["name"].lower()).first()
         if user is None:
-            raise ValidationError("There is no active person of this name.")
+            raise ValidationError("There is no active person with this name.")
         return user
 
 
@@ -47,13 +49,40 @@ class Behind(admin.SimpleListFilter):
     parameter_name = "keys"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("behind", "without the latest"), ("current", "up to date")]
+        return [("behind", "behind"), ("current", "up to date")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Server]) -> QuerySet[Server]:
-        current = {"applied_revision__gte": keys.current_revision(), "behind_since__isnull": True}
+        current = {"state__applied_revision__gte": keys.current_revision(), "state__behind_since__isnull": True}
         if self.value() == "behind":
             return queryset.exclude(**current)
         return queryset.filter(**current) if self.value() == "current" else queryset
+
+
+def _from_state(name: str) -> Callable[[Server], Any]:
+    """A read-only field on the page of a server: this column of its state."""
+
+    @admin.display(description=str(label_for_field(name, ServerState)))
+    def shown(server: Server) -> Any:
+        return getattr(server.state, name)
+
+    shown.__name__ = name
+    return shown
+
+
+STATE_FIELDS = [
+    "applied_digest",
+    "behind_since",
+    "attempts",
+    "next_attempt",
+    "last_contact",
+    "last_error",
+    "reported_revision",
+    "ahead_since",
+    "register_outcome",
+    "labhost_version",
+    "driver_version",
+    "storage",
+]
 
 
 @admin.register(Server)
@@ -61,13 +90,13 @@ class ServerAdmin(admin.ModelAdmin):
     list_display = [
         "name",
         "address",
-        "state",
+        "shown_state",
         "revision",
         "waiting",
         "why",
-        "heard",
+        "contact",
         "container_count",
-        "storage",
+        "state__storage",
     ]
     list_filter = ["enabled", Behind, ("offered_host_key", admin.EmptyFieldListFilter)]
     search_fields = ["name", "address"]
@@ -75,25 +104,14 @@ class ServerAdmin(admin.ModelAdmin):
     change_form_template = "servers/admin_server.html"
     actions = ["push_now", "test_connection", "register_container", "accept_host_key", "enable", "disable"]
     editable = ["address", "ssh_port"]
-    fields = [
+    fields: ClassVar[list[Any]] = [
         "name",
         *editable,
         "enabled",
         "fingerprint",
         "offered_fingerprint",
         "revision",
-        "applied_digest",
-        "behind_since",
-        "attempts",
-        "next_attempt",
-        "last_contact",
-        "last_error",
-        "reported_revision",
-        "ahead_since",
-        "register_outcome",
-        "labhost_version",
-        "driver_version",
-        "storage",
+        *(_from_state(name) for name in STATE_FIELDS),
     ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Server]:
@@ -106,14 +124,14 @@ class ServerAdmin(admin.ModelAdmin):
                 containers_there=Count("containers"),
                 is_running=Exists(running),
                 is_held=Exists(held),
-                keys_missing=overview.keys_pending(),
+                keys_pending=overview.keys_pending(),
                 people_failing=overview.people_failing(),
                 current=Value(keys.current_revision()),
             )
         )
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        title = {"title": f"Servers; the keys are at revision {keys.current_revision()}"}
+        title = {"title": f"Servers (current revision: {keys.current_revision()})"}
         return super().changelist_view(request, title | (extra_context or {}))
 
     def get_fields(self, request: HttpRequest, obj: Server | None = None) -> Any:
@@ -123,50 +141,50 @@ class ServerAdmin(admin.ModelAdmin):
         return [] if obj is None else [name for name in self.fields or [] if name not in self.editable]
 
     @admin.display(description="state")
-    def state(self, server: Server) -> SafeString:
+    def shown_state(self, server: Server) -> SafeString:
         if not server.enabled:
-            words, tone = "disabled", "soft"
+            text, tone = "out of service", "soft"
         elif server.offered_host_key:
-            words, tone = "host key changed", "bad"
+            text, tone = "host key changed", "bad"
         elif not server.host_key:
-            words, tone = "no host key", "bad"
-        elif server.ahead_since:
-            words, tone = "newer than the portal", "bad"
+            text, tone = "no host key", "bad"
+        elif server.state.ahead_since:
+            text, tone = "ahead of the database", "bad"
         elif getattr(server, "is_held", False):
-            words, tone = "held back", "warn"
+            text, tone = "held back", "warn"
         elif getattr(server, "is_running", False):
-            words, tone = "pushing", "soft"
-        elif server.behind_since or server.applied_revision < getattr(server, "current", 0):
-            words, tone = "behind", "warn"
+            text, tone = "pushing", "soft"
+        elif server.state.behind_since or server.state.applied_revision < getattr(server, "current", 0):
+            text, tone = "behind", "warn"
         else:
-            words, tone = "up to date", "good"
-        return format_html('<span class="{}">{}</span>', tone, words)
+            text, tone = "up to date", "good"
+        return format_html('<span class="{}">{}</span>', tone, text)
 
-    @admin.display(description="revision", ordering="applied_revision")
+    @admin.display(description="revision", ordering="state__applied_revision")
     def revision(self, server: Server) -> str:
-        return f"{server.applied_revision} of {getattr(server, 'current', 0)}"
+        return f"{server.state.applied_revision} of {getattr(server, 'current', 0)}"
 
-    @admin.display(description="keys", ordering="keys_missing")
+    @admin.display(description="keys", ordering="keys_pending")
     def waiting(self, server: Server) -> SafeString:
-        missing, failing = getattr(server, "keys_missing", 0), getattr(server, "people_failing", 0)
+        missing, failing = getattr(server, "keys_pending", 0), getattr(server, "people_failing", 0)
         if not missing and not failing:
             return format_html('<span class="{}">{}</span>', "good", "all live")
-        words = [f"{missing} to come or go"] if missing else []
-        words += [f"{failing} {'person' if failing == 1 else 'people'} not served"] if failing else []
-        return format_html('<span class="{}">{}</span>', "warn", ", ".join(words))
+        parts = [f"{missing} change{pluralize(missing)} pending"] if missing else []
+        parts += [f"failed for {failing} {'person' if failing == 1 else 'people'}"] if failing else []
+        return format_html('<span class="{}">{}</span>', "warn", ", ".join(parts))
 
-    @admin.display(description="why", ordering="behind_since")
+    @admin.display(description="why", ordering="state__behind_since")
     def why(self, server: Server) -> str:
-        words = server.last_error.removeprefix(f"{server.name}: ").rstrip(".")
-        if server.behind_since is not None:
-            words += f"{', ' if words else ''}since {key_status.format_time(server.behind_since)}"
-        if words and server.next_attempt is not None:
-            words += f", next try {key_status.format_time(server.next_attempt)}"
-        return words
+        text = server.state.last_error.removeprefix(f"{server.name}: ").rstrip(".")
+        if server.state.behind_since is not None:
+            text += f"{', ' if text else ''}since {key_status.format_time(server.state.behind_since)}"
+        if text and server.state.next_attempt is not None:
+            text += f", next retry {key_status.format_time(server.state.next_attempt)}"
+        return text
 
-    @admin.display(description="last contact", ordering="last_contact")
-    def heard(self, server: Server) -> str:
-        return key_status.format_time(server.last_contact) if server.last_contact else "never"
+    @admin.display(description="last contact", ordering="state__last_contact")
+    def contact(self, server: Server) -> str:
+        return key_status.format_time(server.state.last_contact) if server.state.last_contact else "never"
 
     @admin.display(description="containers", ordering="containers_there")
     def container_count(self, server: Server) -> int:
@@ -187,7 +205,7 @@ class ServerAdmin(admin.ModelAdmin):
             return
         new = servers.add(actor=actor_of(request), name=obj.name, address=obj.address, ssh_port=obj.ssh_port)
         obj.pk, obj.address = new.pk, new.address
-        self.message_user(request, "Now test the connection, then accept its host key.", messages.INFO)
+        self.message_user(request, "Next: test the connection, then accept its host key.", messages.INFO)
 
     def delete_model(self, request: HttpRequest, obj: Server) -> None:
         servers.remove(actor=actor_of(request), server=obj)
@@ -198,16 +216,16 @@ class ServerAdmin(admin.ModelAdmin):
 
     @admin.action(description="Push keys now", permissions=["change"])
     def push_now(self, request: HttpRequest, chosen: QuerySet[Server]) -> None:
-        orders = runner.request_push(actor=actor_of(request), servers=chosen)
-        words = f"{len(orders)} pushes ordered; the worker makes them now."
-        self.message_user(request, words, messages.SUCCESS if orders else messages.WARNING)
-        if len(orders) < len(chosen):
-            self.message_user(request, "Servers that are disabled were left out.", messages.WARNING)
+        count = len(runner.request_push(actor=actor_of(request), servers=chosen))
+        text = f"{count} push{pluralize(count, 'es')} queued."
+        self.message_user(request, text, messages.SUCCESS if count else messages.WARNING)
+        if count < len(chosen):
+            self.message_user(request, "Servers that are out of service were skipped.", messages.WARNING)
 
     @admin.action(description="Test connection", permissions=["change"])
     def test_connection(self, request: HttpRequest, chosen: QuerySet[Server]) -> None:
         if len(chosen) > MAX_TESTS:
-            self.message_user(request, f"Choose at most {MAX_TESTS} servers to test.", messages.ERROR)
+            self.message_user(request, f"Select at most {MAX_TESTS} servers to test.", messages.ERROR)
             return
         for server in chosen:
             try:
@@ -215,32 +233,28 @@ class ServerAdmin(admin.ModelAdmin):
             except RemoteError as error:
                 self.message_user(request, error.message, messages.ERROR)
 
-    @admin.action(description="Register a container…", permissions=["change"])
+    @admin.action(description="Register a person…", permissions=["change"])
     def register_container(self, request: HttpRequest, chosen: QuerySet[Server]) -> HttpResponse | None:
-        form = PersonForm(request.POST if "confirmed" in request.POST else None)
+        form = PersonForm(request.POST if is_confirmed(request) else None)
         if not form.is_valid():
-            return self._ask(request, chosen, "servers/admin_register.html", "Whose container?", {"form": form})
+            context = {"chosen": chosen, "form": form}
+            return confirm_page(self, request, "Register a person", "servers/admin_register.html", **context)
         for server in chosen:
             try:
                 jobs.request(actor=actor_of(request), server=server, user=form.cleaned_data["name"])
             except jobs.JobRefused as refused:
                 self.message_user(request, str(refused), messages.ERROR)
             else:
-                words = f"{form.cleaned_data['name']} on {server}: ordered; see Registrations for its progress."
-                self.message_user(request, words, messages.SUCCESS)
+                text = f"{form.cleaned_data['name']} on {server}: registration queued; see its container job."
+                self.message_user(request, text, messages.SUCCESS)
         return None
 
     @admin.action(description="Accept the new host key…", permissions=["change"])
     def accept_host_key(self, request: HttpRequest, chosen: QuerySet[Server]) -> HttpResponse | None:
         offering = chosen.exclude(offered_host_key="")
-        if "confirmed" not in request.POST:
-            return self._ask(
-                request,
-                chosen,
-                "servers/admin_accept_key.html",
-                "Accept these host keys?",
-                {"offering": offering},
-            )
+        if not is_confirmed(request):
+            template = "servers/admin_accept_key.html"
+            return confirm_page(self, request, "Accept these host keys?", template, chosen=offering)
         for server in offering:
             shown = request.POST.get(f"fingerprint-{server.pk}", "")
             try:
@@ -248,10 +262,10 @@ class ServerAdmin(admin.ModelAdmin):
             except servers.ServerRefused as refused:
                 self.message_user(request, str(refused), messages.ERROR)
             else:
-                self.message_user(request, f"{server}: {shown} is accepted.", messages.SUCCESS)
+                self.message_user(request, f"{server}: host key {shown} accepted.", messages.SUCCESS)
         return None
 
-    @admin.action(description="Take into service", permissions=["change"])
+    @admin.action(description="Put into service", permissions=["change"])
     def enable(self, request: HttpRequest, chosen: QuerySet[Server]) -> None:
         self._set_enabled(request, chosen, enabled=True)
 
@@ -261,19 +275,6 @@ class ServerAdmin(admin.ModelAdmin):
 
     def _set_enabled(self, request: HttpRequest, chosen: QuerySet[Server], *, enabled: bool) -> None:
         done = [servers.set_enabled(actor=actor_of(request), server=server, enabled=enabled) for server in chosen]
-        words = "in service" if enabled else "out of service"
-        self.message_user(request, f"{sum(done)} now {words}, {len(done) - sum(done)} already were.", messages.SUCCESS)
-
-    def _ask(
-        self, request: HttpRequest, chosen: QuerySet[Server], template: str, title: str, more: dict[str, Any]
-    ) -> HttpResponse:
-        """A page between choosing and acting; its form posts the same action with `confirmed`."""
-        context = {
-            **self.admin_site.each_context(request),
-            "title": title,
-            "opts": self.model._meta,
-            "chosen": chosen,
-            "action": request.POST.get("action", ""),
-            **more,
-        }
-        return TemplateResponse(request, template, context)
+        changed, rest = sum(done), len(done) - sum(done)
+        text = f"{changed} server{pluralize(changed)} {'put into service' if enabled else 'taken out of service'}"
+        self.message_user(request, f"{text}, {rest} unchanged." if rest else f"{text}.", messages.SUCCESS)
