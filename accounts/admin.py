@@ -47,7 +47,7 @@ class UserAdmin(admin.ModelAdmin):
     ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
-        active = Q(ssh_keys__revoked_revision__isnull=True, ssh_keys__isnull=False)
+        active = Q(ssh_keys__revoked_at__isnull=True, ssh_keys__isnull=False)
         return super().get_queryset(request).annotate(active_keys=Count("ssh_keys", filter=active))
 
     @admin.display(description="keys", ordering="active_keys")
@@ -117,7 +117,7 @@ class ActiveKeys(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[SSHKey]) -> QuerySet[SSHKey]:
         if self.value() is None:
             return queryset
-        return queryset.filter(revoked_revision__isnull=self.value() == "active")
+        return queryset.filter(revoked_at__isnull=self.value() == "active")
 
 
 @admin.register(SSHKey)
@@ -134,7 +134,7 @@ class SSHKeyAdmin(ReadOnlyAdmin):
 
     @admin.action(description="Remove from all servers…", permissions=["revoke"])
     def revoke(self, request: HttpRequest, chosen: QuerySet[SSHKey]) -> HttpResponse | None:
-        active = chosen.filter(revoked_revision__isnull=True).select_related("user")
+        active = chosen.filter(revoked_at__isnull=True).select_related("user")
         if not is_confirmed(request):
             return confirm_page(self, request, "Remove these keys?", "accounts/admin_revoke.html", chosen=active)
         count = keys.revoke_keys(actor=actor_of(request), keys=active)

@@ -14,7 +14,7 @@ def _tone(left: int) -> str:
 
 
 def people_section(request: HttpRequest) -> Section:
-    people = User.objects.filter(is_active=True)
+    people = User.objects.active()
     left = numbers.left()
     return Section(
         "People",
@@ -27,7 +27,7 @@ def people_section(request: HttpRequest) -> Section:
             ),
             Metric(
                 "Active keys",
-                SSHKey.objects.filter(revoked_revision__isnull=True).count(),
+                SSHKey.objects.active().count(),
                 "/admin/accounts/sshkey/",
             ),
             Metric("Ports left", left.ports, "/admin/accounts/port/", tone=_tone(left.ports)),

@@ -39,7 +39,7 @@ class PasswordField(forms.CharField):
 
 
 class KeysField(forms.CharField):
-    """A text area of public keys."""
+    """A text area of public keys; its cleaned value is a list of PublicKey."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -56,13 +56,11 @@ class KeysField(forms.CharField):
             help_text="One key per line, from ~/.ssh/id_ed25519.pub on your computer.",
         )
 
-    def clean(self, value: Any) -> str:
-        pasted: str = super().clean(value)
+    def clean(self, value: Any) -> list[sshkeys.PublicKey]:
         try:
-            sshkeys.parse(pasted)
+            return sshkeys.parse(super().clean(value))
         except sshkeys.KeyRefused as refused:
             raise _as_errors(refused) from None
-        return pasted
 
 
 class PasswordForm(forms.Form):

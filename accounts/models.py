@@ -1,4 +1,4 @@
-"""People, their SSH keys and their permanently allocated numbers; the revision; the audit log."""
+"""People, their SSH keys and permanently allocated numbers; which keys servers should hold; the audit log."""
 
 from typing import Any, ClassVar, Never
 
@@ -14,8 +14,12 @@ from accounts.sshkeys import PublicKey
 
 
 class UserManager(BaseUserManager["User"]):
+    def active(self) -> "models.QuerySet[User]":
+        """People who are not locked out."""
+        return self.filter(is_active=True)
+
     def create_user(self, username: str, password: str | None = None, **fields: Any) -> "User":
-        """A person of the directory (no password here), or with `password` a local account."""
+        """A person of the directory (without a password here), or with `password` a local account."""
         user = self.model(username=names.clean(username), **fields)
         user.set_password(password)
         user.save(using=self._db)
@@ -26,7 +30,7 @@ class UserManager(BaseUserManager["User"]):
 
 
 class User(AbstractBaseUser, PermissionsMixin):
-    """Who a person is. `directory_id` decides, not the name: null means a local account of the staff."""
+    """A person, identified by `directory_id` and not by name; null means a local account of the staff."""
 
     username = models.CharField(
         "name",
@@ -43,7 +47,7 @@ class User(AbstractBaseUser, PermissionsMixin):
         default=0,
         editable=False,
         db_index=True,
-        help_text="The last one that changed what servers hold of this person.",
+        help_text="The last revision that changed which keys of this person servers should hold.",
     )
 
     objects: ClassVar[UserManager] = UserManager()
@@ -80,33 +84,36 @@ class User(AbstractBaseUser, PermissionsMixin):
         return self.directory_id is None
 
 
+class SSHKeyQuerySet(models.QuerySet["SSHKey"]):
+    def active(self) -> "SSHKeyQuerySet":
+        return self.filter(revoked_at__isnull=True)
+
+    def revoked(self) -> "SSHKeyQuerySet":
+        return self.filter(revoked_at__isnull=False)
+
+    def wanted(self) -> "SSHKeyQuerySet":
+        """Keys that every server should hold now: active ones of active people who have a port."""
+        return self.active().filter(user__is_active=True, user__port__isnull=False)
+
+
 class SSHKey(models.Model):
     user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="ssh_keys", verbose_name="person")
     key_type = models.CharField("type", max_length=64)
     blob = models.TextField(help_text="The key itself in canonical base64.")
     fingerprint = models.CharField(max_length=64)
     comment = models.CharField(max_length=200, blank=True)
-    added_revision = models.PositiveBigIntegerField()
-    revoked_revision = models.PositiveBigIntegerField(null=True, blank=True)
     created_at = models.DateTimeField("added", default=timezone.now)
     revoked_at = models.DateTimeField("removed", null=True, blank=True)
+
+    objects: ClassVar[SSHKeyQuerySet] = SSHKeyQuerySet.as_manager()  # type: ignore[assignment]
 
     class Meta:
         verbose_name = "SSH key"
         ordering = ["user", "created_at", "pk"]
         constraints = [
             models.UniqueConstraint(
-                fields=["fingerprint"], condition=Q(revoked_revision__isnull=True), name="key_active_once"
-            ),
-            models.CheckConstraint(
-                condition=Q(revoked_revision__isnull=True, revoked_at__isnull=True)
-                | Q(
-                    revoked_revision__isnull=False,
-                    revoked_at__isnull=False,
-                    revoked_revision__gt=models.F("added_revision"),
-                ),
-                name="key_revoked_after_added",
-            ),
+                fields=["fingerprint"], condition=Q(revoked_at__isnull=True), name="key_active_once"
+            )
         ]
 
     def __str__(self) -> str:
@@ -114,15 +121,63 @@ class SSHKey(models.Model):
 
     @property
     def is_active(self) -> bool:
-        return self.revoked_revision is None
+        return self.revoked_at is None
 
     @property
     def public_key(self) -> PublicKey:
         return PublicKey(self.key_type, self.blob, self.comment)
 
 
+def wanted_between(first: Any, last: Any) -> Q:
+    """Ranges of the keys that servers should hold at one of the revisions `first` to `last`, numbers or expressions."""
+    return (Q(until__isnull=True) | Q(until__gt=first)) & Q(start__lte=last)
+
+
+class KeyRangeQuerySet(models.QuerySet["KeyRange"]):
+    def open(self) -> "KeyRangeQuerySet":
+        """Of the keys that servers should hold now."""
+        return self.filter(until__isnull=True)
+
+    def wanted_at(self, revision: int) -> "KeyRangeQuerySet":
+        """Of the keys that servers should hold at this revision."""
+        return self.filter(wanted_between(revision, revision))
+
+
+class KeyRange(models.Model):
+    """Servers should hold this key from the revision `start` until before `until`; null while they still should.
+
+    Written by `accounts.services.revision` in the transaction that raises the revision.
+    """
+
+    key = models.ForeignKey(SSHKey, on_delete=models.CASCADE, related_name="ranges")
+    start = models.PositiveBigIntegerField(db_index=True)
+    until = models.PositiveBigIntegerField(null=True, blank=True, db_index=True)
+    started_at = models.DateTimeField(default=timezone.now)
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    objects: ClassVar[KeyRangeQuerySet] = KeyRangeQuerySet.as_manager()  # type: ignore[assignment]
+
+    class Meta:
+        ordering = ["key", "start"]
+        constraints = [
+            models.UniqueConstraint(fields=["key"], condition=Q(until__isnull=True), name="key_range_open_once"),
+            models.CheckConstraint(
+                condition=Q(until__isnull=True, ended_at__isnull=True)
+                | Q(until__gt=models.F("start"), ended_at__isnull=False),
+                name="key_range_ends_after_its_start",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.key.fingerprint} from {self.start}" + (f" until {self.until}" if self.until else "")
+
+    def covers(self, first: int, last: int) -> bool:
+        """Whether servers should hold the key at one of these revisions or more; see `wanted_between`."""
+        return self.start <= last and (self.until is None or self.until > first)
+
+
 class PermanentAllocation(models.Model):
-    """A row that outlives its user as a tombstone, so that what it stands for is never issued again."""
+    """A number that remains after its user is deleted, so that it is never issued again."""
 
     username = models.CharField("issued to", max_length=names.MAX_LENGTH)
     issued_at = models.DateTimeField("issued", default=timezone.now)
@@ -131,7 +186,7 @@ class PermanentAllocation(models.Model):
         abstract = True
 
     def delete(self, *args: Any, **kwargs: Any) -> Never:
-        raise TypeError("Issued numbers are kept for ever: deleting one would allow it to be issued again.")
+        raise TypeError("Issued numbers are never deleted: otherwise they could be issued again.")
 
 
 class Port(PermanentAllocation):
@@ -149,7 +204,7 @@ class Port(PermanentAllocation):
 
 
 class SubuidRange(PermanentAllocation):
-    """The block start .. start + SUBUID_COUNT - 1 of subordinate user and group ids."""
+    """The block `start` to `start + SUBUID_COUNT - 1` of subordinate user and group ids."""
 
     start = models.PositiveBigIntegerField(primary_key=True)
     user = models.OneToOneField(
@@ -157,7 +212,7 @@ class SubuidRange(PermanentAllocation):
     )
 
     class Meta:
-        verbose_name = "subordinate id block"
+        verbose_name = "subordinate id range"
         ordering = ["start"]
         constraints = [
             models.CheckConstraint(condition=Q(start__range=(65536, 2**32 - 65536 - 1)), name="subuids_are_valid_ids")
@@ -168,7 +223,7 @@ class SubuidRange(PermanentAllocation):
 
 
 class Revision(models.Model):
-    """One row: the number that rises with every change to any active key. Its lock guards all numbers."""
+    """One row: every change of the keys that servers should hold raises the number. Its lock guards all numbers."""
 
     id = models.PositiveSmallIntegerField(primary_key=True, default=1)
     number = models.PositiveBigIntegerField(default=0)

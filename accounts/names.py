@@ -1,4 +1,4 @@
-"""The one grammar of a person's name. It is also the name of a Linux account on every server."""
+"""What a person's name may look like: it is also the name of a Linux account on every server."""
 
 import re
 
@@ -6,7 +6,7 @@ MAX_LENGTH = 32
 PATTERN = r"^[a-z_][a-z0-9_-]{0,31}\Z"  # $ would allow a line break at the end
 RULE = "up to 32 lower-case letters, digits, - and _, beginning with a letter or _"
 
-# Accounts that the servers need for themselves, and those that Debian and Ubuntu create.
+# Accounts of this project on the servers, and those that Debian and Ubuntu create.
 _OURS = {"root", "iam", "register", "lab-iam"}
 _THEIRS = """
 daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc gnats nobody nogroup _apt
@@ -21,7 +21,7 @@ class NameRefused(ValueError):
 
 
 def clean(text: str) -> str:
-    """The canonical name: `ALICE` is `alice`. Raises NameRefused for anything that is no Linux-safe name."""
+    """The canonical name: `ALICE` is `alice`. Raises NameRefused if it is not a valid name of a Linux account."""
     if not text.isascii() or len(text) > MAX_LENGTH:
         raise NameRefused(f"This is not a name: use {RULE}.")
     name = text.lower()

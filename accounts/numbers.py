@@ -27,7 +27,7 @@ class NumberRange:
 
     @classmethod
     def parse(cls, text: str, size: int = 1) -> NumberRange:
-        """Read "FIRST-LAST" in decimal; anything else is a ValueError that says so."""
+        """Read "FIRST-LAST" in decimal; raises ValueError."""
         match = re.fullmatch(r"([0-9]{1,10})-([0-9]{1,10})", text.strip(), re.ASCII)
         if match is None:
             raise ValueError(f"{text!r} is not a range: write FIRST-LAST, for example 22000-29999")
@@ -42,7 +42,7 @@ class NumberRange:
         return start <= self.last and start + self.size > self.first
 
     def next_after(self, highest: int | None) -> int | None:
-        """The first block above `highest`, the highest one ever issued that begins up to `last`; or None."""
+        """The first block above `highest`, the highest block ever issued up to `last`; None if there is none."""
         if highest is None or highest + self.size <= self.first:
             return self.first
         steps = -(-(highest + self.size - self.first) // self.size)

@@ -1,4 +1,4 @@
-"""Judge pasted SSH public keys: only what sshd would take as a plain, strong public key passes.
+"""Parse pasted SSH public keys: only plain, strong public keys that sshd accepts pass.
 
 Formats: RFC 4253 section 6.6, RFC 5656, RFC 8709 and OpenSSH's PROTOCOL.u2f; lines as in sshd(8),
 AUTHORIZED_KEYS FILE FORMAT, without the options. No message ever repeats what was pasted.
@@ -31,7 +31,7 @@ SK_ECDSA = "sk-ecdsa-sha2-nistp256@openssh.com"
 ECDSA = {f"ecdsa-sha2-{curve}": curve for curve in ("nistp256", "nistp384", "nistp521")}
 TYPES = frozenset({ED25519, RSA, SK_ED25519, SK_ECDSA, *ECDSA})
 
-HOW_TO = "Paste the one line of your .pub file; 'ssh-keygen -t ed25519' makes a good key."
+HOW_TO = "Paste the one line of your .pub file; 'ssh-keygen -t ed25519' creates a good key."
 
 _PRIVATE = re.compile(
     r"BEGIN[A-Z0-9 ]*PRIVATE KEY|PuTTY-User-Key-File|SSH PRIVATE KEY FILE|b3BlbnNzaC1rZXktdjE", re.IGNORECASE
@@ -80,11 +80,11 @@ def parse(pasted: str) -> list[PublicKey]:
     Raises KeyRefused with one reason for each bad line (the first five), and accepts nothing then.
     """
     if len(pasted) > MAX_PASTE:
-        raise KeyRefused(f"This is too long: paste at most {MAX_PASTE // 1024} KiB of public keys at once.")
+        raise KeyRefused(f"The text is too long: paste at most {MAX_PASTE // 1024} KiB of public keys at once.")
     if _PRIVATE.search(pasted):
         raise PrivateKeyPasted(
             "This is a PRIVATE key: it must never leave your computer. Nothing was saved. If others could "
-            "see it, make a new pair. Paste the public half: 'ssh-keygen -y -f FILE' or, for PuTTY, "
+            "see it, create a new pair. Paste the public key: 'ssh-keygen -y -f FILE' or, for PuTTY, "
             "'puttygen FILE.ppk -O public-openssh' prints it."
         )
     for mark, name, command in _OTHER_FORMATS:
@@ -92,7 +92,7 @@ def parse(pasted: str) -> list[PublicKey]:
             raise KeyRefused(f"This key is in the format {name}: '{command}' prints the line to paste.")
     lines = pasted.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
     if len(lines) > MAX_LINES:
-        raise KeyRefused(f"These are too many lines: paste at most {MAX_KEYS} keys at once.")
+        raise KeyRefused(f"Too many lines: paste at most {MAX_KEYS} keys at once.")
     return _judge_all(lines)
 
 
@@ -112,9 +112,9 @@ def _judge_all(lines: list[str]) -> list[PublicKey]:
     if reasons:
         raise KeyRefused(*reasons[:5])
     if not keys:
-        raise KeyRefused(f"There is no key here. {HOW_TO}")
+        raise KeyRefused(f"There is no key in this text. {HOW_TO}")
     if len(keys) > MAX_KEYS:
-        raise KeyRefused(f"These are too many keys: paste at most {MAX_KEYS} at once.")
+        raise KeyRefused(f"Too many keys: paste at most {MAX_KEYS} at once.")
     return list(keys.values())
 
 
@@ -132,9 +132,9 @@ def parse_line(line: str) -> PublicKey:
     try:
         raw = base64.b64decode(blob, validate=True)
     except (binascii.Error, ValueError):
-        raise KeyRefused("the key is cut off or changed: copy the whole line again.") from None
+        raise KeyRefused("the key is incomplete or changed: copy the whole line again.") from None
     if base64.b64encode(raw).decode("ascii") != blob:
-        raise KeyRefused("the key is cut off or changed: copy the whole line again.")
+        raise KeyRefused("the key is incomplete or changed: copy the whole line again.")
     _check(type_, blob, raw)
     return PublicKey(type_, blob, comment)
 
@@ -147,14 +147,14 @@ def _why_not(type_: str, line: str) -> str:
     if "-cert-v0" in type_:
         return "certificates are not accepted: paste the plain public key."
     if type_ in {"ssh-dss", "ssh-dsa"}:
-        return "DSA keys are broken and not accepted: make a new one with 'ssh-keygen -t ed25519'."
+        return "DSA keys are insecure and not accepted: create a new one with 'ssh-keygen -t ed25519'."
     if any(word in TYPES or word == "ssh-dss" for word in line.replace('"', " ").split(" ")[1:]):
         return "options before the key (command=, from=, ...) are not accepted: begin with the key type."
     return f"this is not a public key of an accepted type (ed25519, ecdsa, rsa, sk-). {HOW_TO}"
 
 
 def _check(type_: str, blob: str, raw: bytes) -> None:
-    """Raise KeyRefused unless `raw` is exactly one key of this type, encoded the one right way."""
+    """Raise KeyRefused unless `raw` is exactly one key of this type, in its canonical encoding."""
     try:
         if type_ in {SK_ED25519, SK_ECDSA}:
             _check_security_key(type_, raw)
@@ -162,9 +162,9 @@ def _check(type_: str, blob: str, raw: bytes) -> None:
         key = serialization.load_ssh_public_key(f"{type_} {blob}".encode("ascii"))
         again = key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise KeyRefused("the key is cut off, changed or not of the type that it names: copy it again.") from None
+        raise KeyRefused("the key is incomplete, changed or not of the type it names: copy it again.") from None
     if again != f"{type_} {blob}".encode("ascii"):
-        raise KeyRefused("the key is not encoded the usual way: 'ssh-keygen -y -f FILE' prints it right.")
+        raise KeyRefused("the key has an unusual encoding: 'ssh-keygen -y -f FILE' prints it correctly.")
     if isinstance(key, rsa.RSAPublicKey) and not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
         raise KeyRefused(
             f"an RSA key of {key.key_size} bits is not accepted: at least {MIN_RSA_BITS} and at most "

@@ -15,7 +15,7 @@ from django.views.decorators.http import require_http_methods
 
 from accounts import names
 from accounts.forms import AddKeyForm, PasteForm, SignInForm
-from accounts.models import SSHKey, User
+from accounts.models import User
 from accounts.services import keys
 from accounts.sshkeys import KeyRefused
 
@@ -110,9 +110,9 @@ def add_key(request: HttpRequest) -> HttpResponse:
 def remove_key(request: HttpRequest, pk: int) -> HttpResponse:
     """Ask (GET), then remove (POST). Another person's key gives 404."""
     user = _signed_in(request)
-    key = get_object_or_404(SSHKey, pk=pk, user=user, revoked_revision__isnull=True)
+    key = get_object_or_404(user.ssh_keys.active(), pk=pk)
     if request.method != "POST":
-        others = user.ssh_keys.filter(revoked_revision__isnull=True).exclude(pk=key.pk)
+        others = user.ssh_keys.active().exclude(pk=key.pk)
         return render(request, "accounts/remove_key.html", {"key": key, "is_last": not others.exists()})
     if keys.revoke_key(actor=user.username, key=key):
         messages.success(request, f"Key removed: {key.fingerprint} {key.comment}".strip())

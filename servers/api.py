@@ -76,7 +76,7 @@ class Keys(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericVie
         if name := self.request.query_params.get("user"):
             found = found.filter(user__username=name.lower())
         is_removed = self.request.query_params.get("removed", "").lower() in {"true", "1"}
-        return found.filter(revoked_revision__isnull=not is_removed)
+        return found.filter(revoked_at__isnull=not is_removed)
 
     def paginate_queryset(self, queryset: Any) -> Any:
         """Load the states of all keys on this page together."""

@@ -17,7 +17,7 @@ AHEAD = "restored an older database? see manage.py raise_revision"
 
 def servers_section(request: HttpRequest) -> Section:
     """Whether all servers are up to date, and whether the worker is running."""
-    enabled = Server.objects.filter(enabled=True)
+    enabled = Server.objects.in_service()
     behind = backlog.behind()
     changed = enabled.exclude(offered_host_key="").count()
     running = Container.objects.filter(state=Container.State.RUNNING).count()

@@ -95,7 +95,7 @@ def ssh_config(request: HttpRequest, name: str) -> str:
 def limits(request: HttpRequest, name: str) -> str:
     """The limits of this person's container on the server `?server=NAME`, as `key=value` lines."""
     person = _person(request, name)
-    server = Server.objects.filter(name=request.GET.get("server", ""), enabled=True).first()
+    server = Server.objects.in_service().filter(name=request.GET.get("server", "")).first()
     if server is None:
         raise _Refusal(404, "Not found: no server with this name is in service. Add ?server=NAME.")
     return limits_service.text(limits_service.of(person, server))
@@ -105,7 +105,7 @@ def limits(request: HttpRequest, name: str) -> str:
 def users(request: HttpRequest) -> str:
     if not read_access.may_read_all(request):
         raise _Refusal(403, "Not allowed: sign in as staff, or send the request from one of the lab's servers.")
-    people = User.objects.filter(is_active=True, port__isnull=False).order_by("username")
+    people = User.objects.active().filter(port__isnull=False).order_by("username")
     return "".join(f"{name}\n" for name in people.values_list("username", flat=True))
 
 

@@ -30,7 +30,7 @@ def _is_trusted_address(text: str) -> bool:
         address = address.ipv4_mapped
     if any(address in network for network in settings.LAB_NETWORKS):
         return True
-    return Server.objects.filter(enabled=True, address=str(address)).exists()
+    return Server.objects.in_service().filter(address=str(address)).exists()
 
 
 def server_of(request: HttpRequest) -> Server | None:
@@ -40,4 +40,4 @@ def server_of(request: HttpRequest) -> Server | None:
         return None
     # Only digests are stored, so a plain query leaks no timing.
     digest = hashlib.sha256(token.strip().encode()).hexdigest()
-    return Server.objects.filter(enabled=True, token_digest=digest).first()
+    return Server.objects.in_service().filter(token_digest=digest).first()

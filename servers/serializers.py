@@ -46,6 +46,13 @@ class PersonSerializer(serializers.ModelSerializer):
 
 
 class ServerSerializer(serializers.ModelSerializer):
+    applied_revision = serializers.IntegerField(source="state.applied_revision")
+    behind_since = serializers.DateTimeField(source="state.behind_since", allow_null=True)
+    next_attempt = serializers.DateTimeField(source="state.next_attempt", allow_null=True)
+    last_contact = serializers.DateTimeField(source="state.last_contact", allow_null=True)
+    driver_version = serializers.CharField(source="state.driver_version")
+    storage = serializers.CharField(source="state.storage")
+
     class Meta:
         model = Server
         fields = [
@@ -88,7 +95,7 @@ class OnServerSerializer(serializers.Serializer):
     state = serializers.ChoiceField(STATES)
     since = serializers.DateTimeField(allow_null=True)
     reason = serializers.CharField()
-    next_retry = serializers.DateTimeField(source="next_try", allow_null=True)
+    next_retry = serializers.DateTimeField(allow_null=True)
     places = PlaceSerializer(many=True)
 
 
@@ -102,7 +109,7 @@ class KeySerializer(serializers.Serializer):
     comment = serializers.CharField(source="key.comment")
     added = serializers.DateTimeField(source="key.created_at")
     removed = serializers.DateTimeField(source="key.revoked_at", allow_null=True)
-    summary = serializers.CharField(source="words")
+    summary = serializers.CharField()
     live = serializers.IntegerField()
     total = serializers.IntegerField()
     servers = OnServerSerializer(many=True)

@@ -63,14 +63,17 @@ def push_log(request: HttpRequest) -> HttpResponse:
         return redirect("login")
     is_active = runner.is_active()  # read first, so that the last reload shows the outcome
     statuses = overview.statuses_of(user)
-    views = overview.servers_for(user, statuses)
+    # A browser that has only pasted a key shows no results of others, not even to staff.
+    with_people = user.is_staff and request.user.is_authenticated
+    views = overview.servers_for(user, statuses, with_people=with_people)
     context = {
         "watcher": user,
+        "with_people": with_people,
         "revision": keys.current_revision(),
         "servers": views,
         "summary": overview.summary(views),
-        "others": [view for view in views if view.state in overview.OTHERS],
-        "has_keys": user.is_staff or bool(statuses),
+        "others": [view for view in views if view.is_unfinished],
+        "has_keys": bool(statuses),
         "is_active": is_active,
     }
     is_fragment = getattr(request, "htmx", False)
@@ -133,12 +136,7 @@ def _my_page(request: HttpRequest, user: User, new_token: str = "") -> HttpRespo
 def _watcher(request: HttpRequest) -> User | None:
     if isinstance(request.user, User):
         return request.user
-    # Pasting a key needs the password, but does not give the rights of staff on this page.
-    name = request.session.get("pasted_as", "")
-    user = User.objects.filter(username=name, is_active=True).first()
-    if user is not None:
-        user.is_staff = False
-    return user
+    return User.objects.active().filter(username=request.session.get("pasted_as", "")).first()
 
 
 def _signed_in(request: HttpRequest) -> User:

@@ -1,4 +1,4 @@
-"""Issue ports and blocks of subordinate ids: each once, to one person, for ever."""
+"""Issue ports and blocks of subordinate ids, each once and to one person."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -24,9 +24,9 @@ class NumbersLeft:
 
 @transaction.atomic
 def assign(user: User) -> tuple[Port, SubuidRange]:
-    """The person's port and block, issued now if she has none. Raises NumbersExhausted.
+    """Return the person's port and block; issue them if there are none yet. Raises NumbersExhausted.
 
-    Of many sign-ins at once, only the one that holds the revision's row looks for a free number.
+    Of concurrent sign-ins, only the one that holds the lock of the revision's row looks for a free number.
     """
     revision.lock()
     port = Port.objects.filter(user=user).first()
@@ -36,8 +36,8 @@ def assign(user: User) -> tuple[Port, SubuidRange]:
     port = port or Port.objects.create(number=_free_port(), user=user, username=user.username)
     block = block or SubuidRange.objects.create(start=_free_block(), user=user, username=user.username)
     detail = {"port": port.number, "subuid": block.start}
-    if user.ssh_keys.filter(revoked_revision__isnull=True).exists():
-        detail["revision"] = revision.increment([user])  # the keys of somebody without a port were on no server
+    if user.ssh_keys.active().exists():
+        detail["revision"] = revision.increment([user])  # without a port, servers held none of these keys
     audit.record(actor=user.username, verb="numbers.issued", object=user.username, detail=detail)
     return port, block
 
@@ -55,7 +55,7 @@ def _issued() -> tuple[list[int], list[int]]:
 
 
 def _free(numbers: NumberRange, issued: QuerySet[Any, int]) -> int | None:
-    """Upwards from the highest; gaps are looked for only at the end of the range."""
+    """The next one after the highest; gaps are filled only at the end of the range."""
     highest = issued.filter(pk__lte=numbers.last).order_by("-pk").first()
     following = numbers.next_after(highest)
     return following if following is not None else numbers.first_free(issued)
@@ -64,7 +64,7 @@ def _free(numbers: NumberRange, issued: QuerySet[Any, int]) -> int | None:
 def _free_port() -> int:
     number = _free(settings.LAB_PORTS, Port.objects.values_list("number", flat=True))
     if number is None:
-        raise NumbersExhausted(f"All ports of {settings.LAB_PORTS} are issued: ask the staff to widen LAB_PORTS.")
+        raise NumbersExhausted(f"All ports of {settings.LAB_PORTS} are issued. Ask the lab's staff to widen LAB_PORTS.")
     return number
 
 
@@ -72,6 +72,6 @@ def _free_block() -> int:
     start = _free(settings.LAB_SUBUIDS, SubuidRange.objects.values_list("start", flat=True))
     if start is None:
         raise NumbersExhausted(
-            f"All subordinate ids of {settings.LAB_SUBUIDS} are issued: ask the staff to widen LAB_SUBUIDS."
+            f"All subordinate ids of {settings.LAB_SUBUIDS} are issued. Ask the lab's staff to widen LAB_SUBUIDS."
         )
     return start

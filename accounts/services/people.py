@@ -1,4 +1,4 @@
-"""Every verb that changes who a person is."""
+"""Sign-in, lock-out, renaming and deletion of people."""
 
 import logging
 from dataclasses import dataclass, field
@@ -15,16 +15,16 @@ log = logging.getLogger(__name__)
 
 
 class PersonRefused(Exception):
-    """The password was right, but this person cannot be let in; the message is the line for her."""
+    """The password was right, but this person cannot sign in; the message is for them."""
 
 
 class PersonInUse(Exception):
-    """The person cannot be deleted yet; the message says what still refers to her."""
+    """The person cannot be deleted yet; the message says why."""
 
 
 @dataclass(frozen=True)
 class SyncNames:
-    """Outcome of sync_names: names of people whose full name changed, is unknown there, or stayed."""
+    """Outcome of sync_names: names of people whose full name changed, who are missing there, or unchanged."""
 
     updated: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -32,10 +32,10 @@ class SyncNames:
 
 
 def admit(person: directory.Person) -> User | None:
-    """The user for a person whose password the directory has just accepted; None if the account is locked.
+    """The user for a person whose password the directory has just accepted; None if they are locked out.
 
-    The directory id decides who it is. A name that belongs to somebody else is refused until the staff have
-    deleted that account: keys, numbers and containers of the former holder never pass to the new one.
+    The directory id identifies the person. A name that belongs to somebody else is refused until staff have
+    deleted that account: the former owner's keys, numbers and containers never pass to the new one.
     """
     known = User.objects.select_related("port", "subuids").filter(directory_id=person.directory_id)
     user = known.first()
@@ -49,7 +49,7 @@ def admit(person: directory.Person) -> User | None:
 
 
 def signed_in(*, user: User) -> tuple[Port, SubuidRange]:
-    """Give the person a port and a block of subordinate ids if she has none. Raises PersonRefused."""
+    """Give the person a port and a block of subordinate ids, unless they have them. Raises PersonRefused."""
     if hasattr(user, "port") and hasattr(user, "subuids"):
         return user.port, user.subuids
     try:
@@ -63,12 +63,12 @@ def _number(user: User) -> None:
     try:
         signed_in(user=user)
     except PersonRefused:
-        if not user.is_staff:  # who could widen the ranges must get in
+        if not user.is_staff:  # staff must be able to sign in to widen the ranges
             raise
 
 
 def _join(person: directory.Person) -> User | None:
-    """Somebody new, with her numbers, in one transaction; also when she signs in twice at the same moment."""
+    """Create a person and their numbers in one transaction, once even if they sign in twice at the same time."""
     with transaction.atomic():
         revision.lock()
         user = User.objects.filter(directory_id=person.directory_id).first()
@@ -83,7 +83,7 @@ def _join(person: directory.Person) -> User | None:
         object=person.name,
         detail={"reason": "the name belongs to another account", "directory_id": person.directory_id},
     )
-    raise PersonRefused(f"The name {person.name} belonged to somebody else here. Ask the staff of the lab to free it.")
+    raise PersonRefused(f"The name {person.name} belonged to somebody else here. Ask the lab's staff to free it.")
 
 
 def _create(person: directory.Person) -> User:
@@ -119,9 +119,9 @@ def _refresh(user: User, person: directory.Person) -> None:
 
 @transaction.atomic
 def set_active(*, actor: str, user: User, active: bool) -> bool:
-    """Let a person in or lock her out, on the portal and (by the next delivery) on every server.
+    """Unlock a person or lock them out, on the portal and (by the next push) on every server.
 
-    False if it was already so. Locking out keeps her keys, so that letting in again restores them.
+    False if nothing changed. Locking out keeps their keys, so that unlocking restores them.
     """
     revision.lock()
     if not User.objects.filter(pk=user.pk, is_active=not active).update(is_active=active):
@@ -130,21 +130,21 @@ def set_active(*, actor: str, user: User, active: bool) -> bool:
     number = revision.increment([user])
     audit.record(
         actor=actor,
-        verb="person.let_in" if active else "person.locked_out",
+        verb="person.unlocked" if active else "person.locked_out",
         object=user.username,
         detail={"revision": number},
     )
     if not active:
-        transaction.on_commit(lambda: _tell_locked_out(actor, user), robust=True)
+        transaction.on_commit(lambda: _notify_locked_out(actor, user), robust=True)
     return True
 
 
-def _tell_locked_out(actor: str, user: User) -> None:
+def _notify_locked_out(actor: str, user: User) -> None:
     locked_out.send_robust(sender=User, user=user, actor=actor)
 
 
 def delete(*, actor: str, user: User) -> None:
-    """Delete a locked-out person. Her numbers stay behind as tombstones, her keys in the audit log."""
+    """Delete a locked-out person. Their numbers stay allocated, their keys stay in the audit log."""
     if user.is_active:
         raise PersonInUse("Lock this person out first, and wait until the servers have removed the keys.")
     try:
@@ -166,12 +166,12 @@ def delete(*, actor: str, user: User) -> None:
 def sync_names(*, actor: str, dry_run: bool = False) -> SyncNames:
     """Read the full names of all active people from the directory and store those that changed.
 
-    Whoever is missing there is only reported: nobody is locked out without a human.
-    Raises directory.DirectoryUnavailable, and then changes nothing. Call it outside of any transaction.
+    People missing there are only reported: locking somebody out is for staff to decide.
+    Raises directory.DirectoryUnavailable and changes nothing then. Call it outside of any transaction.
     """
     if not directory.configured():
         return SyncNames()
-    users = list(User.objects.filter(is_active=True, directory_id__isnull=False).order_by("username"))
+    users = list(User.objects.active().filter(directory_id__isnull=False).order_by("username"))
     people = directory.look_up(user.username for user in users)
     result = SyncNames()
     for user in users:

@@ -20,9 +20,9 @@ class HeldBackPushAdmin(ReadOnlyAdmin):
     list_display = [
         "server",
         "shown_state",
-        "people",
-        "keys",
-        "of_keys",
+        "people_count",
+        "keys_count",
+        "keys_total",
         "share",
         "created_at",
         "decided_by",
@@ -40,9 +40,9 @@ class HeldBackPushAdmin(ReadOnlyAdmin):
         "state",
         "base_revision",
         "revision",
-        "people",
-        "keys",
-        "of_keys",
+        "people_count",
+        "keys_count",
+        "keys_total",
         "share",
         "created_at",
         "decided_by",
@@ -54,7 +54,7 @@ class HeldBackPushAdmin(ReadOnlyAdmin):
         is_list = (
             request.resolver_match is not None and request.resolver_match.url_name == "servers_heldbackpush_changelist"
         )
-        return everything.defer("gone") if is_list and request.method == "GET" else everything
+        return everything.defer("removed_keys") if is_list and request.method == "GET" else everything
 
     def has_decide_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("servers.change_heldbackpush")
@@ -76,7 +76,7 @@ class HeldBackPushAdmin(ReadOnlyAdmin):
             return confirm_page(self, request, "Confirm these pushes?", "servers/admin_confirm_push.html", **context)
         for push in waiting:
             mark = request.POST.get(f"mark-{push.pk}", "")
-            if guard.confirm(actor=actor_of(request), removal=push, mark=mark):
+            if guard.confirm(actor=actor_of(request), held_back=push, mark=mark):
                 self.message_user(request, f"{push.server}: push confirmed.", messages.SUCCESS)
             else:
                 text = f"{push.server}: the keys to remove have changed. Review the push again."
@@ -96,6 +96,6 @@ def _losses(pushes: list[HeldBackPush]) -> list[tuple[str, int]]:
     """Name and number of keys to remove, of all these servers together: most servers have the same keys."""
     lost: dict[str, set[str]] = {}
     for push in pushes:
-        for name, keys in push.gone.items():
+        for name, keys in push.removed_keys.items():
             lost.setdefault(name, set()).update(keys)
     return [(name, len(keys)) for name, keys in sorted(lost.items())]

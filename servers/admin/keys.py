@@ -31,7 +31,7 @@ class KeyWithStatusAdmin(SSHKeyAdmin):
     def where(self, key: SSHKey) -> SafeString:
         status: key_status.KeyStatus = key.status  # type: ignore[attr-defined]
         tone = "warn" if status.is_wanted else "bad"
-        return format_html('<span class="{}">{}</span>', tone if status.elsewhere else "good", status.words)
+        return format_html('<span class="{}">{}</span>', tone if status.unfinished else "good", status.summary)
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None

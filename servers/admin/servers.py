@@ -1,9 +1,11 @@
 """Admin pages of servers."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.utils import label_for_field
 from django.core.exceptions import ValidationError
 from django.db.models import Count, Exists, OuterRef, QuerySet, Value
 from django.http import HttpRequest, HttpResponse
@@ -15,7 +17,7 @@ from accounts.models import User
 from accounts.services import keys
 from lab_iam.admin import actor_of, confirm_page, is_confirmed
 from servers.messages import phrase, render
-from servers.models import HeldBackPush, Push, Server
+from servers.models import HeldBackPush, Push, Server, ServerState
 from servers.services.containers import jobs
 from servers.services.fleet import probe, servers
 from servers.services.push import runner
@@ -32,7 +34,7 @@ class PersonForm(forms.Form):
     name = forms.CharField(label="User name", max_length=32)
 
     def clean_name(self) -> User:
-        user = User.objects.filter(username=self.cleaned_data["name"].lower(), is_active=True).first()
+        user = User.objects.active().filter(username=self.cleaned_data["name"].lower()).first()
         if user is None:
             raise ValidationError("There is no active person with this name.")
         return user
@@ -51,10 +53,37 @@ class Behind(admin.SimpleListFilter):
         return [("behind", "behind"), ("current", "up to date")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Server]) -> QuerySet[Server]:
-        current = {"applied_revision__gte": keys.current_revision(), "behind_since__isnull": True}
+        current = {"state__applied_revision__gte": keys.current_revision(), "state__behind_since__isnull": True}
         if self.value() == "behind":
             return queryset.exclude(**current)
         return queryset.filter(**current) if self.value() == "current" else queryset
+
+
+def _from_state(name: str) -> Callable[[Server], Any]:
+    """A read-only field on the page of a server: this column of its state."""
+
+    @admin.display(description=str(label_for_field(name, ServerState)))
+    def shown(server: Server) -> Any:
+        return getattr(server.state, name)
+
+    shown.__name__ = name
+    return shown
+
+
+STATE_FIELDS = [
+    "applied_digest",
+    "behind_since",
+    "attempts",
+    "next_attempt",
+    "last_contact",
+    "last_error",
+    "reported_revision",
+    "ahead_since",
+    "register_outcome",
+    "labhost_version",
+    "driver_version",
+    "storage",
+]
 
 
 @admin.register(Server)
@@ -62,13 +91,13 @@ class ServerAdmin(admin.ModelAdmin):
     list_display = [
         "name",
         "address",
-        "state",
+        "shown_state",
         "revision",
         "waiting",
         "why",
         "contact",
         "container_count",
-        "storage",
+        "state__storage",
     ]
     list_filter = ["enabled", Behind, ("offered_host_key", admin.EmptyFieldListFilter)]
     search_fields = ["name", "address"]
@@ -76,25 +105,14 @@ class ServerAdmin(admin.ModelAdmin):
     change_form_template = "servers/admin_server.html"
     actions = ["push_now", "test_connection", "register_container", "accept_host_key", "enable", "disable"]
     editable = ["address", "ssh_port"]
-    fields = [
+    fields: ClassVar[list[Any]] = [
         "name",
         *editable,
         "enabled",
         "fingerprint",
         "offered_fingerprint",
         "revision",
-        "applied_digest",
-        "behind_since",
-        "attempts",
-        "next_attempt",
-        "last_contact",
-        "error",
-        "reported_revision",
-        "ahead_since",
-        "register_outcome",
-        "labhost_version",
-        "driver_version",
-        "storage",
+        *(_from_state(name) for name in STATE_FIELDS),
     ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Server]:
@@ -107,7 +125,7 @@ class ServerAdmin(admin.ModelAdmin):
                 containers_there=Count("containers"),
                 is_running=Exists(running),
                 is_held=Exists(held),
-                keys_missing=overview.keys_pending(),
+                keys_pending=overview.keys_pending(),
                 people_failing=overview.people_failing(),
                 current=Value(keys.current_revision()),
             )
@@ -124,54 +142,54 @@ class ServerAdmin(admin.ModelAdmin):
         return [] if obj is None else [name for name in self.fields or [] if name not in self.editable]
 
     @admin.display(description="state")
-    def state(self, server: Server) -> SafeString:
+    def shown_state(self, server: Server) -> SafeString:
         if not server.enabled:
             text, tone = "out of service", "soft"
         elif server.offered_host_key:
             text, tone = "host key changed", "bad"
         elif not server.host_key:
             text, tone = "no host key", "bad"
-        elif server.ahead_since:
+        elif server.state.ahead_since:
             text, tone = "ahead of the database", "bad"
         elif getattr(server, "is_held", False):
             text, tone = "held back", "warn"
         elif getattr(server, "is_running", False):
             text, tone = "pushing", "soft"
-        elif server.behind_since or server.applied_revision < getattr(server, "current", 0):
+        elif server.state.behind_since or server.state.applied_revision < getattr(server, "current", 0):
             text, tone = "behind", "warn"
         else:
             text, tone = "up to date", "good"
         return format_html('<span class="{}">{}</span>', tone, text)
 
-    @admin.display(description="revision", ordering="applied_revision")
+    @admin.display(description="revision", ordering="state__applied_revision")
     def revision(self, server: Server) -> str:
-        return f"{server.applied_revision} of {getattr(server, 'current', 0)}"
+        return f"{server.state.applied_revision} of {getattr(server, 'current', 0)}"
 
-    @admin.display(description="keys", ordering="keys_missing")
+    @admin.display(description="keys", ordering="keys_pending")
     def waiting(self, server: Server) -> SafeString:
-        missing, failing = getattr(server, "keys_missing", 0), getattr(server, "people_failing", 0)
+        missing, failing = getattr(server, "keys_pending", 0), getattr(server, "people_failing", 0)
         if not missing and not failing:
             return format_html('<span class="{}">{}</span>', "good", "all live")
         parts = [f"{missing} change{pluralize(missing)} pending"] if missing else []
         parts += [f"failed for {failing} {'person' if failing == 1 else 'people'}"] if failing else []
         return format_html('<span class="{}">{}</span>', "warn", ", ".join(parts))
 
-    @admin.display(description="why", ordering="behind_since")
+    @admin.display(description="why", ordering="state__behind_since")
     def why(self, server: Server) -> str:
-        text = phrase(server.last_error)
-        if server.behind_since is not None:
-            text += f"{', ' if text else ''}since {key_status.format_time(server.behind_since)}"
-        if text and server.next_attempt is not None:
-            text += f", next retry {key_status.format_time(server.next_attempt)}"
+        text = phrase(server.state.last_error)
+        if server.state.behind_since is not None:
+            text += f"{', ' if text else ''}since {key_status.format_time(server.state.behind_since)}"
+        if text and server.state.next_attempt is not None:
+            text += f", next retry {key_status.format_time(server.state.next_attempt)}"
         return text
 
     @admin.display(description="last error")
     def error(self, server: Server) -> str:
-        return render(server.last_error)
+        return render(server.state.last_error)
 
-    @admin.display(description="last contact", ordering="last_contact")
+    @admin.display(description="last contact", ordering="state__last_contact")
     def contact(self, server: Server) -> str:
-        return key_status.format_time(server.last_contact) if server.last_contact else "never"
+        return key_status.format_time(server.state.last_contact) if server.state.last_contact else "never"
 
     @admin.display(description="containers", ordering="containers_there")
     def container_count(self, server: Server) -> int:

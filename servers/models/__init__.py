@@ -1,7 +1,10 @@
-"""Servers, containers, pushes and what servers have confirmed."""
+"""Servers, containers, pushes, and what servers have confirmed."""
 
-from servers.models.pushes import Confirmation, HeldBackPush, KeySnapshot, Placement
-from servers.models.servers import Container, ContainerJob, Limits, Push, Server, Worker
+from servers.models.containers import Container, ContainerJob, Limits
+from servers.models.placements import Confirmation, Placement
+from servers.models.pushes import HeldBackPush, KeySnapshot, Push
+from servers.models.servers import Server, ServerState
+from servers.models.worker import Worker
 
 __all__ = [
     "Confirmation",
@@ -13,5 +16,6 @@ __all__ = [
     "Placement",
     "Push",
     "Server",
+    "ServerState",
     "Worker",
 ]

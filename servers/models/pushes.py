@@ -1,9 +1,8 @@
-"""What the servers have said of the keys that they hold, and pushes that wait for a person's word."""
+"""Pushes of keys, pushes that are held back, and snapshots of the keys that servers hold."""
 
 import hashlib
 import json
 
-from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
@@ -12,77 +11,52 @@ from servers.models.fields import MessageField
 from servers.models.servers import Server
 
 
-class Confirmation(models.Model):
-    """A server's word that it holds the keys of this revision, and when it first gave it."""
-
-    server = models.ForeignKey(Server, on_delete=models.CASCADE, related_name="confirmations")
-    revision = models.PositiveBigIntegerField()
-    confirmed_at = models.DateTimeField()
-
-    class Meta:
-        ordering = ["server", "revision"]
-        constraints = [models.UniqueConstraint(fields=["server", "revision"], name="confirmation_once")]
-
-    def __str__(self) -> str:
-        return f"{self.server} holds revision {self.revision}"
-
-
-class Placement(models.Model):
-    """What a server said of one person's two key files there. Without a row she has neither.
-
-    `kept_revision`: while a file cannot be written, the last revision of which both were; 0 if never.
-    """
+class Push(models.Model):
+    """A push of keys to one server: queued, running or finished."""
 
     class State(models.TextChoices):
-        GOOD = "good"
+        QUEUED = "queued"
+        RUNNING = "running"
+        SUCCEEDED = "succeeded"
+        PARTIAL = "partial"
         FAILED = "failed"
-        ABSENT = "absent"
 
-    server = models.ForeignKey(Server, on_delete=models.CASCADE, related_name="placements")
-    user = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="placements", verbose_name="person"
-    )
-    host = models.CharField("host account", max_length=8, choices=State.choices)
-    host_since = models.DateTimeField()
-    container = models.CharField(max_length=8, choices=State.choices)
-    container_since = models.DateTimeField()
+    server = models.ForeignKey(Server, on_delete=models.CASCADE, related_name="pushes")
+    state = models.CharField(max_length=16, choices=State.choices, default=State.QUEUED)
+    revision = models.PositiveBigIntegerField(default=0)
+    trigger = models.CharField(max_length=64, help_text="Who or what requested it.")
+    created_at = models.DateTimeField("requested", default=timezone.now)
+    started_at = models.DateTimeField("started", null=True, blank=True)
+    finished_at = models.DateTimeField("finished", null=True, blank=True)
     error = MessageField()
-    kept_revision = models.PositiveBigIntegerField(default=0)
+    results = models.JSONField(default=dict, blank=True, help_text="Of each person who has something there.")
+    written = models.PositiveIntegerField(default=0)
+    unchanged = models.PositiveIntegerField(default=0)
 
     class Meta:
-        ordering = ["server", "user"]
+        verbose_name = "push"
+        verbose_name_plural = "pushes"
+        ordering = ["-pk"]
         constraints = [
-            models.UniqueConstraint(fields=["server", "user"], name="placement_once_per_server"),
+            models.UniqueConstraint(fields=["server"], condition=Q(state="queued"), name="push_queued_once"),
+            models.UniqueConstraint(fields=["server"], condition=Q(state="running"), name="push_runs_once"),
             models.CheckConstraint(
-                condition=Q(host__in=["good", "failed", "absent"], container__in=["good", "failed", "absent"]),
-                name="placement_states_are_known",
+                condition=Q(state__in=["queued", "running", "succeeded", "partial", "failed"]),
+                name="push_state_is_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(state__in=["queued", "running"], finished_at__isnull=True)
+                | Q(state__in=["succeeded", "partial", "failed"], finished_at__isnull=False),
+                name="push_finished_has_a_time",
             ),
         ]
 
     def __str__(self) -> str:
-        return f"{self.user} on {self.server}: host {self.host}, container {self.container}"
-
-    @property
-    def failed(self) -> bool:
-        return self.State.FAILED in (self.host, self.container)
-
-
-class KeySnapshot(models.Model):
-    """All keys of one digest, so that a later push can be compared with what a server holds.
-
-    `people` is compressed JSON: name to a list of short key digests; see services/guards.py.
-    """
-
-    digest = models.CharField(max_length=64, primary_key=True)
-    revision = models.PositiveBigIntegerField()
-    people = models.BinaryField()
-
-    def __str__(self) -> str:
-        return f"keys of revision {self.revision}"
+        return f"push to {self.server} ({self.state})"
 
 
 class HeldBackPush(models.Model):
-    """A push that would take many keys away, held back until a person of the staff has decided."""
+    """A push that would remove many keys, held back until staff confirm it."""
 
     class State(models.TextChoices):
         WAITING = "waiting"
@@ -95,10 +69,10 @@ class HeldBackPush(models.Model):
     base_digest = models.CharField(max_length=64)
     base_revision = models.PositiveBigIntegerField("revision there")
     revision = models.PositiveBigIntegerField("revision to push")
-    gone = models.JSONField(help_text="Name to the short digests of the keys that would go.")
-    people = models.PositiveIntegerField("people affected")
-    keys = models.PositiveIntegerField("keys that would go")
-    of_keys = models.PositiveIntegerField("keys there")
+    removed_keys = models.JSONField(help_text="Name to the short digests of the keys that would be removed.")
+    people_count = models.PositiveIntegerField("people affected")
+    keys_count = models.PositiveIntegerField("keys to remove")
+    keys_total = models.PositiveIntegerField("keys there")
     created_at = models.DateTimeField("held back since", default=timezone.now)
     decided_by = models.CharField(max_length=64, blank=True)
     decided_at = models.DateTimeField(null=True, blank=True)
@@ -120,13 +94,27 @@ class HeldBackPush(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.keys} keys of {self.people} people on {self.server} ({self.state})"
+        return f"{self.keys_count} keys of {self.people_count} people on {self.server} ({self.state})"
 
     @property
     def percent(self) -> int:
-        return round(100 * self.keys / self.of_keys) if self.of_keys else 0
+        return round(100 * self.keys_count / self.keys_total) if self.keys_total else 0
 
     @property
     def mark(self) -> str:
-        """Stands for exactly what would go: who confirms has seen this and nothing else."""
-        return hashlib.sha256(json.dumps(self.gone, sort_keys=True).encode()).hexdigest()[:16]
+        """Identifies exactly the keys to remove, so that a confirmation covers nothing else."""
+        return hashlib.sha256(json.dumps(self.removed_keys, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class KeySnapshot(models.Model):
+    """All keys of one digest, so that a later push can be compared with what a server holds.
+
+    `people` is compressed JSON: name to a list of short key digests; see services/push/guard.py.
+    """
+
+    digest = models.CharField(max_length=64, primary_key=True)
+    revision = models.PositiveBigIntegerField()
+    people = models.BinaryField()
+
+    def __str__(self) -> str:
+        return f"keys of revision {self.revision}"

@@ -1,23 +1,39 @@
-"""Servers, their containers and limits, jobs and pushes."""
+"""Servers: how staff configured them, and what the portal knows of them."""
 
-from decimal import Decimal
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
-from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
-from django.db import models
+from django.db import models, transaction
 from django.db.models import Q
-from django.utils import timezone
 
 from servers.models.fields import MessageField
 from servers.ssh import host_keys
 
 NAME = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z"  # $ would allow a line break at the end
-GPUS = r"^(all|none|[0-9]{1,2}(,[0-9]{1,2})*)?\Z"
 ADDRESS = r"^[A-Za-z0-9]([A-Za-z0-9_.:-]{0,251}[A-Za-z0-9])?\Z"
 
 
+class ServerQuerySet(models.QuerySet["Server"]):
+    def in_service(self) -> "ServerQuerySet":
+        return self.filter(enabled=True)
+
+    def bulk_create(self, objs: Iterable[Any], *args: Any, **kwargs: Any) -> list[Any]:
+        with transaction.atomic():
+            created = super().bulk_create(objs, *args, **kwargs)
+            ServerState.objects.bulk_create(ServerState(server=server) for server in created)
+        return created
+
+
+class ServerManager(models.Manager.from_queryset(ServerQuerySet)):  # type: ignore[misc]
+    """Loads each server together with its state."""
+
+    def get_queryset(self) -> ServerQuerySet:
+        return ServerQuerySet(self.model, using=self._db).select_related("state")
+
+
 class Server(models.Model):
-    """A GPU machine. `lease_until` is the claim of the one worker that serves it at a time."""
+    """A GPU server as staff configured it; `state` is what the portal knows of it."""
 
     name = models.CharField(
         max_length=63,
@@ -33,28 +49,11 @@ class Server(models.Model):
         "SSH port", default=22, validators=[MinValueValidator(1), MaxValueValidator(65535)]
     )
     host_key = models.TextField(blank=True, help_text="Pinned: type and blob. Blank until it is accepted.")
-    offered_host_key = models.TextField(blank=True, help_text="The one that was shown instead of the pinned one.")
+    offered_host_key = models.TextField(blank=True, help_text="Shown instead of the pinned one.")
     token_digest = models.CharField(max_length=64, blank=True)
     enabled = models.BooleanField(default=True)
-    applied_revision = models.PositiveBigIntegerField(default=0)
-    applied_digest = models.CharField(max_length=64, blank=True)
-    attempted_revision = models.PositiveBigIntegerField(default=0)
-    attempted_at = models.DateTimeField("last attempt", null=True, blank=True)
-    attempts = models.PositiveIntegerField(default=0, help_text="Failed or unfinished since the last success.")
-    next_attempt = models.DateTimeField("next try", null=True, blank=True)
-    behind_since = models.DateTimeField(null=True, blank=True)
-    last_contact = models.DateTimeField(null=True, blank=True)
-    last_error = MessageField()
-    lease_until = models.DateTimeField(null=True, blank=True)
-    register_outcome = models.CharField(max_length=16, blank=True, help_text="Of the last push: register's key file.")
-    register_since = models.DateTimeField(null=True, blank=True)
-    reported_revision = models.PositiveBigIntegerField(default=0, help_text="What it last said that it holds.")
-    ahead_since = models.DateTimeField(null=True, blank=True, help_text="Since when it refuses our older state.")
-    inspected_at = models.DateTimeField(null=True, blank=True)
-    lease_holder = models.CharField(max_length=64, blank=True, help_text="The process that serves it.")
-    labhost_version = models.CharField("host programs", max_length=40, blank=True)
-    driver_version = models.CharField("NVIDIA driver", max_length=40, blank=True)
-    storage = models.CharField(max_length=40, blank=True, help_text="How new containers get their files there.")
+
+    objects: ClassVar[ServerManager] = ServerManager()
 
     class Meta:
         ordering = ["name"]
@@ -77,6 +76,13 @@ class Server(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        is_new = self._state.adding
+        with transaction.atomic():
+            super().save(*args, **kwargs)
+            if is_new:
+                ServerState.objects.create(server=self)
+
     @property
     def fingerprint(self) -> str:
         return host_keys.fingerprint(self.host_key)
@@ -86,210 +92,60 @@ class Server(models.Model):
         return host_keys.fingerprint(self.offered_host_key)
 
 
-class Container(models.Model):
-    """One person's container on one server, as the server last told."""
+class ServerState(models.Model):
+    """What a server holds as far as the portal knows, and the work under way there; one row per server.
 
-    class State(models.TextChoices):
-        RUNNING = "running"
-        STOPPED = "stopped"
-        REGISTERING = "registering"
-        BROKEN = "broken"
-        UNKNOWN = "unknown"
-
-    server = models.ForeignKey(Server, on_delete=models.CASCADE, related_name="containers")
-    user = models.ForeignKey(
-        settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="containers", verbose_name="person"
-    )
-    state = models.CharField(max_length=16, choices=State.choices, default=State.UNKNOWN)
-    address = models.CharField(max_length=45, blank=True)
-    last_seen = models.DateTimeField(default=timezone.now)
-
-    class Meta:
-        ordering = ["server", "user"]
-        constraints = [
-            models.UniqueConstraint(fields=["server", "user"], name="container_once_per_server"),
-            models.CheckConstraint(
-                condition=Q(state__in=["running", "stopped", "registering", "broken", "unknown"]),
-                name="container_state_is_known",
-            ),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.user} on {self.server}"
-
-
-class Limits(models.Model):
-    """What containers may use. Without a person it is for everybody, without a server for every server.
-
-    Where several rows speak of one container the closest wins, value by value (see services/limits.py).
+    `lease_until` is the claim of the worker process that serves the server. `unconfirmed_first` and
+    `unconfirmed_last` bound the revisions that were sent since the last confirmation: the server may hold
+    any of them. Null if nothing was sent.
     """
 
-    user = models.ForeignKey(
-        settings.AUTH_USER_MODEL,
-        on_delete=models.CASCADE,
-        related_name="limits",
-        verbose_name="person",
-        null=True,
-        blank=True,
-        help_text="Blank: everybody.",
-    )
-    server = models.ForeignKey(
-        Server,
-        on_delete=models.CASCADE,
-        related_name="limits",
-        null=True,
-        blank=True,
-        help_text="Blank: every server.",
-    )
-    memory = models.PositiveIntegerField("memory (GB)", null=True, blank=True, validators=[MinValueValidator(1)])
-    cpus = models.DecimalField(
-        "CPUs", max_digits=6, decimal_places=2, null=True, blank=True, validators=[MinValueValidator(Decimal("0.1"))]
-    )
-    processes = models.PositiveIntegerField(null=True, blank=True, validators=[MinValueValidator(64)])
-    gpus = models.CharField(
-        "GPUs",
-        max_length=191,
-        blank=True,
-        validators=[RegexValidator(GPUS, "Write all, none, or numbers like 0,1.")],
-        help_text="all, none, or numbers of device nodes: 0,1 for /dev/nvidia0 and /dev/nvidia1",
-    )
-    disk = models.PositiveIntegerField(
-        "disk (GB)",
-        null=True,
-        blank=True,
-        validators=[MinValueValidator(1)],
-        help_text="Shown to the person; this version of the host programs does not enforce it.",
-    )
-
-    class Meta:
-        verbose_name = "limits"
-        verbose_name_plural = "limits"
-        ordering = ["user", "server"]
-        constraints = [
-            # Null is not equal to null in a database, so each shape has a constraint of its own.
-            models.UniqueConstraint(fields=["user", "server"], name="limits_once_per_container"),
-            models.UniqueConstraint(fields=["user"], condition=Q(server=None), name="limits_once_per_person"),
-            models.UniqueConstraint(fields=["server"], condition=Q(user=None), name="limits_once_per_server"),
-            models.UniqueConstraint(
-                models.Value(1), condition=Q(user=None, server=None), name="limits_once_for_everybody"
-            ),
-            models.CheckConstraint(condition=Q(gpus__regex=GPUS), name="limits_gpus_are_numbers"),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.user or 'everybody'} on {self.server or 'every server'}"
-
-
-class Push(models.Model):
-    """One push of all keys to one server, asked for (queued) or made."""
-
-    class State(models.TextChoices):
-        QUEUED = "queued"
-        RUNNING = "running"
-        SUCCEEDED = "succeeded"
-        PARTIAL = "partial"
-        FAILED = "failed"
-
-    server = models.ForeignKey(Server, on_delete=models.CASCADE, related_name="pushes")
-    state = models.CharField(max_length=16, choices=State.choices, default=State.QUEUED)
-    revision = models.PositiveBigIntegerField(default=0)
-    trigger = models.CharField(max_length=64, help_text="Who or what asked for it.")
-    created_at = models.DateTimeField("asked for", default=timezone.now)
-    started_at = models.DateTimeField("started", null=True, blank=True)
-    finished_at = models.DateTimeField("finished", null=True, blank=True)
-    error = MessageField()
-    results = models.JSONField(default=dict, blank=True, help_text="Of each person who has something there.")
-    written = models.PositiveIntegerField(default=0)
-    unchanged = models.PositiveIntegerField(default=0)
-
-    class Meta:
-        verbose_name = "push"
-        verbose_name_plural = "pushes"
-        ordering = ["-pk"]
-        constraints = [
-            models.UniqueConstraint(fields=["server"], condition=Q(state="queued"), name="push_queued_once"),
-            models.UniqueConstraint(fields=["server"], condition=Q(state="running"), name="push_runs_once"),
-            models.CheckConstraint(
-                condition=Q(state__in=["queued", "running", "succeeded", "partial", "failed"]),
-                name="push_state_is_known",
-            ),
-            models.CheckConstraint(
-                condition=Q(state__in=["queued", "running"], finished_at__isnull=True)
-                | Q(state__in=["succeeded", "partial", "failed"], finished_at__isnull=False),
-                name="push_finished_has_a_time",
-            ),
-        ]
-
-    def __str__(self) -> str:
-        return f"push to {self.server} ({self.state})"
-
-
-class ContainerJob(models.Model):
-    """One order to make, remove or suspend a person's container on a server, and what became of it."""
-
-    class Kind(models.TextChoices):
-        REGISTER = "register"
-        REMOVE = "remove"
-        SUSPEND = "suspend"
-
-    class State(models.TextChoices):
-        QUEUED = "queued"
-        RUNNING = "running"
-        SUCCEEDED = "succeeded"
-        FAILED = "failed"
-
-    server = models.ForeignKey(Server, on_delete=models.CASCADE, related_name="container_jobs")
-    user = models.ForeignKey(
-        settings.AUTH_USER_MODEL,
-        on_delete=models.CASCADE,
-        related_name="container_jobs",
-        verbose_name="person",
-    )
-    kind = models.CharField(max_length=16, choices=Kind.choices, default=Kind.REGISTER)
-    purge = models.BooleanField(default=False, help_text="Removal: are the files deleted as well?")
-    state = models.CharField(max_length=16, choices=State.choices, default=State.QUEUED)
-    requested_by = models.CharField(max_length=64)
-    attempts = models.PositiveIntegerField(default=0)
-    next_attempt = models.DateTimeField("next try", null=True, blank=True)
+    server = models.OneToOneField(Server, on_delete=models.CASCADE, primary_key=True, related_name="state")
+    applied_revision = models.PositiveBigIntegerField(default=0, help_text="The last one that it confirmed.")
+    applied_digest = models.CharField(max_length=64, blank=True)
+    unconfirmed_first = models.PositiveBigIntegerField(null=True, blank=True)
+    unconfirmed_last = models.PositiveBigIntegerField(null=True, blank=True)
+    attempted_revision = models.PositiveBigIntegerField(default=0)
+    attempted_at = models.DateTimeField("last attempt", null=True, blank=True)
+    attempts = models.PositiveIntegerField(default=0, help_text="Failed or unfinished since the last success.")
+    next_attempt = models.DateTimeField("next retry", null=True, blank=True)
+    behind_since = models.DateTimeField(null=True, blank=True)
+    last_contact = models.DateTimeField(null=True, blank=True)
+    last_error = MessageField()
     lease_until = models.DateTimeField(null=True, blank=True)
-    lease_holder = models.CharField(max_length=64, blank=True)
-    log = models.TextField(blank=True)
-    error = MessageField()
-    created_at = models.DateTimeField("asked for", default=timezone.now)
-    started_at = models.DateTimeField("started", null=True, blank=True)
-    finished_at = models.DateTimeField("finished", null=True, blank=True)
+    lease_holder = models.CharField(max_length=64, blank=True, help_text="The process that serves it.")
+    register_outcome = models.CharField(max_length=16, blank=True, help_text="Of the last push: register's key file.")
+    register_since = models.DateTimeField(null=True, blank=True)
+    reported_revision = models.PositiveBigIntegerField(default=0, help_text="The one that it last reported.")
+    ahead_since = models.DateTimeField(
+        null=True, blank=True, help_text="Since when it has refused the portal's keys as older than its own."
+    )
+    inspected_at = models.DateTimeField(null=True, blank=True)
+    labhost_version = models.CharField("host programs", max_length=40, blank=True)
+    driver_version = models.CharField("NVIDIA driver", max_length=40, blank=True)
+    storage = models.CharField(max_length=40, blank=True, help_text="How new containers get their files there.")
 
     class Meta:
-        ordering = ["-pk"]
+        verbose_name = "server state"
         constraints = [
-            models.UniqueConstraint(
-                fields=["server", "user"],
-                condition=Q(state__in=["queued", "running"]),
-                name="container_job_open_once",
-            ),
             models.CheckConstraint(
-                condition=Q(state__in=["queued", "running", "succeeded", "failed"]),
-                name="container_job_state_is_known",
-            ),
-            models.CheckConstraint(
-                condition=Q(kind="remove") | Q(kind__in=["register", "suspend"], purge=False),
-                name="container_job_kind_is_known",
-            ),
+                condition=Q(unconfirmed_first__isnull=True, unconfirmed_last__isnull=True)
+                | Q(unconfirmed_first__lte=models.F("unconfirmed_last")),
+                name="server_state_unconfirmed_is_a_range",
+            )
         ]
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.user} on {self.server} ({self.state})"
+        return f"state of {self.server}"
 
+    @property
+    def held_revision(self) -> int:
+        """The revision whose keys the server confirmed; 0 if it never did."""
+        return self.applied_revision if self.applied_digest else 0
 
-class Worker(models.Model):
-    """One row: the worker's sign of life, and the revision for which it last asked for full names."""
-
-    id = models.PositiveSmallIntegerField(primary_key=True, default=1)
-    seen_at = models.DateTimeField(null=True, blank=True)
-    names_revision = models.PositiveBigIntegerField(default=0)
-
-    class Meta:
-        constraints = [models.CheckConstraint(condition=Q(id=1), name="worker_is_one_row")]
-
-    def __str__(self) -> str:
-        return f"worker, seen {self.seen_at}"
+    def possible_revisions(self) -> list[tuple[int, int]]:
+        """First and last of the revisions that the server may hold: the confirmed one, then the unconfirmed ones."""
+        held = [(self.held_revision, self.held_revision)]
+        if self.unconfirmed_first is None or self.unconfirmed_last is None:
+            return held
+        return [*held, (self.unconfirmed_first, self.unconfirmed_last)]

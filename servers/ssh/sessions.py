@@ -91,6 +91,11 @@ class PooledSession:
         self._session = pool.take(key)
         self._is_reused = self._session is not None
 
+    def connect(self) -> None:
+        """Open a session unless the pool had one. Raises RemoteError; nothing was sent then."""
+        if self._session is None:
+            self._session = self._pool.open(self._key, self._left())
+
     def ask(self, framed: bytes) -> protocol.Answer:
         """Raises RemoteError."""
         try:
@@ -111,8 +116,8 @@ class PooledSession:
             self._pool.put_back(self._key, self._session)
 
     def _ask(self, framed: bytes) -> protocol.Answer:
-        if self._session is None:
-            self._session = self._pool.open(self._key, self._left())
+        self.connect()
+        assert self._session is not None  # noqa: S101 - connect() opened it
         return self._session.ask(framed, min(self._left(), ANSWER_SECONDS))
 
     def _left(self) -> float:

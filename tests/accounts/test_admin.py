@@ -99,7 +99,7 @@ def test_removing_a_key_asks_first(client: Client, key: SSHKey) -> None:
 def test_removing_a_key_goes_through_the_service(client: Client, key: SSHKey) -> None:
     assert "1 key removed" in act(client, "sshkey", "revoke", key, confirmed="yes")
     key.refresh_from_db()
-    assert key.revoked_revision == keys.current_revision() == 2
+    assert key.ranges.get().until == keys.current_revision() == 2
     assert AuditEvent.objects.get(verb="key.removed").actor == "warden"
 
 

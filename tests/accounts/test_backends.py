@@ -76,7 +76,7 @@ def test_o3_the_new_holder_of_a_name_is_told_what_to_do(directory: Directory) ->
     assert ask("alice", password_of("alice")) is not None
     directory.remove_user("alice")
     directory.add_user("alice", "Alice Another", "another")
-    with pytest.raises(people.PersonRefused, match="Ask the staff"):
+    with pytest.raises(people.PersonRefused, match="Ask the lab's staff"):
         ask("alice", "another")
 
 

@@ -87,7 +87,7 @@ def test_o3_a_local_account_is_not_taken_over_from_the_directory(staff: User) ->
 def test_c2_exhausted_numbers_refuse_people_but_not_the_staff(settings: Settings) -> None:
     settings.LAB_PORTS = NumberRange(22000, 22000)
     admit()
-    with pytest.raises(people.PersonRefused, match="ask the staff to widen LAB_PORTS"):
+    with pytest.raises(people.PersonRefused, match="Ask the lab's staff to widen LAB_PORTS"):
         admit("bob", "id-of-bob")
     assert admit("boss", "id-of-boss", is_staff=True).is_staff
 
@@ -100,7 +100,7 @@ def test_locking_out_rises_the_revision_and_leaves_the_keys(alice: User) -> None
     assert keys.current_revision() == 3
     assert [key.line for key in keys.current_state().users["alice"]] == [line()]
     events = AuditEvent.objects.filter(object="alice", actor="warden")
-    assert [event.verb for event in events] == ["person.let_in", "person.locked_out"]
+    assert [event.verb for event in events] == ["person.unlocked", "person.locked_out"]
 
 
 def test_locking_out_twice_is_once(alice: User) -> None:

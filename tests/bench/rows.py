@@ -27,7 +27,7 @@ class Rows:
         self._dice = random.Random(1)
 
     def fill(self, names: list[str], servers: list[LightServer], host_key: str) -> None:
-        from accounts.models import Port, Revision, SSHKey, SubuidRange, User
+        from accounts.models import KeyRange, Port, Revision, SSHKey, SubuidRange, User
         from servers.models import Server
 
         users = User.objects.bulk_create(User(username=name, keys_revision=1, password="!") for name in names)
@@ -39,10 +39,9 @@ class Rows:
         for user in users:
             for _ in range(2):
                 blob = self._blob()
-                keys.append(
-                    SSHKey(user=user, key_type="ssh-ed25519", blob=blob, fingerprint=blob[-44:], added_revision=1)
-                )
+                keys.append(SSHKey(user=user, key_type="ssh-ed25519", blob=blob, fingerprint=blob[-44:]))
         SSHKey.objects.bulk_create(keys)
+        KeyRange.objects.bulk_create(KeyRange(key=key, start=1) for key in keys)
         Revision.objects.create(number=1)
         Server.objects.bulk_create(
             Server(name=server.name, address=server.address, host_key=host_key) for server in servers
@@ -58,7 +57,7 @@ class Rows:
         from accounts.services import keys
 
         user = User.objects.get(username=self._dice.choice(names))
-        known = user.ssh_keys.filter(revoked_revision__isnull=True)
+        known = user.ssh_keys.active()
         if known.count() > 4:
             keys.revoke_key(actor="bench", key=known[0])
         else:
@@ -69,13 +68,13 @@ class Rows:
 
     def wait_for(self, revision: int) -> None:
         """Wait until every server is recorded as having this revision, without an error."""
-        query = "SELECT count(*) FROM servers_server WHERE applied_revision < ? OR last_error IS NOT NULL"
+        query = "SELECT count(*) FROM servers_serverstate WHERE applied_revision < ? OR last_error IS NOT NULL"
         self.wait(query, (revision,), 0)
 
     def wait(self, query: str, values: tuple[Any, ...], wanted: int) -> None:
         end = time.monotonic() + PATIENCE
         while self._database.execute(query, values).fetchone()[0] != wanted:
             if time.monotonic() > end:
-                errors = self._database.execute("SELECT DISTINCT last_error FROM servers_server").fetchall()
+                errors = self._database.execute("SELECT DISTINCT last_error FROM servers_serverstate").fetchall()
                 raise TimeoutError(f"not delivered within {PATIENCE:.0f} s: {errors}")
             time.sleep(0.002)

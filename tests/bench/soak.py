@@ -143,7 +143,7 @@ class Soak:
         from accounts.services import keys
 
         user = self._dice.choice(self._users)
-        theirs = user.ssh_keys.filter(revoked_revision__isnull=True)
+        theirs = user.ssh_keys.active()
         if theirs.count() > 4:
             keys.revoke_key(actor="soak", key=theirs[0])
         else:
@@ -184,10 +184,10 @@ class Soak:
     def deliver(self) -> float:
         """Wait until every good server is recorded as having the latest keys. Returns the seconds."""
         from accounts.services import keys
-        from servers.models import Server
+        from servers.models import ServerState
 
         began, revision = time.monotonic(), keys.current_revision()
-        good = Server.objects.filter(pk__in=[server.pk for server in self._good])
+        good = ServerState.objects.filter(pk__in=[server.pk for server in self._good])
         while good.filter(applied_revision__lt=revision).exists():
             if time.monotonic() - began > PATIENCE:
                 errors = good.filter(last_error__isnull=False).values_list("last_error", flat=True)[:3]
@@ -197,14 +197,14 @@ class Soak:
 
     def passes(self, count: int) -> None:
         """Repeat a change and a pass to some of the servers, all of them in turn."""
-        from servers.models import Server
+        from servers.models import ServerState
         from servers.services.push import runner
 
         for number in range(count):
             self._change_one()
             first = number * WIDTH % len(self._good)
             chosen = self._good[first : first + WIDTH]
-            Server.objects.filter(pk__in=[server.pk for server in chosen]).update(attempted_at=None)  # no pause
+            ServerState.objects.filter(pk__in=[server.pk for server in chosen]).update(attempted_at=None)  # no pause
             runner.push_due(actor="soak", servers=chosen)
 
 

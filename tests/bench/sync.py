@@ -208,7 +208,7 @@ class Bench:
         time.sleep(1)
 
     def _first_push(self) -> float:
-        from servers.models import Container, Server
+        from servers.models import Container, ServerState
 
         self._cut()
         for server in self.servers:
@@ -216,13 +216,15 @@ class Bench:
         Container.objects.all().delete()
         os.sync()
         time.sleep(QUIET)
-        Server.objects.update(
+        ServerState.objects.update(
             applied_revision=0,
             applied_digest="",
             attempted_revision=0,
             attempted_at=None,
             attempts=0,
             next_attempt=None,
+            unconfirmed_first=None,
+            unconfirmed_last=None,
         )
         began = time.monotonic()
         self._wake()

@@ -15,9 +15,9 @@ NAME = "gpu18"
 BACK_OFF = f"""
 from datetime import timedelta
 from django.utils import timezone
-from servers.models import Server
+from servers.models import ServerState
 now = timezone.now()
-Server.objects.filter(name="{NAME}").update(
+ServerState.objects.filter(server__name="{NAME}").update(
     next_attempt=now + timedelta(hours=1), attempts=9, attempted_at=now - timedelta(minutes=5)
 )
 """
@@ -37,7 +37,10 @@ def quiet(lab: Lab) -> Iterator[Machine]:
 
 def row(lab: Lab) -> tuple[str, str | None]:
     """What the portal has noted of the server: its last error and when it is tried next."""
-    error, moment = Walk(lab).rows("SELECT last_error, next_attempt FROM servers_server WHERE name = ?", NAME)[0]
+    error, moment = Walk(lab).rows(
+        "SELECT last_error, next_attempt FROM servers_serverstate s JOIN servers_server v ON v.id = s.server_id WHERE v.name = ?",
+        NAME,
+    )[0]
     return error, moment
 
 

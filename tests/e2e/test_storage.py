@@ -37,7 +37,7 @@ WHOLE = {"config", "config.provision", "layer", "rootfs"}
 def test_set_up_tried_overlay_and_the_servers_row_says_so(lab: Lab) -> None:
     assert Iam(lab, lab.servers["gpu17"]).status()["storage"] == "overlay"
     rows = lab.portal.manage(
-        "shell", "-c", "from servers.models import Server; print([s.storage for s in Server.objects.all()])"
+        "shell", "-c", "from servers.models import Server; print([s.state.storage for s in Server.objects.all()])"
     )
     assert "['overlay', 'overlay']" in rows.stdout
 

@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from accounts.services import keys
 from servers import protocol
-from servers.models import Push, Server
+from servers.models import Push, Server, ServerState
 from servers.protocol import Answer, Message, UserResult
 from servers.services.push import results
 from servers.services.push.results import Claim, Outcome
@@ -21,10 +21,17 @@ def claim(server: Server) -> Claim:
     """Claim this server as the worker does, at the current revision."""
     now = timezone.now()
     lease, revision = now + timedelta(minutes=1), keys.current_revision()
-    Server.objects.filter(pk=server.pk).update(lease_until=lease, attempted_at=now, attempted_revision=revision)
+    before = Server.objects.get(pk=server.pk)
+    ServerState.objects.filter(pk=server.pk).update(
+        lease_until=lease,
+        attempted_at=now,
+        attempted_revision=revision,
+        unconfirmed_first=before.state.unconfirmed_first or revision,
+        unconfirmed_last=revision,
+    )
     push = Push.objects.create(server=server, state="running", started_at=now, revision=revision)
     server.refresh_from_db()
-    return Claim(server, push, lease, 1)
+    return Claim(before, push, lease, 1)
 
 
 def answered(
@@ -57,11 +64,11 @@ def push(
     return push
 
 
-def fail(server: Server, detail: str = "no route to host") -> Push:
-    """A push that reached nobody."""
+def fail(server: Server, detail: str = "no route to host", *, is_sent: bool = True) -> Push:
+    """A push that got no answer."""
     begun = claim(server)
     error = Message("connection_failed", {"address": server.address, "port": server.ssh_port, "detail": detail})
-    push = results.record(begun, Outcome(Push.State.FAILED, begun.push.revision, error=error))
+    push = results.record(begun, Outcome(Push.State.FAILED, begun.push.revision, error=error, is_sent=is_sent))
     assert push is not None
     server.refresh_from_db()
     return push

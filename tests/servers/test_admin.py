@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from accounts.models import AuditEvent, User
 from accounts.services.keys import add_keys
-from servers.models import Container, ContainerJob, HeldBackPush, Placement, Push, Server
+from servers.models import Container, ContainerJob, HeldBackPush, Placement, Push, Server, ServerState
 from servers.protocol import Message, UserResult
 from servers.ssh import host_keys
 from tests.accounts.keys import fingerprint, line
@@ -41,7 +41,7 @@ def test_people_who_are_not_staff_see_none_of_it(alice: User, page: str) -> None
 def test_the_list_shows_what_is_behind_and_why(boss: Client, server: Server, alice: User) -> None:
     add_keys(actor="alice", user=alice, pasted=line())
     Container.objects.create(server=server, user=alice)
-    Server.objects.update(behind_since=timezone.now(), last_error=Message("timeout"))
+    ServerState.objects.update(behind_since=timezone.now(), last_error=Message("timeout"))
     page = unescape(boss.get(LIST).content.decode())
     for wanted in ("0 of 1", ">behind<", "did not finish in time", "revision: 1"):
         assert wanted in page
@@ -77,7 +77,13 @@ def test_machine_made_rows_are_read_only(boss: Client, server: Server, alice: Us
             server=server, user=alice, host="good", container="absent", host_since=now, container_since=now
         ),
         "heldbackpush": HeldBackPush.objects.create(
-            server=server, base_revision=1, revision=2, gone={"bob": ["ab"]}, people=1, keys=1, of_keys=2
+            server=server,
+            base_revision=1,
+            revision=2,
+            removed_keys={"bob": ["ab"]},
+            people_count=1,
+            keys_count=1,
+            keys_total=2,
         ),
     }
     path = f"/admin/servers/{page}/"
@@ -121,7 +127,7 @@ def test_y5_a_key_that_changed_again_in_between_is_not_accepted(boss: Client, se
     shown = host_keys.fingerprint(PINNED)
     page = act(boss, "accept_host_key", server, confirmed="yes", **{f"fingerprint-{server.pk}": shown})
     server.refresh_from_db()
-    assert "another key now" in page and server.host_key == PINNED
+    assert "another host key now" in page and server.host_key == PINNED
 
 
 def test_register_asks_for_the_person_then_queues_a_job(boss: Client, server: Server, alice: User) -> None:
@@ -162,7 +168,7 @@ def test_only_the_address_can_be_edited(boss: Client, server: Server) -> None:
     boss.post(f"{LIST}{server.pk}/change/", fields)
     server.refresh_from_db()
     assert (server.name, server.address, server.ssh_port) == ("gpu17", "172.16.2.99", 2222)
-    assert server.host_key == PINNED and server.applied_revision == 0
+    assert server.host_key == PINNED and server.state.applied_revision == 0
     assert AuditEvent.objects.get(verb="server.moved").detail["before"] == "172.16.2.17 port 22"
 
 
@@ -177,7 +183,7 @@ def test_x1_no_page_shows_the_digest_of_a_token(boss: Client, server: Server) ->
 
 
 def test_the_first_page_shows_servers_that_are_behind(boss: Client, server: Server) -> None:
-    Server.objects.update(behind_since=timezone.now(), last_error=Message("timeout"))
+    ServerState.objects.update(behind_since=timezone.now(), last_error=Message("timeout"))
     page = unescape(boss.get("/admin/").content.decode())
     assert "The server did not finish in time." in page and "no heartbeat" in page
 

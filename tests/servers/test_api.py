@@ -87,10 +87,10 @@ def test_a_key_has_its_state_and_reason_on_each_server(everything: Server, alice
     live, waiting = told["servers"]
     assert (live["server"], live["state"], live["reason"]) == ("gpu17", "live", "") and live["since"]
     states = {place["name"]: place["state"] for place in live["places"]}
-    assert states == {"host account": "live", "container": "absent", "register": "live"}
+    assert states == {"host account": "live", "container": "not registered", "register": "live"}
     assert (waiting["server"], waiting["state"], waiting["reason"]) == (
         "gpu18",
-        "waiting",
+        "pending",
         "the server cannot be reached (no route to host)",
     )
     assert waiting["next_retry"]
@@ -103,7 +103,7 @@ def test_removed_keys_are_listed_on_request(everything: Server, alice: User, sta
     client = api(staff)
     assert client.get("/api/v1/keys?user=alice").json()["results"] == []
     (told,) = client.get("/api/v1/keys?removed=true&user=Alice").json()["results"]
-    assert told["removed"] and told["servers"][0]["state"] == "leaving"
+    assert told["removed"] and told["servers"][0]["state"] == "removing"
     assert client.get("/api/v1/keys?removed=true&user=bob").json()["results"] == []
 
 

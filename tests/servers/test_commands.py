@@ -154,7 +154,7 @@ class TestPushKeys:
         make_server(farm, 1, address="127.0.0.99")
         assert refused("push_keys") == (1, "Not up to date: gpu18.")
         gpu17.refresh_from_db()
-        assert gpu17.applied_revision == 1
+        assert gpu17.state.applied_revision == 1
 
     def test_a_server_that_waits_for_its_next_retry_is_retried_now(self, farm: Farm, gpu17: Server) -> None:
         Server.objects.update(address="127.0.0.99")
@@ -166,7 +166,7 @@ class TestPushKeys:
         other = make_server(farm, 1)
         run("push_keys", "gpu17")
         other.refresh_from_db()
-        assert other.applied_revision == 0 and farm.commands(ADDRESSES[1]) == []
+        assert other.state.applied_revision == 0 and farm.commands(ADDRESSES[1]) == []
 
     def test_an_unknown_or_disabled_server_is_wrong_use(self, farm: Farm, gpu17: Server) -> None:
         code, words = refused("push_keys", "gpu99")

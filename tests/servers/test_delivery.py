@@ -15,7 +15,7 @@ from accounts.models import AuditEvent, SSHKey, User
 from accounts.services import keys
 from accounts.services.keys import add_keys, current_revision, revoke_key
 from servers import messages, tasks
-from servers.models import Container, Push, Server
+from servers.models import Container, Push, Server, ServerState
 from servers.processes import lease_holder
 from servers.protocol import Message
 from servers.services import remote
@@ -41,9 +41,14 @@ def test_a_key_reaches_the_server_and_is_written_down(farm: Farm, gpu17: Server,
     gpu17.refresh_from_db()
     assert (push.state, push.revision, push.trigger, push.error) == ("succeeded", 1, "test", None)
     assert push.started_at and push.finished_at and push.finished_at >= push.started_at
-    assert gpu17.applied_revision == current_revision() == 1
-    assert len(gpu17.applied_digest) == 64 and gpu17.last_contact
-    assert (gpu17.attempts, gpu17.next_attempt, gpu17.behind_since, gpu17.lease_until) == (0, None, None, None)
+    assert gpu17.state.applied_revision == current_revision() == 1
+    assert len(gpu17.state.applied_digest) == 64 and gpu17.state.last_contact
+    assert (gpu17.state.attempts, gpu17.state.next_attempt, gpu17.state.behind_since, gpu17.state.lease_until) == (
+        0,
+        None,
+        None,
+        None,
+    )
 
 
 def test_contract_the_digest_is_the_one_that_labhost_reports(farm: Farm, gpu17: Server, alice: User) -> None:
@@ -51,7 +56,7 @@ def test_contract_the_digest_is_the_one_that_labhost_reports(farm: Farm, gpu17: 
     converge()
     gpu17.refresh_from_db()
     status = remote.status(gpu17)
-    assert (status.revision, status.digest) == (gpu17.applied_revision, gpu17.applied_digest)
+    assert (status.revision, status.digest) == (gpu17.state.applied_revision, gpu17.state.applied_digest)
 
 
 def test_contract_a_key_is_tied_to_its_person(farm: Farm, gpu17: Server, alice: User, bob: User) -> None:
@@ -113,9 +118,9 @@ def test_y1_three_dead_of_20_servers_delay_nobody(farm: Farm, alice: User, black
     for server in dead.values():
         server.refresh_from_db()
         assert done[server.name].state == "failed"
-        assert server.last_error and "\n" not in messages.render(server.last_error)
-        assert server.behind_since and server.behind_since >= began
-        assert server.next_attempt and server.next_attempt > began and server.attempts == 1
+        assert server.state.last_error and "\n" not in messages.render(server.state.last_error)
+        assert server.state.behind_since and server.state.behind_since >= began
+        assert server.state.next_attempt and server.state.next_attempt > began and server.state.attempts == 1
 
 
 def test_y1_a_server_that_is_down_is_tried_again_and_served_when_it_returns(
@@ -128,15 +133,16 @@ def test_y1_a_server_that_is_down_is_tried_again_and_served_when_it_returns(
     failed = converge()
     assert len(failed) >= 2, "a pass makes the quick tries itself"
     gpu17.refresh_from_db()
-    since = gpu17.behind_since
-    assert gpu17.attempts == len(failed) and gpu17.next_attempt
-    assert (gpu17.next_attempt - timezone.now()).total_seconds() > 1, "it does not back off"
-    Server.objects.update(address=ADDRESSES[0], next_attempt=timezone.now())
+    since = gpu17.state.behind_since
+    assert gpu17.state.attempts == len(failed) and gpu17.state.next_attempt
+    assert (gpu17.state.next_attempt - timezone.now()).total_seconds() > 1, "it does not back off"
+    Server.objects.update(address=ADDRESSES[0])
+    ServerState.objects.update(next_attempt=timezone.now())
     gpu17.refresh_from_db()
-    assert gpu17.behind_since == since, "stale since the first failure"
+    assert gpu17.state.behind_since == since, "stale since the first failure"
     (push,) = converge()
     gpu17.refresh_from_db()
-    assert push.state == "succeeded" and gpu17.attempts == 0 and gpu17.behind_since is None
+    assert push.state == "succeeded" and gpu17.state.attempts == 0 and gpu17.state.behind_since is None
 
 
 def test_y2_a_server_that_never_answers_is_given_up_and_the_others_are_served_meanwhile(
@@ -180,7 +186,7 @@ def test_y4_a_host_that_has_a_newer_revision_refuses_and_staff_can_read_why(
     assert push.state == "failed" and push.error == Message("server_ahead")
     assert farm.register_file() == before
     gpu17.refresh_from_db()
-    assert gpu17.applied_revision == 1 and gpu17.next_attempt
+    assert gpu17.state.applied_revision == 1 and gpu17.state.next_attempt
 
 
 def test_y5_nothing_is_sent_to_a_server_with_a_changed_host_key_and_it_is_kept_for_the_staff(
@@ -192,7 +198,7 @@ def test_y5_nothing_is_sent_to_a_server_with_a_changed_host_key_and_it_is_kept_f
     gpu17.refresh_from_db()
     assert push.state == "failed" and farm.commands() == []
     assert gpu17.offered_host_key == farm.host_key and gpu17.host_key == OTHER
-    Server.objects.update(next_attempt=timezone.now())
+    ServerState.objects.update(next_attempt=timezone.now())
     converge()
     assert AuditEvent.objects.filter(verb="server.host_key_refused").count() == 1, "said once, not at each try"
 
@@ -216,7 +222,7 @@ def test_y6_a_host_that_could_not_write_is_not_believed_and_is_tried_again(
     push = converge()[0]
     gpu17.refresh_from_db()
     assert push.state == "failed" and words in messages.render(push.error)
-    assert gpu17.applied_revision == 0 and gpu17.next_attempt and gpu17.behind_since
+    assert gpu17.state.applied_revision == 0 and gpu17.state.next_attempt and gpu17.state.behind_since
 
 
 def test_y7_a_directory_that_is_down_does_not_stop_the_push(
@@ -227,7 +233,7 @@ def test_y7_a_directory_that_is_down_does_not_stop_the_push(
     give_key(alice)
     tasks.push_keys()
     gpu17.refresh_from_db()
-    assert gpu17.applied_revision == 1 and key_body() in farm.register_file()
+    assert gpu17.state.applied_revision == 1 and key_body() in farm.register_file()
     assert "directory unavailable" in caplog.text
 
 
@@ -259,7 +265,7 @@ def test_y8_one_bad_entry_is_that_persons_only_and_is_tried_again(
     assert push.state == "partial" and push.error == Message("people_failed", {"count": 1})
     assert set(push.results) == {"bob"} and push.results["bob"]["host"] == "failed" and push.results["bob"]["error"]
     assert key_body() in farm.register_file()
-    assert gpu17.applied_revision == 2 and gpu17.next_attempt and gpu17.behind_since
+    assert gpu17.state.applied_revision == 2 and gpu17.state.next_attempt and gpu17.state.behind_since
 
 
 def test_y9_a_burst_of_edits_is_few_pushes_and_the_last_state_wins(
@@ -281,14 +287,14 @@ def test_y9_a_burst_of_edits_is_few_pushes_and_the_last_state_wins(
     worker.join()
     converge()
     gpu17.refresh_from_db()
-    assert gpu17.applied_revision == current_revision() >= edits
+    assert gpu17.state.applied_revision == current_revision() >= edits
     assert len(farm.commands()) <= 2 + time.monotonic() - began, "more than one a second"
     expected = {" ".join((key.type, key.blob)) for key in keys.current_state().users["alice"]}
     assert {part.split('" ')[1] for part in farm.register_file().splitlines()} == expected
 
 
 def _flip(user: User, number: int) -> None:
-    key = user.ssh_keys.filter(revoked_revision__isnull=True).first()
+    key = user.ssh_keys.active().first()
     assert key is not None
     revoke_key(actor="alice", key=key)
     add_keys(actor="alice", user=user, pasted=line(10 + number % 3))
@@ -300,7 +306,7 @@ def test_y3_a_push_whose_worker_died_is_closed_and_made_again(farm: Farm, gpu17:
     assert claim.attempts == 1
     assert runner._claim("test", None, 10) == [], "two workers at one server"
     assert runner.close_interrupted() == 0, "it may still be alive"
-    Server.objects.update(lease_until=timezone.now() - timedelta(seconds=1), next_attempt=timezone.now())
+    ServerState.objects.update(lease_until=timezone.now() - timedelta(seconds=1), next_attempt=timezone.now())
     assert runner.close_interrupted() == 1
     claim.push.refresh_from_db()
     assert claim.push.state == "failed" and claim.push.finished_at
@@ -310,23 +316,25 @@ def test_y3_a_push_whose_worker_died_is_closed_and_made_again(farm: Farm, gpu17:
 
 def test_y3_many_dead_workers_do_not_make_a_server_wait_for_minutes(gpu17: Server, alice: User) -> None:
     give_key(alice)
-    Server.objects.update(attempts=20)
+    ServerState.objects.update(attempts=20)
     (_,) = runner._claim("test", None, 10)
-    Server.objects.update(lease_holder=f"{lease_holder.current()}1")  # this process's number, of an earlier process
+    ServerState.objects.update(
+        lease_holder=f"{lease_holder.current()}1"
+    )  # this process's number, of an earlier process
     assert runner.close_interrupted() == 1
     gpu17.refresh_from_db()
-    assert gpu17.lease_until is None and gpu17.next_attempt is not None
-    assert timedelta(seconds=1) < gpu17.next_attempt - timezone.now() <= timedelta(seconds=10)
+    assert gpu17.state.lease_until is None and gpu17.state.next_attempt is not None
+    assert timedelta(seconds=1) < gpu17.state.next_attempt - timezone.now() <= timedelta(seconds=10)
 
 
 def test_y3_a_worker_that_comes_back_too_late_writes_nothing_down(farm: Farm, gpu17: Server, alice: User) -> None:
     give_key(alice)
     (late,) = runner._claim("test", None, 10)
-    Server.objects.update(lease_until=timezone.now() - timedelta(seconds=1), next_attempt=timezone.now())
+    ServerState.objects.update(lease_until=timezone.now() - timedelta(seconds=1), next_attempt=timezone.now())
     converge()
-    assert results.record(late, results.failure(1, RemoteError("timeout"))) is None
+    assert results.record(late, results.failure(1, RemoteError("timeout"), is_sent=True)) is None
     gpu17.refresh_from_db()
-    assert gpu17.applied_revision == 1 and gpu17.last_error is None
+    assert gpu17.state.applied_revision == 1 and gpu17.state.last_error is None
 
 
 def test_two_passes_at_once_push_once(farm: Farm, gpu17: Server, alice: User) -> None:

@@ -3,15 +3,16 @@
 from datetime import timedelta
 
 import pytest
+from django.db import transaction
 from django.test import Client
 from django.utils import timezone
 from django_q.models import OrmQ
 
 from accounts.models import SSHKey, User
-from accounts.services import numbers, people
+from accounts.services import numbers, people, revision
 from accounts.services.keys import add_keys, revoke_key
 from servers import protocol
-from servers.models import Container, Push, Server
+from servers.models import Container, Push, Server, ServerState
 from servers.services.push import runner
 from servers.services.push.payloads import Payloads
 from servers.ssh import sessions
@@ -34,9 +35,9 @@ def crowd(db: None) -> list[User]:
     for number, user in enumerate(users):
         numbers.assign(user)
         blob = protocol.digest({"x": [{"n": str(number)}]})
-        SSHKey.objects.create(
-            user=user, key_type="ssh-ed25519", blob=_blob(blob), fingerprint=f"SHA256:{number}", added_revision=1
-        )
+        SSHKey.objects.create(user=user, key_type="ssh-ed25519", blob=_blob(blob), fingerprint=f"SHA256:{number}")
+    with transaction.atomic():
+        revision.increment(users)
     return users
 
 
@@ -74,7 +75,7 @@ def test_only_the_change_travels_on_the_open_session(
     assert farm.commands() == ["set-keys"]
     assert key_body() in farm.register_file() and key_body(1) not in farm.register_file()
     gpu17.refresh_from_db()
-    assert gpu17.applied_digest == Payloads().whole().digest
+    assert gpu17.state.applied_digest == Payloads().whole().digest
 
 
 def test_one_change_is_as_long_for_many_people_as_for_few(alice: User, crowd: list[User]) -> None:
@@ -88,7 +89,8 @@ def test_one_change_is_as_long_for_many_people_as_for_few(alice: User, crowd: li
 
 def _length_of_a_change(user: User, number: int) -> int:
     base = Payloads()
-    server = Server(applied_revision=base.revision, applied_digest=base.whole().digest)
+    server = Server()
+    server.state = ServerState(applied_revision=base.revision, applied_digest=base.whole().digest)
     key = give_key(user, number)
     framed = Payloads().for_server(server).framed
     revoke_key(actor=user.username, key=key)
@@ -187,7 +189,7 @@ def test_y8_a_partial_push_is_tried_again_without_sending_everybody(
     give_key(alice)
     assert converge()[0].state == "partial"
     (users / "user3.json").unlink()
-    Server.objects.update(next_attempt=timezone.now())
+    ServerState.objects.update(next_attempt=timezone.now())
     (push,) = converge()
     assert push.state == "succeeded" and b'"changes":{}' in sent[-1]
 
@@ -200,7 +202,7 @@ def test_y9_a_single_change_after_quiet_goes_at_once(farm: Farm, gpu17: Server, 
 
 
 def back_off(server: Server) -> None:
-    Server.objects.filter(pk=server.pk).update(
+    ServerState.objects.filter(pk=server.pk).update(
         next_attempt=timezone.now() + timedelta(minutes=5),
         attempts=9,
         attempted_at=timezone.now() - timedelta(minutes=1),
@@ -227,7 +229,7 @@ def test_y1_a_server_that_says_that_it_is_back_is_tried_at_once(gpu17: Server, t
     back_off(gpu17)
     assert say_seen("gpu17", token) == 204
     gpu17.refresh_from_db()
-    assert gpu17.next_attempt and gpu17.next_attempt <= timezone.now()
+    assert gpu17.state.next_attempt and gpu17.state.next_attempt <= timezone.now()
     assert [row.func() for row in OrmQ.objects.all()] == ["servers.tasks.push_keys"]
     give_key(alice)
     assert converge()[0].state == "succeeded"
@@ -242,7 +244,7 @@ def test_nobody_else_says_it_for_a_server(gpu17: Server, token: str, name: str, 
     back_off(gpu17)
     assert say_seen(name, token_sent) == 403
     gpu17.refresh_from_db()
-    assert gpu17.next_attempt and gpu17.next_attempt > timezone.now()
+    assert gpu17.state.next_attempt and gpu17.state.next_attempt > timezone.now()
 
 
 def test_seen_is_not_a_page(client: Client, gpu17: Server) -> None:

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from accounts.models import User
 from accounts.services import keys
-from servers.models import Push, Server
+from servers.models import Push, Server, ServerState
 from servers.protocol import Message
 from servers.services import remote
 from servers.services.push import runner
@@ -39,7 +39,7 @@ def servers(farm: Farm, proxy: Proxy, transactional_db: None, monkeypatch: pytes
 
 
 def push() -> dict[str, Push]:
-    Server.objects.update(next_attempt=timezone.now())
+    ServerState.objects.update(next_attempt=timezone.now())
     return {push.server.name: push for push in runner.push_due(actor="test")}
 
 
@@ -137,7 +137,7 @@ def test_y1_a_network_that_goes_away_with_a_connection_open_is_noticed_and_comes
     key = new_key(alice)
     done = push()
     assert done["gpu17"].state == "failed" and done["gpu18"].state == "succeeded"
-    assert Server.objects.get(name="gpu17").applied_revision == keys.current_revision() - 1, (
+    assert Server.objects.get(name="gpu17").state.applied_revision == keys.current_revision() - 1, (
         "never said before it is so"
     )
     proxy.becomes()
@@ -168,7 +168,7 @@ def test_y2_a_push_that_is_applied_but_whose_answer_is_lost_is_made_again_and_wr
     thread.join(10)
     assert is_cut.is_set() and done["gpu17"].state == "failed"
     born = path.stat().st_mtime_ns
-    assert Server.objects.get(name="gpu17").applied_revision == keys.current_revision() - 1
+    assert Server.objects.get(name="gpu17").state.applied_revision == keys.current_revision() - 1
     proxy.becomes()
     again = push()["gpu17"]
     assert (again.state, again.written) == ("succeeded", 0) and path.stat().st_mtime_ns == born

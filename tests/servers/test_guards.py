@@ -11,7 +11,7 @@ from accounts.models import AuditEvent, SSHKey, User
 from accounts.services import keys, numbers, people
 from accounts.services.keys import add_keys, revoke_keys
 from servers import protocol
-from servers.models import HeldBackPush, KeySnapshot, Push, Server
+from servers.models import HeldBackPush, KeySnapshot, Push, Server, ServerState
 from servers.protocol import Message
 from servers.services.push import guard, runner
 from tests.accounts.keys import line
@@ -50,7 +50,7 @@ def boss(staff: User) -> Client:
 
 
 def converge() -> list[Push]:
-    Server.objects.update(next_attempt=timezone.now())
+    ServerState.objects.update(next_attempt=timezone.now())
     return runner.push_due(actor="test")
 
 
@@ -74,11 +74,11 @@ def test_many_keys_go_only_after_a_person_has_confirmed_it(
     remove(*crowd[:5])
     (push,) = converge()
     gpu17.refresh_from_db()
-    assert push.state == "failed" and lines(farm) == CROWD and gpu17.applied_revision == CROWD
-    assert gpu17.last_error == Message("held_back", {"keys": 5, "of": 10, "people": 5})
+    assert push.state == "failed" and lines(farm) == CROWD and gpu17.state.applied_revision == CROWD
+    assert gpu17.state.last_error == Message("held_back", {"keys": 5, "of": 10, "people": 5})
     row = HeldBackPush.objects.get()
-    assert (row.state, row.people, row.keys, row.of_keys, row.percent) == ("waiting", 5, 5, 10, 50)
-    assert set(row.gone) == {user.username for user in crowd[:5]}
+    assert (row.state, row.people_count, row.keys_count, row.keys_total, row.percent) == ("waiting", 5, 5, 10, 50)
+    assert set(row.removed_keys) == {user.username for user in crowd[:5]}
     page = unescape(boss.get(f"{LIST}{row.pk}/change/").content.decode())
     assert "user4" in page and "user5" not in page and "Let these keys be removed" in page
     asked = unescape(boss.post(LIST, {"action": "confirm", "_selected_action": [row.pk]}).content.decode())
@@ -89,7 +89,7 @@ def test_many_keys_go_only_after_a_person_has_confirmed_it(
     row.refresh_from_db()
     assert push.state == "succeeded" and lines(farm) == 5
     assert (row.state, row.decided_by) == ("applied", "warden") and row.decided_at
-    event = AuditEvent.objects.get(verb="removal.confirmed")
+    event = AuditEvent.objects.get(verb="push.confirmed")
     assert event.actor == "warden" and event.detail["keys"] == 5 and "user0" in event.detail["people"]
 
 
@@ -125,13 +125,13 @@ def test_people_who_are_locked_out_count_and_so_do_keys_that_are_exchanged(
     remove(*crowd[3:5])
     for number, user in enumerate(crowd[3:5]):
         add_keys(actor="test", user=user, pasted=line(20 + number))
-    assert converge()[0].state == "failed" and HeldBackPush.objects.get().keys == 5
+    assert converge()[0].state == "failed" and HeldBackPush.objects.get().keys_count == 5
 
 
 def test_rows_that_vanished_without_a_word_are_missed_too(farm: Farm, gpu17: Server, crowd: list[User]) -> None:
     SSHKey.objects.filter(user__in=crowd[:6]).delete()  # as a repair by hand, or half a restored table
     add_keys(actor="test", user=crowd[9], pasted=line(20))
-    assert converge()[0].state == "failed" and lines(farm) == CROWD and HeldBackPush.objects.get().keys == 6
+    assert converge()[0].state == "failed" and lines(farm) == CROWD and HeldBackPush.objects.get().keys_count == 6
 
 
 def test_without_a_record_of_what_it_holds_the_history_of_the_keys_decides(
@@ -167,7 +167,7 @@ def test_a_confirmation_is_for_what_was_shown_and_nothing_more(
     remove(crowd[5])
     converge()
     row = HeldBackPush.objects.get()
-    assert row.keys == 6 and "something else would go now" in confirm(boss, row, mark=seen)
+    assert row.keys_count == 6 and "something else would go now" in confirm(boss, row, mark=seen)
     assert converge()[0].state == "failed" and lines(farm) == CROWD
     confirm(boss, row)
     remove(crowd[6])
@@ -212,5 +212,5 @@ def test_sets_that_nobody_holds_are_forgotten(gpu17: Server, crowd: list[User]) 
         state = keys.current_state()
         guard.save_snapshot(100 + number, f"{number}" * 32, protocol.plain(state.users))
     guard.prune()
-    assert KeySnapshot.objects.count() == 1 + guard.KEPT_SETS
-    assert KeySnapshot.objects.filter(digest=gpu17.applied_digest).exists(), "what a server holds is kept"
+    assert KeySnapshot.objects.count() == 1 + guard.MIN_SNAPSHOTS
+    assert KeySnapshot.objects.filter(digest=gpu17.state.applied_digest).exists(), "what a server holds is kept"

@@ -6,7 +6,7 @@ from django.db import DatabaseError
 from django.test import Client
 from django.utils import timezone
 
-from servers.models import Server, Worker
+from servers.models import Server, ServerState, Worker
 from servers.services.worker import heartbeat
 
 pytestmark = pytest.mark.django_db
@@ -31,7 +31,7 @@ def test_a_server_that_is_behind_is_told_in_seconds_and_is_no_fault_of_the_porta
     client: Client, server: Server
 ) -> None:
     heartbeat.beat()
-    Server.objects.update(behind_since=timezone.now() - timedelta(seconds=90))
+    ServerState.objects.update(behind_since=timezone.now() - timedelta(seconds=90))
     answer = client.get("/healthz")
     assert answer.status_code == 200 and answer.json()["servers_behind"] == 1
     assert 90 <= answer.json()["oldest_pending_seconds"] < 120

@@ -7,7 +7,7 @@ from django_q.models import OrmQ
 from accounts.models import User
 from accounts.services.keys import add_keys
 from servers import tasks
-from servers.models import Container, Push, Server
+from servers.models import Container, Push, Server, ServerState
 from servers.services.fleet import inspection
 from servers.services.push import runner
 from tests.accounts.keys import line
@@ -24,7 +24,7 @@ def quiet(farm: Farm, alice: User) -> Server:
     add_keys(actor="alice", user=alice, pasted=line())
     runner.push_due(actor="test")
     assert not inspection.is_due(), "a push tells the same"
-    Server.objects.update(inspected_at=timezone.now() - timedelta(hours=2))
+    ServerState.objects.update(inspected_at=timezone.now() - timedelta(hours=2))
     return server
 
 

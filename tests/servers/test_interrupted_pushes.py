@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from accounts.models import User
 from accounts.services import keys
-from servers.models import Push, Server
+from servers.models import Push, Server, ServerState
 from tests.servers.conftest import make_server
 from tests.servers.farm import ADDRESSES, Farm
 from tests.servers.keyfile import Watcher, expected, new_key
@@ -51,7 +51,7 @@ class Changes:
 
     def _change(self, chance: random.Random) -> None:
         user = chance.choice(self._people)
-        theirs = list(user.ssh_keys.filter(revoked_revision__isnull=True))
+        theirs = list(user.ssh_keys.active())
         if len(theirs) > 4:
             keys.revoke_key(actor=user.username, key=chance.choice(theirs))
         else:
@@ -95,7 +95,7 @@ def keep_up(worker: RealWorker) -> None:
 
 def has_converged(farm: Farm, worker: RealWorker) -> bool:
     keep_up(worker)
-    if Server.objects.exclude(applied_revision=keys.current_revision()).exists():
+    if ServerState.objects.exclude(applied_revision=keys.current_revision()).exists():
         return False
     return all(farm.register_file(address) == expected() for address in ADDRESSES[:HOSTS])
 

@@ -45,7 +45,7 @@ def test_the_database_itself_refuses_bad_rows(server: Server, fields: dict[str, 
 
 def test_y5_an_offered_key_is_accepted_only_as_it_was_shown(server: Server) -> None:
     servers.record_offered_key(actor="worker", server=server, offered=OTHER)
-    with pytest.raises(ServerRefused, match="another key"):
+    with pytest.raises(ServerRefused, match="another host key"):
         servers.accept_offered_key(actor="warden", server=server, fingerprint=host_keys.fingerprint(PINNED))
     servers.accept_offered_key(actor="warden", server=server, fingerprint=host_keys.fingerprint(OTHER))
     server.refresh_from_db()
@@ -64,7 +64,7 @@ def test_back_in_service_it_is_tried_at_once(server: Server) -> None:
     servers.set_enabled(actor="warden", server=server, enabled=False)
     servers.set_enabled(actor="warden", server=server, enabled=True)
     server.refresh_from_db()
-    assert server.enabled and server.next_attempt
+    assert server.enabled and server.state.next_attempt
 
 
 def test_the_probe_tells_what_answers_and_brings_the_row_up_to_date(farm: Farm) -> None:
@@ -72,7 +72,7 @@ def test_the_probe_tells_what_answers_and_brings_the_row_up_to_date(farm: Farm) 
     line = probe.test(actor="warden", server=server)
     server.refresh_from_db()
     assert line.startswith("gpu17: answers as gpu17, host programs") and "\n" not in line
-    assert server.labhost_version and server.last_contact
+    assert server.state.labhost_version and server.state.last_contact
 
 
 def test_y5_the_probe_keeps_the_key_of_a_server_without_a_pinned_one(farm: Farm) -> None:

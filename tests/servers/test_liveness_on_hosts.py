@@ -1,11 +1,11 @@
-"""What the portal says of a key, beside what the real host program has in its files."""
+"""The portal's state of a key, compared with the files that the real host program writes."""
 
 import pytest
 from django.utils import timezone
 
 from accounts.models import SSHKey, User
 from accounts.services.keys import add_keys, revoke_key
-from servers.models import Server
+from servers.models import Server, ServerState
 from servers.services.push import runner
 from servers.services.status import key_status
 from tests.accounts.keys import line
@@ -26,7 +26,7 @@ def has(farm: Farm, number: int, key: SSHKey) -> bool:
 
 
 def converge() -> None:
-    Server.objects.update(next_attempt=timezone.now())
+    ServerState.objects.update(next_attempt=timezone.now())
     runner.push_due(actor="test")
 
 
@@ -38,25 +38,38 @@ def back(number: int) -> None:
     Server.objects.filter(name=f"gpu{17 + number}").update(address=ADDRESSES[number])
 
 
-def test_live_and_gone_are_said_when_the_hosts_have_done_it(farm: Farm, alice: User) -> None:
+def test_a_key_that_never_left_the_portal_is_not_removing(farm: Farm, alice: User) -> None:
+    make_server(farm, 0)
+    away(0)
+    (key,) = add_keys(actor="alice", user=alice, pasted=line(1)).added
+    converge()
+    revoke_key(actor="alice", key=key)
+    converge()
+    assert said(key) == {"gpu17": "removed"}
+    back(0)
+    converge()
+    assert said(key) == {"gpu17": "removed"} and not has(farm, 0, key)
+
+
+def test_live_and_removed_are_shown_when_the_hosts_have_done_it(farm: Farm, alice: User) -> None:
     for number in (0, 1):
         make_server(farm, number)
     away(1)
     (key,) = add_keys(actor="alice", user=alice, pasted=line(1)).added
-    assert said(key) == {"gpu17": "waiting", "gpu18": "waiting"}
+    assert said(key) == {"gpu17": "pending", "gpu18": "pending"}
     converge()
-    assert said(key) == {"gpu17": "live", "gpu18": "waiting"} and has(farm, 0, key) and not has(farm, 1, key)
+    assert said(key) == {"gpu17": "live", "gpu18": "pending"} and has(farm, 0, key) and not has(farm, 1, key)
     back(1)
     converge()
     assert said(key) == {"gpu17": "live", "gpu18": "live"} and has(farm, 1, key)
     away(1)
     revoke_key(actor="alice", key=key)
-    assert said(key) == {"gpu17": "leaving", "gpu18": "leaving"}
+    assert said(key) == {"gpu17": "removing", "gpu18": "removing"}
     converge()
-    assert said(key) == {"gpu17": "gone", "gpu18": "leaving"} and not has(farm, 0, key) and has(farm, 1, key)
+    assert said(key) == {"gpu17": "removed", "gpu18": "removing"} and not has(farm, 0, key) and has(farm, 1, key)
     back(1)
     converge()
-    assert said(key) == {"gpu17": "gone", "gpu18": "gone"} and not has(farm, 1, key)
+    assert said(key) == {"gpu17": "removed", "gpu18": "removed"} and not has(farm, 1, key)
 
 
 @pytest.mark.parametrize("behaviour", ["garbage", "liar", "fails-all"])
@@ -65,14 +78,14 @@ def test_a_host_that_lies_or_fails_makes_nothing_live(farm: Farm, alice: User, b
     farm.behave(ADDRESSES[0], behaviour)
     (key,) = add_keys(actor="alice", user=alice, pasted=line(1)).added
     converge()
-    assert said(key) == {"gpu17": "waiting"}
+    assert said(key) == {"gpu17": "pending"}
 
 
 def test_y8_a_persons_bad_entry_is_not_live_and_the_others_are(farm: Farm, alice: User, bob: User) -> None:
     make_server(farm)
-    (hers,) = add_keys(actor="alice", user=alice, pasted=line(1)).added
-    (his,) = add_keys(actor="bob", user=bob, pasted=line(2)).added
-    SSHKey.objects.filter(pk=his.pk).update(blob="AAAAbroken")
+    (alices,) = add_keys(actor="alice", user=alice, pasted=line(1)).added
+    (bobs,) = add_keys(actor="bob", user=bob, pasted=line(2)).added
+    SSHKey.objects.filter(pk=bobs.pk).update(blob="AAAAbroken")
     converge()
-    assert said(hers) == {"gpu17": "live"} and has(farm, 0, hers)
-    assert said(his) == {"gpu17": "waiting"}
+    assert said(alices) == {"gpu17": "live"} and has(farm, 0, alices)
+    assert said(bobs) == {"gpu17": "failed"}

@@ -8,6 +8,7 @@ from django.test.utils import CaptureQueriesContext
 from knox.models import AuthToken
 
 from accounts.models import AuditEvent, User
+from accounts.services import numbers
 from accounts.services.keys import add_keys, revoke_keys
 from servers.models import Container, Server
 from servers.services import tokens
@@ -58,7 +59,7 @@ def test_each_key_shows_its_state_place_by_place(server: Server, alice: User) ->
     assert "live on 2 of 2 servers" in text and "live on 1 of 2 servers" in text
     place = re.search(r'data-label="host account">\s*<span class="good">live</span> <span[^>]*>since', text)
     assert place is not None and "no container there yet" in text
-    assert "gpu18: the server cannot be reached (no route to host), since " in text and ", next try " in text
+    assert "gpu18: the server cannot be reached (no route to host), since " in text and ", next retry " in text
 
 
 def test_a_removed_key_stays_on_the_page_until_every_server_has_dropped_it(server: Server, alice: User) -> None:
@@ -67,13 +68,32 @@ def test_a_removed_key_stays_on_the_page_until_every_server_has_dropped_it(serve
     revoke_keys(actor="alice", keys=alice.ssh_keys.all())
     fail(server)
     text = unescape(page(alice))
-    assert "removed, but still live on gpu17" in text
-    assert (
-        "gpu17: still live there until it answers: the server cannot be reached (no route to host)" in text
-        and fingerprint(line(1)) in text
-    )
+    assert "removed, but still accepted on gpu17" in text and fingerprint(line(1)) in text
+    assert "gpu17: still accepted there: the server cannot be reached (no route to host)" in text
     push(server, {"alice": ACCOUNT})
     assert fingerprint(line(1)) not in unescape(page(alice))
+
+
+def test_staff_see_of_their_own_keys_what_people_see(server: Server, staff: User) -> None:
+    numbers.assign(staff)
+    push(server)
+    assert ">no keys</span>" in page(staff) and ">live</span>" not in page(staff)
+    add_keys(actor="warden", user=staff, pasted=line(1))
+    assert ">pending</span>" in page(staff)
+    push(server, {"warden": ACCOUNT})
+    assert ">live</span>" in page(staff)
+
+
+def test_who_has_only_a_removed_key_sees_it_live_nowhere(server: Server, alice: User) -> None:
+    gpu18 = Server.objects.create(name="gpu18", address="172.16.2.18", host_key=PINNED)
+    add_keys(actor="alice", user=alice, pasted=line(1))
+    push(server, {"alice": ACCOUNT})
+    push(gpu18, {"alice": ACCOUNT})
+    revoke_keys(actor="alice", keys=alice.ssh_keys.all())
+    fail(gpu18)
+    push(server, {"alice": ACCOUNT})
+    text = page(alice)
+    assert ">no keys</span>" in text and ">removing</span>" in text and ">live</span>" not in text
 
 
 def test_it_costs_the_same_for_many_servers_and_keys(alice: User, bob: User) -> None:

@@ -32,8 +32,8 @@ def test_rows_are_found_by_their_reason(server: Server) -> None:
 
 
 def test_a_message_survives_a_backup_as_json(server: Server, tmp_path: Path) -> None:
-    Server.objects.update(last_error=FULL)
+    ServerState.objects.update(last_error=FULL)
     call_command("dumpdata", "servers.server", output=str(tmp_path / "backup.json"))
-    Server.objects.update(last_error=None)
+    ServerState.objects.update(last_error=None)
     call_command("loaddata", str(tmp_path / "backup.json"), verbosity=0)
     assert Server.objects.get().last_error == FULL

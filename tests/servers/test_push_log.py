@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from accounts.models import User
 from accounts.services.keys import add_keys, current_revision
-from servers.models import Server
+from servers.models import Server, ServerState
 from servers.protocol import Message, UserResult
 from tests.accounts.keys import line
 from tests.servers.conftest import PINNED, signed_in
@@ -59,25 +59,25 @@ def test_while_it_runs_it_counts_what_is_live_so_far(pasted: Client, server: Ser
     text = page(pasted)
     assert "live on 1 of 2 servers</strong> so far" in text and 'hx-trigger="every 1s"' in text
     fail(other)
-    Server.objects.update(next_attempt=timezone.now() + timedelta(minutes=4))
+    ServerState.objects.update(next_attempt=timezone.now() + timedelta(minutes=4))
     text = page(pasted)
     assert "live on 1 of 2 servers" in text and "so far" not in text and "hx-trigger" not in text
-    assert "<li>gpu18: the server cannot be reached (no route to host), since " in text and ", next try " in text
+    assert "<li>gpu18: the server cannot be reached (no route to host), since " in text and ", next retry " in text
 
 
 def test_a_server_that_is_down_is_behind_since_then_with_the_reason_and_the_next_try(
     pasted: Client, server: Server
 ) -> None:
     since = timezone.now() - timedelta(minutes=3)
-    Server.objects.update(
+    ServerState.objects.update(
         attempted_revision=current_revision(),
         behind_since=since,
         next_attempt=timezone.now() + timedelta(minutes=4),
         last_error=Message("no_answer", {"address": "172.16.2.17", "port": 22}),
     )
     text = page(pasted)
-    assert "behind" in text and f"{since:%H:%M:%S}" in text and "the server does not answer in time" in text
-    assert "next try" in text and "hx-trigger" not in text
+    assert "pending" in text and f"{since:%H:%M:%S}" in text and "the server does not answer in time" in text
+    assert "next retry" in text and "hx-trigger" not in text
 
 
 def test_y8_people_see_their_own_failure_and_nobody_elses(pasted: Client, server: Server, bob: User) -> None:
@@ -99,7 +99,7 @@ def test_staff_see_everybody(pasted: Client, server: Server, staff: User) -> Non
     push(server, {"alice": ACCOUNT, "quiet": UserResult("unchanged", "unchanged")})
     text = page(signed_in(staff))
     assert "alice: host written" in text and "1 written" in text and "quiet" not in text
-    assert "live on 1 of 1 server" in text
+    assert "You have no SSH key" in text and "live on" not in text, "the state shown is one's own, as for everybody"
 
 
 def test_pasting_as_staff_without_signing_in_shows_own_rows_only(pasted: Client, server: Server) -> None:

@@ -46,7 +46,7 @@ def restored(farm: Farm, alice: User) -> Server:
     for row in serializers.deserialize("json", backup):
         row.save()
     server.refresh_from_db()
-    assert server.applied_revision == keys.current_revision() == 1
+    assert server.state.applied_revision == keys.current_revision() == 1
     return server
 
 
@@ -77,8 +77,8 @@ def test_y4_a_restored_older_database_takes_nothing_away_and_says_what_to_do(
     (push,) = converge()
     restored.refresh_from_db()
     assert push.state == "failed" and farm.register_file().count("\n") == 3
-    assert restored.last_error == Message("server_ahead")
-    assert restored.ahead_since and list(revisions.ahead()) == [restored]
+    assert restored.state.last_error == Message("server_ahead")
+    assert restored.state.ahead_since and list(revisions.ahead()) == [restored]
     assert ids(databases=["default"]) == ["servers.W004"] and ids() == []
     page = signed_in(staff).get("/admin/").content.decode()
     assert "Ahead of the database" in page and "raise_revision" in page
@@ -89,7 +89,7 @@ def test_y4_the_same_revision_as_here_is_noticed_before_anything_is_pushed(farm:
     assert ids(databases=["default"]) == []
     revisions.ask([restored])
     restored.refresh_from_db()
-    assert restored.reported_revision == 3 and ids(databases=["default"]) == ["servers.W004"]
+    assert restored.state.reported_revision == 3 and ids(databases=["default"]) == ["servers.W004"]
     assert farm.commands()[-1] == "status"
 
 
@@ -103,7 +103,9 @@ def test_raising_needs_a_yes_and_then_the_servers_take_this_databases_keys(farm:
     (push,) = converge()
     restored.refresh_from_db()
     assert push.state == "succeeded" and farm.register_file().count("\n") == 1
-    assert restored.applied_revision == 4 and restored.ahead_since is None and not revisions.ahead().exists()
+    assert (
+        restored.state.applied_revision == 4 and restored.state.ahead_since is None and not revisions.ahead().exists()
+    )
 
 
 def test_without_need_nothing_is_raised(farm: Farm, alice: User) -> None:
@@ -125,7 +127,7 @@ def test_y4_another_history_under_the_same_revision_is_noticed_and_not_overwritt
     state.write_text(state.read_text().replace('"revision": 3', '"revision": 1'))
     revisions.ask([restored])
     restored.refresh_from_db()
-    assert restored.ahead_since and restored.applied_revision == 1 and converge() == []
+    assert restored.state.ahead_since and restored.state.applied_revision == 1 and converge() == []
     assert farm.register_file().count("\n") == 3
 
 
@@ -148,11 +150,11 @@ def test_a_host_whose_state_was_lost_gets_its_keys_again(farm: Farm, alice: User
     (farm.folder / ADDRESSES[0] / "state/keys.json").unlink()
     revisions.ask([server])
     server.refresh_from_db()
-    assert server.applied_digest != "", "asked with a row from before the push: it decides nothing"
+    assert server.state.applied_digest != "", "asked with a row from before the push: it decides nothing"
     revisions.ask([server])
     server.refresh_from_db()
-    assert (server.applied_revision, server.applied_digest) == (0, "")
+    assert (server.state.applied_revision, server.state.applied_digest) == (0, "")
     converge()
     server.refresh_from_db()
-    assert server.applied_revision == 1
+    assert server.state.applied_revision == 1
     assert json.loads((farm.folder / ADDRESSES[0] / "state/keys.json").read_text())["revision"] == 1

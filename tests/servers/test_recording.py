@@ -3,7 +3,7 @@ from django.utils import timezone
 
 from accounts.models import User
 from accounts.services.keys import add_keys
-from servers.models import Container, Server
+from servers.models import Container, Server, ServerState
 from servers.protocol import Answer, ContainerFact, Message
 from servers.services.push import results
 from servers.services.push.results import backoff
@@ -32,7 +32,7 @@ def test_containers_of_people_who_were_not_named_are_left_alone(server: Server, 
     states = dict(Container.objects.values_list("user__username", "state"))
     assert states == {"alice": "stopped", "bob": "running"}
     placements.record_containers(server, {}, now=now, among=["alice"])
-    assert [row.user for row in Container.objects.all()] == [bob], "she was asked about, and has none"
+    assert [row.user for row in Container.objects.all()] == [bob], "alice was named, and has none"
     placements.record_containers(server, {}, now=now)
     assert not Container.objects.exists()
 
@@ -46,11 +46,11 @@ def test_y4_a_stale_push_is_no_sign_of_a_newer_database_if_the_portal_itself_was
     add_keys(actor="alice", user=alice, pasted=line(2))
     refusal = Answer(ok=False, code="stale_revision", error=Message("revision_older"))
     outcome = results.evaluate(1, "d" * 64, refusal)
-    Server.objects.update(applied_revision=2)  # by another worker meanwhile
+    ServerState.objects.update(applied_revision=2)  # by another worker meanwhile
     results.record(late, outcome)
     server.refresh_from_db()
-    assert outcome.stale and outcome.permanent and server.ahead_since is None
+    assert outcome.stale and outcome.permanent and server.state.ahead_since is None
     again = claim(server)
     results.record(again, results.evaluate(2, "d" * 64, refusal))
     now_ahead = Server.objects.get()
-    assert now_ahead.ahead_since and now_ahead.last_error == Message("server_ahead")
+    assert now_ahead.state.ahead_since and now_ahead.state.last_error == Message("server_ahead")

@@ -78,7 +78,7 @@ def test_y3_a_task_that_dies_with_its_worker_is_lost_by_redis_and_delivered_all_
     for pid in running.pool():  # in the middle of the task, which no broker has any more
         running.kill(pid)
     within(45, lambda: key.blob in farm.register_file(), "the key")
-    within(20, lambda: Server.objects.get().applied_revision == 1)
+    within(20, lambda: Server.objects.get().state.applied_revision == 1)
     assert [push.state for push in Push.objects.order_by("pk")] == ["failed", "succeeded"]
 
 

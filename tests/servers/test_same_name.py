@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from accounts.models import User
 from accounts.services import numbers, people
-from servers.models import Server
+from servers.models import ServerState
 from servers.services.fleet import servers
 from servers.services.status import key_status
 from tests.servers.conftest import converge, give_key, key_body, make_server
@@ -49,9 +49,9 @@ def test_o3_a_server_that_was_added_again_refuses_her_keys_until_the_former_is_r
     assert push.state == "partial" and push.results["alice"]["host"] == push.results["alice"]["container"] == "failed"
     assert push.results["alice"]["error"]["reason"] == "other_person"
     (status,) = key_status.status_of([key])
-    assert status.words == "live on 0 of 1 server" and "somebody else" in status.open[0].reason
+    assert status.summary == "live on 0 of 1 server" and "somebody else" in status.unfinished[0].reason
     register(farm, newcomer)  # the former one is removed, and she has a container of her own
-    Server.objects.filter(pk=server.pk).update(next_attempt=timezone.now())
+    ServerState.objects.filter(pk=server.pk).update(next_attempt=timezone.now())
     assert converge()[0].state == "succeeded" and key_body(1) in farm.register_file()
 
 

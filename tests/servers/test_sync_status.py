@@ -56,13 +56,13 @@ def test_what_waits_is_exit_status_1_with_the_reason(both: Server) -> None:
     first, second, last = out.splitlines()
     assert code == 1 and first == "gpu17: live, revision 2" and last == "1 of 2 keys pending on gpu18."
     assert second.startswith("gpu18: the server cannot be reached (no route to host), since ")
-    assert second.endswith("(1 live, 1 waiting)")
+    assert second.endswith("(1 live, 1 pending)")
 
 
 def test_one_person_is_shown_place_by_place(both: Server) -> None:
     code, out = run("--user", "Bob")
     assert code == 1 and f"bob {fingerprint(line(2))} me@laptop: live on 1 of 2 servers" in out
-    assert "  gpu17: live, since " in out and "    register: waiting" in out
+    assert "  gpu17: live, since " in out and "    register: pending" in out
     assert "    host account: no account there yet" in out
     assert run("--user", "alice")[0] == 0
 
@@ -78,8 +78,8 @@ def test_a_removed_key_that_is_still_somewhere_is_reported(both: Server, alice: 
     push(Server.objects.get(name="gpu17"), {"alice": GOOD, "bob": GOOD})
     told = as_json("--user", "alice")
     (key,) = told["keys"]
-    assert key["removed"] and key["summary"] == "removed, but still live on gpu18"
-    assert key["servers"]["gpu18"]["state"] == "leaving" and key["servers"]["gpu17"]["state"] == "gone"
+    assert key["removed"] and key["summary"] == "removed, but still accepted on gpu18"
+    assert key["servers"]["gpu18"]["state"] == "removing" and key["servers"]["gpu17"]["state"] == "removed"
     push(both, {"alice": GOOD, "bob": GOOD})
     assert run()[0] == 0
 
@@ -91,7 +91,7 @@ def test_json_is_one_object(both: Server) -> None:
     assert told["servers"]["gpu18"]["ok"] is False and "no route" in told["servers"]["gpu18"]["reason"]
     (key,) = told["keys"]
     assert (key["user"], key["summary"]) == ("bob", "live on 1 of 2 servers")
-    assert key["servers"]["gpu18"]["places"]["register"] == "waiting" and key["servers"]["gpu18"]["next_retry"]
+    assert key["servers"]["gpu18"]["places"]["register"] == "pending" and key["servers"]["gpu18"]["next_retry"]
 
 
 @pytest.mark.parametrize("words", [["--user", "nobody"], ["--server", "gpu99"]])

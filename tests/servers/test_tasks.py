@@ -11,7 +11,7 @@ from accounts.models import User
 from accounts.services import people
 from accounts.services.keys import add_keys
 from servers import apps, tasks
-from servers.models import ContainerJob, Push, Server, Worker
+from servers.models import ContainerJob, Push, Server, ServerState, Worker
 from servers.processes import lease_holder
 from servers.services.push import runner
 from servers.services.worker import full_names, queue
@@ -68,7 +68,7 @@ def test_reconcile_with_nothing_to_do_wakes_nobody(server: Server) -> None:
 @pytest.mark.django_db
 def test_y3_reconcile_recovers_what_a_dead_worker_held(server: Server, alice: User) -> None:
     past = timezone.now() - timedelta(minutes=5)
-    Server.objects.update(lease_until=past, next_attempt=past, attempts=1)
+    ServerState.objects.update(lease_until=past, next_attempt=past, attempts=1)
     push = Push.objects.create(server=server, state="running", started_at=past)
     job = ContainerJob.objects.create(server=server, user=alice, state="running", attempts=1, lease_until=past)
     with TestCase.captureOnCommitCallbacks(execute=True):
@@ -82,7 +82,7 @@ def test_y3_reconcile_recovers_what_a_dead_worker_held(server: Server, alice: Us
 @pytest.mark.django_db
 def test_y3_what_a_dead_process_holds_is_free_before_its_lease_ends(server: Server, alice: User) -> None:
     later, dead = timezone.now() + timedelta(minutes=2), f"{lease_holder.current()}1"
-    Server.objects.update(lease_until=later, lease_holder=dead, next_attempt=later, attempts=1)
+    ServerState.objects.update(lease_until=later, lease_holder=dead, next_attempt=later, attempts=1)
     push = Push.objects.create(server=server, state="running", started_at=timezone.now())
     job = ContainerJob.objects.create(
         server=server, user=alice, state="running", attempts=1, lease_until=later, lease_holder=dead
@@ -91,19 +91,19 @@ def test_y3_what_a_dead_process_holds_is_free_before_its_lease_ends(server: Serv
         tasks.send_heartbeat()
     for row in (server, push, job):
         row.refresh_from_db()
-    assert (push.state, job.state, server.lease_until) == ("failed", "queued", None)
-    assert server.next_attempt and server.next_attempt < timezone.now() + timedelta(seconds=3), "soon, after a pause"
+    assert (push.state, job.state, server.state.lease_until) == ("failed", "queued", None)
+    assert server.state.next_attempt and server.state.next_attempt < timezone.now() + timedelta(seconds=3), "soon"
     assert waiting() == [queue.CONTAINER_JOBS]
 
 
 @pytest.mark.django_db
 def test_y3_what_a_living_process_holds_is_left_to_it(server: Server) -> None:
     later = timezone.now() + timedelta(minutes=2)
-    Server.objects.update(lease_until=later, lease_holder=lease_holder.current(), attempts=1)
+    ServerState.objects.update(lease_until=later, lease_holder=lease_holder.current(), attempts=1)
     push = Push.objects.create(server=server, state="running", started_at=timezone.now())
     tasks.send_heartbeat()
     push.refresh_from_db()
-    assert push.state == "running" and Server.objects.get().lease_until == later
+    assert push.state == "running" and Server.objects.get().state.lease_until == later
 
 
 @pytest.mark.django_db
@@ -123,7 +123,7 @@ def test_the_names_of_tasks_are_those_of_functions(name: str) -> None:
 @pytest.mark.django_db
 def test_y9_the_tasks_of_a_burst_that_the_first_has_done_cost_nothing(server: Server, alice: User) -> None:
     add_keys(actor="alice", user=alice, pasted=line())
-    Server.objects.update(next_attempt=None, attempted_revision=1)  # served
+    ServerState.objects.update(next_attempt=None, attempted_revision=1)  # served
     with patch.object(people, "sync_names", return_value=people.SyncNames()):
         full_names.refresh(actor="worker")
     with patch.object(runner, "push_due") as served, patch.object(full_names, "start_refresh") as read:
@@ -136,7 +136,7 @@ def test_y9_the_tasks_of_a_burst_that_the_first_has_done_cost_nothing(server: Se
 
 @pytest.mark.django_db
 def test_y9_a_push_requested_during_the_pause_between_two_pushes_is_waited_for(server: Server, alice: User) -> None:
-    Server.objects.update(next_attempt=None, attempted_revision=0, attempted_at=timezone.now())
+    ServerState.objects.update(next_attempt=None, attempted_revision=0, attempted_at=timezone.now())
     add_keys(actor="alice", user=alice, pasted=line())
     assert not runner.has_due() and runner.is_pending()
 

@@ -96,7 +96,7 @@ def test_a_task_that_takes_longer_than_the_limit_is_no_silence(farm: Farm, runni
     later = timezone.now() + timedelta(seconds=7)  # more than the silence that is allowed
     within(30, lambda: (seen := heartbeat.last_seen()) and seen > later, "signs of life during the task")
     assert running.restarts() == []
-    assert Server.objects.get().lease_until, "the push still waits for its answer"
+    assert Server.objects.get().state.lease_until, "the push still waits for its answer"
 
 
 def test_a_worker_that_cannot_start_says_so_and_ends(tmp_path: Path) -> None:

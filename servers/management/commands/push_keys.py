@@ -63,7 +63,7 @@ not; 2 wrong usage."""
 
     def _selected(self, names: list[str]) -> list[Server]:
         if not names:
-            return list(Server.objects.filter(enabled=True))
+            return list(Server.objects.in_service())
         servers = [self.server(name) for name in names]
         for server in servers:
             if not server.enabled:
@@ -94,12 +94,14 @@ not; 2 wrong usage."""
         current = keys.current_revision()
         rows = Server.objects.filter(pk__in=[server.pk for server in servers])
         failed = {push.server_id for push in forced if not _has_succeeded(push)}
-        behind = [row.name for row in rows if row.applied_revision < current or row.last_error or row.pk in failed]
+        behind = [
+            row.name for row in rows if row.state.applied_revision < current or row.state.last_error or row.pk in failed
+        ]
         if self.is_json:
             report = {
                 row.name: {
-                    "revision": row.applied_revision,
-                    "error": messages.render(row.last_error),
+                    "revision": row.state.applied_revision,
+                    "error": messages.render(row.state.last_error),
                     "ok": row.name not in behind,
                 }
                 for row in rows

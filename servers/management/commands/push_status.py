@@ -75,11 +75,13 @@ Exit status: 0 no changes are pending; 1 some are; 2 wrong usage."""
             self.print_line(report.line(server))
         for status in shown:
             key = status.key
-            self.print_line(f"{key.user.username} {key.fingerprint} {key.comment}".rstrip() + f": {status.words}")
-            for one in status.servers if whole else status.open:
-                self.print_line(f"  {one.words}")
+            self.print_line(f"{key.user.username} {key.fingerprint} {key.comment}".rstrip() + f": {status.summary}")
+            for one in status.servers if whole else status.unfinished:
+                self.print_line(f"  {one.summary}")
                 for place in one.places if whole else ():
-                    self.print_line(f"    {place.name}: {place.reason if place.state == State.ABSENT else place.state}")
+                    self.print_line(
+                        f"    {place.name}: {place.reason if place.state == State.NOT_REGISTERED else place.state}"
+                    )
         if not report.open_keys:
             self.print_line(
                 f"{report.keys} key{pluralize(report.keys)} live on {key_status.count_servers(len(report.servers))}"
@@ -101,31 +103,31 @@ class _Report:
 
     def count(self, status: KeyStatus) -> bool:
         """Count this key; whether it has a pending change on some server."""
-        if not status.is_wanted and not status.open:
+        if not status.is_wanted and not status.unfinished:
             return False  # removed everywhere
         self.keys += 1
         for one in status.servers:
             self.states.setdefault(one.server.name, Counter())[one.state] += 1
-            if one.state in key_status.OPEN:
+            if one.state in key_status.UNFINISHED:
                 self.first.setdefault(one.server.name, one)
-        self.open_keys += bool(status.open)
-        return bool(status.open)
+        self.open_keys += bool(status.unfinished)
+        return bool(status.unfinished)
 
     def line(self, server: Server) -> str:
         states, first = self.states[server.name], self.first.get(server.name)
         if first is None:
-            return f"{server.name}: live, revision {server.applied_revision}"
-        counts = ", ".join(f"{states[state]} {state}" for state in State if states[state] and state != State.GONE)
-        return f"{first.words} ({counts})"
+            return f"{server.name}: live, revision {server.state.applied_revision}"
+        counts = ", ".join(f"{states[state]} {state}" for state in State if states[state] and state != State.REMOVED)
+        return f"{first.summary} ({counts})"
 
     def as_json(self, shown: list[KeyStatus]) -> dict[str, Any]:
         servers = {}
         for server in self.servers:
             first = self.first.get(server.name)
             servers[server.name] = {
-                "revision": server.applied_revision,
+                "revision": server.state.applied_revision,
                 "keys": dict(self.states[server.name]),
-                **({"ok": True, "reason": ""} if first is None else {"ok": False, "reason": first.words}),
+                **({"ok": True, "reason": ""} if first is None else {"ok": False, "reason": first.summary}),
             }
         return {
             "revision": keys.current_revision(),
@@ -141,7 +143,7 @@ def _key(status: KeyStatus) -> dict[str, Any]:
             "state": one.state,
             "since": one.since.isoformat() if one.since else None,
             "reason": one.reason,
-            "next_retry": one.next_try.isoformat() if one.next_try else None,
+            "next_retry": one.next_retry.isoformat() if one.next_retry else None,
             "places": {place.name: str(place.state) for place in one.places},
         }
         for one in status.servers
@@ -152,6 +154,6 @@ def _key(status: KeyStatus) -> dict[str, Any]:
         "fingerprint": key.fingerprint,
         "comment": key.comment,
         "removed": not status.is_wanted,
-        "summary": status.words,
+        "summary": status.summary,
         "servers": servers,
     }

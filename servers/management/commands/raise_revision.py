@@ -34,7 +34,7 @@ Exit status: 0 raised, or not needed; 1 a server did not answer, or you answered
         parser.add_argument("--yes", action="store_true", help="do not ask")
 
     def handle(self, *args: Any, yes: bool, **options: Any) -> None:
-        reports = revisions.ask(list(Server.objects.filter(enabled=True)))
+        reports = revisions.ask(list(Server.objects.in_service()))
         unreachable = [one for one in reports if one.answer is None]
         for one in reports:
             if one.answer is not None:
@@ -49,7 +49,7 @@ Exit status: 0 raised, or not needed; 1 a server did not answer, or you answered
                 self.confirm(
                     f"Raise revision {current}, and replace the keys on {names} by those of this database?", "--yes"
                 )
-            number = revisions.raise_revision(actor=ACTOR, told=[one for one in reports if one.answer is not None])
+            number = revisions.raise_revision(actor=ACTOR, reports=[one for one in reports if one.answer is not None])
             self.print_line(f"Revision raised from {current} to {number}; a push to all servers is queued.")
         else:
             self.print_line(f"Nothing was changed: no server that answered has a newer revision than {current}.")

@@ -159,7 +159,7 @@ def _due(only: ContainerJob | None) -> QuerySet[ContainerJob]:
 
 
 def _claim(only: ContainerJob | None) -> _Claim | None:
-    for job in _due(only).select_related("server", "user").order_by("pk")[:THREADS]:
+    for job in _due(only).select_related("server__state", "user").order_by("pk")[:THREADS]:
         lease = timezone.now() + LEASE
         taken = _due(job).update(
             state=State.RUNNING,

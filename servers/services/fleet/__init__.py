@@ -1,1 +1,1 @@
-"""The servers themselves: added, deployed, tested and asked what they hold."""
+"""The servers themselves: adding, deploying, testing and inspecting them."""

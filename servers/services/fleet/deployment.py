@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db import transaction
 
 from accounts.services import audit
-from servers.models import Server
+from servers.models import Server, ServerState
 from servers.services import remote
 from servers.services.push import runner
 from servers.ssh import portal_key
@@ -54,7 +54,7 @@ class Plan:
 def deploy(*, actor: str, server: Server, plan: Plan, report: Report) -> None:
     """Install or update the host scripts, then request a push. Raises DeploymentFailed or RemoteError.
 
-    The server gets a new token for reading from the portal; it travels on standard input only.
+    A new token, with which the server reads the portal, is sent on standard input only.
     """
     public_key = portal_key.public_line(settings.PORTAL_KEY_FILE)
     address = _address(server, plan)
@@ -77,7 +77,8 @@ def deploy(*, actor: str, server: Server, plan: Plan, report: Report) -> None:
 @transaction.atomic
 def _record(actor: str, server: Server, token: str) -> None:
     digest = hashlib.sha256(token.encode()).hexdigest()
-    Server.objects.filter(pk=server.pk).update(token_digest=digest, attempts=0, next_attempt=None)
+    Server.objects.filter(pk=server.pk).update(token_digest=digest)
+    ServerState.objects.filter(pk=server.pk).update(attempts=0, next_attempt=None)
     audit.record(actor=actor, verb="server.deployed", object=server.name)
     runner.request_push(actor=actor, servers=[server])
 

@@ -1,16 +1,16 @@
-"""Once an hour a server that nothing was pushed to is asked what it holds: what changed there does not stay hidden."""
+"""Ask servers without a recent push for their status once an hour, to notice changes made there."""
 
 from datetime import timedelta
 
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from servers.models import Server
+from servers.models import Server, ServerState
 from servers.services.fleet import servers
 from servers.services.push import revisions
 
 EVERY = timedelta(hours=1)
-AT_ONCE = 50  # of which each may take hosts.STATUS_SECONDS; a task has 300 seconds
+AT_ONCE = 50  # each may take remote.STATUS_SECONDS; a task has 300 seconds
 
 
 def is_due() -> bool:
@@ -18,17 +18,20 @@ def is_due() -> bool:
 
 
 def inspect(*, actor: str) -> None:
-    """Ask the servers that are due; one that does not answer is asked again an hour later."""
-    mine = [server for server in _due().order_by("inspected_at", "pk")[:AT_ONCE] if _claim(server)]
-    for told in revisions.ask(mine):
-        if told.fault is not None:
-            servers.record_offered_key(actor=actor, server=told.server, offered=told.fault.offered)
+    """Ask the servers that are due; one that does not answer is due again an hour later."""
+    due = [server for server in _due().order_by("state__inspected_at", "pk")[:AT_ONCE] if _claim(server)]
+    for report in revisions.ask(due):
+        if report.fault is not None:
+            servers.record_offered_key(actor=actor, server=report.server, offered=report.fault.offered)
 
 
 def _due() -> QuerySet[Server]:
-    """Not those that never had any keys: nobody can be missing there."""
-    return Server.objects.filter(enabled=True, inspected_at__lt=timezone.now() - EVERY)
+    """Without servers that never had any keys: nobody can be missing there."""
+    return Server.objects.in_service().filter(state__inspected_at__lt=timezone.now() - EVERY)
 
 
 def _claim(server: Server) -> int:
-    return _due().filter(pk=server.pk).update(inspected_at=timezone.now())
+    """A conditional update, so that only one worker asks a server."""
+    state = server.state
+    unclaimed = ServerState.objects.filter(pk=server.pk, inspected_at=state.inspected_at)
+    return unclaimed.update(inspected_at=timezone.now())

@@ -1,4 +1,4 @@
-"""Is a server there, is it the right one, and do its programs answer? Bounded, so that a page may ask."""
+"""Test the connection to a server, its host key and its programs, within seconds so that a page can do it."""
 
 from servers.models import Server
 from servers.services import remote
@@ -12,9 +12,9 @@ SECONDS = 10.0
 
 
 def test(*, actor: str, server: Server) -> str:
-    """One line about the server, which also brings its row up to date. Raises RemoteError.
+    """Return one line about the server and store its status. Raises RemoteError.
 
-    A host key that is not the pinned one is kept on the row, for the staff to judge.
+    An offered host key that is not the pinned one is stored, for staff to accept.
     """
     if not server.host_key:
         offered = scan_host_key(server.address, server.ssh_port)

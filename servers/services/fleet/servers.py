@@ -1,4 +1,4 @@
-"""Which servers there are, and which host key each must show."""
+"""Add, change and remove servers, and pin their host keys."""
 
 import ipaddress
 
@@ -7,17 +7,17 @@ from django.db import transaction
 from django.utils import timezone
 
 from accounts.services import audit
-from servers.models import Server
+from servers.models import Server, ServerState
 from servers.services.worker import queue
 from servers.ssh import host_keys
 
 
 class ServerRefused(Exception):
-    """The change cannot be made; the message says why in one line."""
+    """The change cannot be made; the message says why."""
 
 
 def add(*, actor: str, name: str, address: str, ssh_port: int = 22, host_key: str = "") -> Server:
-    """A new server. Without `host_key` nothing is sent until one is pinned. Raises ServerRefused."""
+    """Add a server. Without `host_key` nothing is pushed until one is pinned. Raises ServerRefused."""
     server = Server(name=name, address=canonical(address), ssh_port=ssh_port)
     server.host_key = host_keys.canonical(host_key) if host_key else ""
     _check(server)
@@ -28,7 +28,7 @@ def add(*, actor: str, name: str, address: str, ssh_port: int = 22, host_key: st
 
 
 def change_address(*, actor: str, server: Server, address: str, ssh_port: int) -> None:
-    """The same server, host key included, at another address. Raises ServerRefused."""
+    """Change the address of a server; its host key stays. Raises ServerRefused."""
     before = f"{server.address} port {server.ssh_port}"
     server.address, server.ssh_port = canonical(address), ssh_port
     _check(server)
@@ -38,48 +38,50 @@ def change_address(*, actor: str, server: Server, address: str, ssh_port: int) -
 
 
 def remove(*, actor: str, server: Server) -> None:
-    """Forget a server and its history. What is on the machine itself stays as it is."""
+    """Delete a server and its history. Nothing changes on the machine itself."""
     with transaction.atomic():
         _audit(actor, "server.removed", server, address=server.address)
         server.delete()
 
 
 def pin_host_key(*, actor: str, server: Server, host_key: str) -> None:
-    """From now on this key is the server's; pushes begin again at once."""
+    """Pin this host key; pushes resume immediately."""
     old = server.fingerprint
     server.host_key, server.offered_host_key = host_keys.canonical(host_key), ""
     with transaction.atomic():
-        Server.objects.filter(pk=server.pk).update(
-            host_key=server.host_key, offered_host_key="", next_attempt=timezone.now(), attempts=0
-        )
+        Server.objects.filter(pk=server.pk).update(host_key=server.host_key, offered_host_key="")
+        _retry_now(server)
         _audit(actor, "server.host_key_pinned", server, before=old, now=server.fingerprint)
-        queue.enqueue(queue.PUSH)
 
 
 def accept_offered_key(*, actor: str, server: Server, fingerprint: str) -> None:
-    """Pin the key that the server offered, if it is still the one whose fingerprint was shown."""
+    """Pin the offered key if it is still the one with this fingerprint. Raises ServerRefused."""
     server.refresh_from_db()
     if not server.offered_host_key or server.offered_fingerprint != fingerprint:
-        raise ServerRefused(f"{server.name} offers another key now: look at it again.")
+        raise ServerRefused(f"{server.name} offers another host key now. Check it again.")
     pin_host_key(actor=actor, server=server, host_key=server.offered_host_key)
 
 
 def set_enabled(*, actor: str, server: Server, enabled: bool) -> bool:
-    """Take a server into service or out of it; False if it was so already. Enabling pushes what it missed."""
+    """Take a server into service or out of it; False if nothing changed. Enabling pushes what it missed."""
     with transaction.atomic():
         changed = Server.objects.filter(pk=server.pk, enabled=not enabled).update(enabled=enabled)
         if not changed:
             return False
         _audit(actor, "server.enabled" if enabled else "server.disabled", server)
         if enabled:
-            Server.objects.filter(pk=server.pk).update(next_attempt=timezone.now(), attempts=0)
-            queue.enqueue(queue.PUSH)
+            _retry_now(server)
     server.enabled = enabled
     return True
 
 
+def _retry_now(server: Server) -> None:
+    ServerState.objects.filter(pk=server.pk).update(next_attempt=timezone.now(), attempts=0)
+    queue.enqueue(queue.PUSH)
+
+
 def record_offered_key(*, actor: str, server: Server, offered: str) -> None:
-    """Keep a key that was shown instead of the pinned one, for the staff to judge."""
+    """Store a key that was offered instead of the pinned one, for staff to accept."""
     if offered and offered != server.offered_host_key:
         server.offered_host_key = offered
         with transaction.atomic():

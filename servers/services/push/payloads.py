@@ -1,4 +1,4 @@
-"""What is sent to a server: everybody's keys, or what changed since the revision that it has."""
+"""What a push sends to a server: everybody's keys, or the changes since the revision that it holds."""
 
 import threading
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from servers.models import Server
 
 @dataclass(frozen=True)
 class Payload:
-    """A framed request. `names`: whose keys it holds; None means everybody's."""
+    """A framed request. `names`: the people whose keys it holds; None for everybody."""
 
     revision: int
     digest: str
@@ -19,7 +19,7 @@ class Payload:
 
 
 class Payloads:
-    """The requests of one revision, each built once for all servers that need it."""
+    """The requests of one revision; each is built once for all servers that need it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -30,16 +30,16 @@ class Payloads:
         self._changes: dict[tuple[int, str], Payload] = {}
 
     def for_server(self, server: Server) -> Payload:
-        """The shortest one that brings this server up to date, if it still has what it has confirmed."""
-        if not server.applied_digest or server.applied_revision > self.revision:
+        """The shortest one that brings this server up to date if it still holds what it confirmed."""
+        if not server.state.applied_digest or server.state.applied_revision > self.revision:
             return self.whole()
-        base = (server.applied_revision, server.applied_digest)
+        base = (server.state.applied_revision, server.state.applied_digest)
         if base not in self._changes:
             self._changes[base] = self._since(*base)
         return self._changes[base]
 
     def whole(self) -> Payload:
-        """Everybody's keys. Asks no database: a thread may call it when a server has something else."""
+        """Everybody's keys. Needs no database, so that a thread can call it when a server holds something else."""
         with self._lock:
             if self._whole is None:
                 request = protocol.build_set_keys(self.revision, self.users, self.ids, self.digest)

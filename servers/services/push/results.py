@@ -1,4 +1,4 @@
-"""What a push came to, or a server said of itself, written down on its rows."""
+"""Record the outcome of pushes and the status that servers report."""
 
 import logging
 import random
@@ -12,7 +12,7 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from accounts.services import audit, keys
-from servers.models import Push, Server
+from servers.models import Push, Server, ServerState
 from servers.protocol import Answer, Message
 from servers.services.push import guard
 from servers.services.status import placements
@@ -22,12 +22,15 @@ from servers.ssh.dial import RemoteError
 log = logging.getLogger(__name__)
 
 BACKOFF_FIRST, BACKOFF_MOST = 2.0, 300.0
-KEPT_SYNCS = 50  # of each server
+MAX_PUSHES = 50  # of each server
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One server that is ours until `lease`; `attempts` counts this one too. `is_ordered`: by a person."""
+    """A server claimed until `lease`; `attempts` includes this one. `is_ordered`: a person requested the push.
+
+    `server` and its state are as before the claim.
+    """
 
     server: Server
     push: Push
@@ -40,8 +43,8 @@ class Claim:
 class Outcome:
     """`answer` is None if nothing was applied; `offered` is a host key that was refused.
 
-    `whole`: the answer tells of everybody. Otherwise only of the people that the push named. `stale`: the
-    server holds something newer than what the portal has.
+    `whole`: the answer covers everybody, otherwise only the people that the push named. `stale`: the server
+    holds a newer revision than the portal. `is_sent`: the keys may have reached the server.
     """
 
     state: Push.State
@@ -53,6 +56,7 @@ class Outcome:
     offered: str = ""
     whole: bool = True
     stale: bool = False
+    is_sent: bool = True
 
 
 def evaluate(revision: int, digest: str, answer: Answer, *, whole: bool = True) -> Outcome:
@@ -64,7 +68,7 @@ def evaluate(revision: int, digest: str, answer: Answer, *, whole: bool = True) 
     if (answer.revision, answer.digest) != (revision, digest):
         return Outcome(Push.State.FAILED, revision, error=Message("other_revision"))
     failed = sum(1 for result in answer.users.values() if result.failed)
-    if whole:  # who is not told of has nothing there
+    if whole:  # people who are not mentioned have nothing there
         answer = answer.of_people_here()
     if failed or not answer.ok:
         is_register = answer.register == "failed"
@@ -73,35 +77,42 @@ def evaluate(revision: int, digest: str, answer: Answer, *, whole: bool = True) 
     return Outcome(Push.State.SUCCEEDED, revision, digest, None, answer, whole=whole)
 
 
-def failure(revision: int, error: RemoteError) -> Outcome:
-    return Outcome(Push.State.FAILED, revision, error=error.message, permanent=error.permanent, offered=error.offered)
+def failure(revision: int, error: RemoteError, *, is_sent: bool) -> Outcome:
+    return Outcome(
+        Push.State.FAILED,
+        revision,
+        error=error.message,
+        permanent=error.permanent,
+        offered=error.offered,
+        is_sent=is_sent,
+    )
 
 
 def backoff(attempts: int, *, permanent: bool = False) -> timedelta:
-    """2, 4, 8 ... 300 seconds, each up to a fifth longer or shorter, so that servers do not fall in step."""
+    """2, 4, 8 ... 300 seconds, each up to a fifth longer or shorter, so that retries spread out."""
     seconds = BACKOFF_MOST if permanent else min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(attempts - 1, 10))
     return timedelta(seconds=min(BACKOFF_MOST, seconds * random.uniform(0.8, 1.2)))  # noqa: S311 - no secret
 
 
 def record(claim: Claim, outcome: Outcome) -> Push | None:
-    """Write it down; None if the claim has run out meanwhile and is somebody else's now."""
+    """Record an outcome; None if the claim has expired meanwhile."""
     rows = record_all([(claim, outcome)])
     return rows[0] if rows else None
 
 
 def record_all(results: Sequence[tuple[Claim, Outcome]]) -> list[Push]:
-    """The same for several: first, in one transaction, what each server has now; then what else it told.
+    """Record several: first, in one transaction, what each server holds now; then what it reported of people.
 
-    Gives the rows of those that are still ours.
+    Returns the pushes whose claims had not expired.
     """
     now = timezone.now()
     with transaction.atomic():
-        held = {server.pk: server for server in _still_ours(results)}
+        held = {state.pk: state for state in _still_ours(results)}
         ours = [(claim, outcome) for claim, outcome in results if claim.server.pk in held]
-        # A person who was not served is noted before the server counts as up to date: never live for a moment.
+        # Failed key files are recorded before the server counts as up to date, so that no key looks live meanwhile.
         _note_answers([pair for pair in ours if pair[1].state != Push.State.SUCCEEDED], now)
         _update_servers(ours, held, now)
-        _finish_syncs(ours, now)
+        _finish_pushes(ours, now)
         applied = [(claim.server, outcome.answer) for claim, outcome in ours if outcome.answer is not None]
         placements.record_confirmations(applied, now=now)
         guard.mark_applied([server for server, _ in applied])
@@ -109,8 +120,8 @@ def record_all(results: Sequence[tuple[Claim, Outcome]]) -> list[Push]:
         if pair[1].state == Push.State.SUCCEEDED:
             try:
                 _note_answers([pair], now)
-            except Exception:  # what it has is written down; the next push tells the rest again
-                log.exception("What %s told of its people could not be written down.", pair[0].server.name)
+            except Exception:  # what it holds is recorded; the next push reports the rest again
+                log.exception("The report of %s about people could not be recorded.", pair[0].server.name)
     return [claim.push for claim, _ in ours]
 
 
@@ -120,25 +131,25 @@ def _note_answers(results: Sequence[tuple[Claim, Outcome]], now: datetime) -> No
             _note_answer(claim, outcome.answer, whole=outcome.whole, now=now)
 
 
-def _still_ours(results: Sequence[tuple[Claim, Outcome]]) -> list[Server]:
+def _still_ours(results: Sequence[tuple[Claim, Outcome]]) -> list[ServerState]:
     leases = {claim.server.pk: claim.lease for claim, _ in results}
-    rows = Server.objects.select_for_update().filter(pk__in=leases)
+    rows = ServerState.objects.select_related("server").select_for_update(of=("self",)).filter(pk__in=leases)
     return [row for row in rows if row.lease_until == leases[row.pk]]
 
 
-def _update_servers(ours: Sequence[tuple[Claim, Outcome]], held: Mapping[int, Server], now: datetime) -> None:
-    """One statement for all servers of which the same is to be written: mostly that all is well."""
+def _update_servers(ours: Sequence[tuple[Claim, Outcome]], held: Mapping[int, ServerState], now: datetime) -> None:
+    """One statement for all servers with the same changes: usually that all is well."""
     alike: dict[tuple[tuple[str, object], ...], list[int]] = {}
     for claim, outcome in ours:
-        server = held[claim.server.pk]
-        _refused_key(server, outcome)
-        changes = {"lease_until": None, "last_error": outcome.error, **_changes(server, claim, outcome, now)}
-        alike.setdefault(tuple(changes.items()), []).append(server.pk)
+        state = held[claim.server.pk]
+        _store_offered_key(state.server, outcome)
+        changes = {"lease_until": None, "last_error": outcome.error, **_changes(state, claim, outcome, now)}
+        alike.setdefault(tuple(changes.items()), []).append(state.pk)
     for pairs, servers in alike.items():
-        Server.objects.filter(pk__in=servers).update(**dict(pairs))
+        ServerState.objects.filter(pk__in=servers).update(**dict(pairs))
 
 
-def _finish_syncs(ours: Sequence[tuple[Claim, Outcome]], now: datetime) -> None:
+def _finish_pushes(ours: Sequence[tuple[Claim, Outcome]], now: datetime) -> None:
     alike: dict[tuple[tuple[str, object], ...], list[int]] = {}
     for claim, outcome in ours:
         end = {"state": outcome.state, "finished_at": now, "error": outcome.error, "revision": outcome.revision}
@@ -156,7 +167,7 @@ def _note_answer(claim: Claim, answer: Answer, *, whole: bool, now: datetime) ->
     placements.record_answer(claim.server, answer, whole=whole, now=now)
 
 
-def _changes(server: Server, claim: Claim, outcome: Outcome, now: datetime) -> dict[str, object]:
+def _changes(state: ServerState, claim: Claim, outcome: Outcome, now: datetime) -> dict[str, object]:
     changes: dict[str, object] = {}
     if outcome.answer is not None:
         changes |= {
@@ -166,25 +177,31 @@ def _changes(server: Server, claim: Claim, outcome: Outcome, now: datetime) -> d
             "reported_revision": outcome.revision,
             "ahead_since": None,
             "last_contact": now,
-            "offered_host_key": "",
+            "unconfirmed_first": None,
+            "unconfirmed_last": None,
         }
         if outcome.whole:
             changes["inspected_at"] = now
-    if outcome.stale and outcome.revision >= server.applied_revision:
-        changes |= {"ahead_since": server.ahead_since or now, "last_contact": now}
+    elif not outcome.is_sent:  # as before the claim
+        before = claim.server.state
+        changes |= {"unconfirmed_first": before.unconfirmed_first, "unconfirmed_last": before.unconfirmed_last}
+    if outcome.stale and outcome.revision >= state.applied_revision:
+        changes |= {"ahead_since": state.ahead_since or now, "last_contact": now}
     if outcome.state == Push.State.SUCCEEDED:
         return changes | {"attempts": 0, "next_attempt": None, "behind_since": None}
-    if outcome.offered:
-        changes["offered_host_key"] = outcome.offered
     return changes | {
         "next_attempt": now + backoff(claim.attempts, permanent=outcome.permanent),
-        "behind_since": server.behind_since or now,
+        "behind_since": state.behind_since or now,
     }
 
 
-def _refused_key(server: Server, outcome: Outcome) -> None:
-    """Said once for each key that was shown, not at each try."""
-    if outcome.offered and outcome.offered != server.offered_host_key:
+def _store_offered_key(server: Server, outcome: Outcome) -> None:
+    """Store the host key that a server offers instead of the pinned one; audited once per key, not per attempt."""
+    offered = outcome.offered or ("" if outcome.answer is not None else server.offered_host_key)
+    if offered == server.offered_host_key:
+        return
+    Server.objects.filter(pk=server.pk).update(offered_host_key=offered)
+    if offered:
         fresh = Server(host_key=server.host_key, offered_host_key=outcome.offered)
         audit.record(
             actor="worker",
@@ -195,7 +212,7 @@ def _refused_key(server: Server, outcome: Outcome) -> None:
 
 
 def _count(push: Push, answer: Answer) -> None:
-    """Only people who have something there; everybody's keys for `register` are no person's file."""
+    """Count only people who have something there; register's key file belongs to no person."""
     here = answer.of_people_here().users
     push.results = {name: result.as_json() for name, result in sorted(here.items())}
     push.written = sum(1 for result in here.values() if "written" in (result.host, result.container))
@@ -204,12 +221,11 @@ def _count(push: Push, answer: Answer) -> None:
 
 @transaction.atomic
 def record_status(server: Server, answer: Answer) -> None:
-    """What a server said of itself. `server` is its row as it was before the question.
+    """Record the status that a server reported. `server` and its state are as before the question.
 
-    A container that the portal did not know, or keys that are no longer what the server confirmed, are
-    reason enough for a push, which tells the rest.
+    A new container, or other keys than the server had confirmed, lead to a push, which reports the rest.
     """
-    now, mine = timezone.now(), Server.objects.filter(pk=server.pk)
+    now, mine = timezone.now(), ServerState.objects.filter(pk=server.pk)
     ahead = Coalesce("ahead_since", now) if _is_ahead(server, answer) else None
     mine.update(
         labhost_version=answer.labhost,
@@ -218,11 +234,11 @@ def record_status(server: Server, answer: Answer) -> None:
         reported_revision=answer.revision,
         last_contact=now,
         inspected_at=now,
-        **({"ahead_since": ahead} if ahead or answer.digest == server.applied_digest else {}),
+        **({"ahead_since": ahead} if ahead or answer.digest == server.state.applied_digest else {}),
     )
-    if server.applied_digest and answer.revision < server.applied_revision:
+    if server.state.applied_digest and answer.revision < server.state.applied_revision:
         lost = mine.filter(Q(lease_until__isnull=True) | Q(lease_until__lt=now))
-        lost = lost.filter(applied_revision=server.applied_revision, applied_digest=server.applied_digest)
+        lost = lost.filter(applied_revision=server.state.applied_revision, applied_digest=server.state.applied_digest)
         held = {"applied_revision": answer.revision, "applied_digest": answer.digest}
         if lost.update(**held, behind_since=now, next_attempt=now):
             placements.forget_confirmations(server, above=answer.revision)
@@ -233,14 +249,15 @@ def record_status(server: Server, answer: Answer) -> None:
 
 
 def _is_ahead(server: Server, answer: Answer) -> bool:
-    """It holds a revision that the portal has not reached, or knows with other keys: another history."""
-    is_other = answer.revision == server.applied_revision and answer.digest not in ("", server.applied_digest)
-    return answer.revision > keys.current_revision() or (bool(server.applied_digest) and is_other)
+    """Whether it holds a revision above the portal's, or the same with other keys: another history."""
+    state = server.state
+    is_other = answer.revision == state.applied_revision and answer.digest not in ("", state.applied_digest)
+    return answer.revision > keys.current_revision() or (bool(state.applied_digest) and is_other)
 
 
 def prune(server: Server) -> None:
-    """Forget old pushes beyond the last KEPT_SYNCS."""
-    kept = Push.objects.filter(server=server).values_list("pk", flat=True)[:KEPT_SYNCS]
-    oldest = min(kept, default=None)
-    if oldest is not None and len(kept) == KEPT_SYNCS:
+    """Delete pushes beyond the last MAX_PUSHES."""
+    latest = Push.objects.filter(server=server).values_list("pk", flat=True)[:MAX_PUSHES]
+    oldest = min(latest, default=None)
+    if oldest is not None and len(latest) == MAX_PUSHES:
         Push.objects.filter(server=server, pk__lt=oldest, finished_at__isnull=False).delete()

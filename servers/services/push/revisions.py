@@ -1,4 +1,4 @@
-"""Which revision do the servers hold, and is the portal's above it? After restoring a backup it may not be."""
+"""Servers ahead of the database, as after restoring a backup: find them, and raise the portal's revision."""
 
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from accounts.services import audit, keys, revision
 from servers import protocol
-from servers.models import Server
+from servers.models import Server, ServerState
 from servers.protocol import Answer
 from servers.services import remote
 from servers.services.push import results
@@ -20,8 +20,8 @@ THREADS = 10
 
 
 @dataclass(frozen=True)
-class Told:
-    """What one server answered; `answer` is None if it could not be asked, and `fault` says why."""
+class Report:
+    """A server's answer; None if it did not answer, and `fault` says why."""
 
     server: Server
     answer: Answer | None
@@ -29,29 +29,29 @@ class Told:
 
 
 def ahead() -> QuerySet[Server]:
-    """Servers in service that hold, as far as is known, something newer than what the portal has."""
+    """Servers in service that, as far as is known, hold a newer revision than the portal."""
     current = keys.current_revision()
-    newer = Q(ahead_since__isnull=False) | Q(reported_revision__gt=current) | Q(applied_revision__gt=current)
-    return Server.objects.filter(newer, enabled=True)
+    newer = Q(state__reported_revision__gt=current) | Q(state__applied_revision__gt=current)
+    return Server.objects.in_service().filter(newer | Q(state__ahead_since__isnull=False))
 
 
-def ask(servers: Collection[Server]) -> list[Told]:
-    """Ask them all, at most THREADS at once; what they say is noted on their rows."""
+def ask(servers: Collection[Server]) -> list[Report]:
+    """Ask these servers for their status, at most THREADS at once, and store the answers."""
     with ThreadPoolExecutor(THREADS, thread_name_prefix="ask") as threads:
-        told = list(threads.map(_ask, servers))
-    for one in told:
+        reports = list(threads.map(_ask, servers))
+    for one in reports:
         if one.answer is not None:
             results.record_status(one.server, one.answer)
-    return told
+    return reports
 
 
-def newer(told: Collection[Told]) -> list[Told]:
-    """Those that would refuse what the portal has now: a higher revision, or the same with other keys."""
+def newer(reports: Collection[Report]) -> list[Report]:
+    """Servers that would refuse the portal's keys: they hold a higher revision, or the same with other keys."""
     state = keys.current_state()
     digest = protocol.digest(protocol.plain(state.users))
     return [
         one
-        for one in told
+        for one in reports
         if one.answer is not None
         and (one.answer.revision, one.answer.digest) != (state.revision, digest)
         and one.answer.revision >= max(state.revision, 1)
@@ -59,12 +59,14 @@ def newer(told: Collection[Told]) -> list[Told]:
 
 
 @transaction.atomic
-def raise_revision(*, actor: str, told: Collection[Told]) -> int:
-    """Put the portal's revision above that of all these servers, so that they take its keys. Gives the new one."""
+def raise_revision(*, actor: str, reports: Collection[Report]) -> int:
+    """Raise the portal's revision above that of all these servers, so that they accept its keys; return it."""
     before = revision.lock()
-    held = {one.server.name: one.answer.revision for one in told if one.answer is not None}
+    held = {one.server.name: one.answer.revision for one in reports if one.answer is not None}
     number = revision.raise_to(max(held.values()) + 1)
-    Server.objects.filter(pk__in=[one.server.pk for one in told]).update(next_attempt=timezone.now(), attempts=0)
+    ServerState.objects.filter(pk__in=[one.server.pk for one in reports]).update(
+        next_attempt=timezone.now(), attempts=0
+    )
     audit.record(
         actor=actor,
         verb="revision.raised",
@@ -74,8 +76,8 @@ def raise_revision(*, actor: str, told: Collection[Told]) -> int:
     return number
 
 
-def _ask(server: Server) -> Told:
+def _ask(server: Server) -> Report:
     try:
-        return Told(server, remote.status(server))
+        return Report(server, remote.status(server))
     except RemoteError as error:
-        return Told(server, None, error)
+        return Report(server, None, error)

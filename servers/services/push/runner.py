@@ -1,4 +1,4 @@
-"""Bring every enabled server to the current revision: claim, push, write down, back off."""
+"""Bring every server in service to the current revision: claim, push, record, back off."""
 
 import logging
 from collections.abc import Callable, Collection, Mapping
@@ -8,10 +8,11 @@ from typing import Any
 
 from django.db import transaction
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from accounts.services import audit, keys
-from servers.models import Push, Server
+from servers.models import Push, Server, ServerState
 from servers.processes import lease_holder
 from servers.protocol import Message
 from servers.services import remote
@@ -23,19 +24,19 @@ from servers.ssh.dial import RemoteError
 
 log = logging.getLogger(__name__)
 
-THREADS = 48  # most of them wait: servers that hang do not hold up the others. Handshakes are limited by themselves
+THREADS = 48  # enough that servers that hang do not delay the others; handshakes have their own limit
 SERVER_SECONDS = 60.0
-PASS_SECONDS = 180.0  # and the last ones SERVER_SECONDS more: below the task's timeout of 300
+PASS_SECONDS = 180.0  # plus SERVER_SECONDS for the last servers: below the task's timeout of 300
 LEASE = timedelta(seconds=2 * SERVER_SECONDS)
-SPACING = timedelta(seconds=3)  # between pushes of new revisions to one server: a burst of edits is few pushes
-QUICK_RETRY = timedelta(seconds=5)  # a pass waits for tries that are due so soon, later ones are reconcile's
-AFTER_A_CRASH = timedelta(seconds=10)  # at most, from the end of a worker to the next try of what it served
+SPACING = timedelta(seconds=3)  # between pushes to one server, so that a burst of edits takes few pushes
+QUICK_RETRY = timedelta(seconds=5)  # a pass waits for retries that are due so soon; reconcile makes the later ones
+AFTER_A_CRASH = timedelta(seconds=10)  # at most, from the end of a worker to the retry of the servers that it served
 INTERRUPTED = Message("interrupted")
 
 
 @dataclass(frozen=True)
 class _Order:
-    """What one thread does: push this payload to this server, or everybody's keys if it has another base."""
+    """The work of one thread: push this payload to this server, or everybody's keys if it holds another base."""
 
     claim: Claim
     payloads: Payloads
@@ -44,7 +45,7 @@ class _Order:
 
 
 def request_push(*, actor: str, servers: Collection[Server]) -> list[Push]:
-    """Order a push to these servers now, whatever they have applied already. Gives the open order of each."""
+    """Queue a push to each of these servers in service, also if it is up to date; return the queued pushes."""
     with transaction.atomic():
         orders = []
         for server in servers:
@@ -61,8 +62,8 @@ def request_push(*, actor: str, servers: Collection[Server]) -> list[Push]:
 
 
 def retry_now(*, servers: Collection[Server]) -> int:
-    """Let servers that are behind be tried now instead of at their next try; gives how many are behind."""
-    behind = Server.objects.filter(pk__in=[server.pk for server in servers], enabled=True).filter(
+    """Make servers that are behind due now; return how many."""
+    behind = ServerState.objects.filter(pk__in=[server.pk for server in servers if server.enabled]).filter(
         Q(applied_revision__lt=keys.current_revision()) | Q(next_attempt__isnull=False)
     )
     return behind.filter(_is_free(timezone.now())).update(next_attempt=timezone.now())
@@ -74,9 +75,9 @@ def push_due(
     servers: Collection[Server] | None = None,
     tell: Callable[[Push], None] | None = None,
 ) -> list[Push]:
-    """Push to every enabled server (or to those of `servers`) that is due, until none is.
+    """Push to every server in service (or those of `servers`) that is due, until none is.
 
-    `actor` is noted as what triggered the pushes; `tell` is called after each of them.
+    `actor` is recorded as the trigger of the pushes; `tell` is called after each of them.
     """
     done: list[Push] = []
     wanted = None if servers is None else {server.pk for server in servers}
@@ -99,33 +100,33 @@ def push_due(
 
 
 def server_online(server: Server) -> bool:
-    """The server says that it is there: try it now instead of at its next try; False if it needs nothing."""
+    """A server reports that it is online: make its next retry due now; False if none is planned."""
     now = timezone.now()
     rested = Q(attempted_at__isnull=True) | Q(attempted_at__lte=now - SPACING)
-    waiting = Server.objects.filter(rested, _is_free(now), pk=server.pk, enabled=True, next_attempt__gt=now)
-    if not waiting.update(next_attempt=now):
+    waiting = ServerState.objects.filter(rested, _is_free(now), pk=server.pk, next_attempt__gt=now)
+    if not server.enabled or not waiting.update(next_attempt=now):
         return False
     queue.enqueue(queue.PUSH)
     return True
 
 
 def close_interrupted() -> int:
-    """Close the pushes whose worker is gone; the servers themselves are due again. Gives how many."""
+    """Close pushes whose worker has ended and make their servers due again; return how many."""
     now = timezone.now()
-    _free_what_the_dead_hold(now)
-    lost = Push.objects.filter(state=Push.State.RUNNING).exclude(server__lease_until__gte=now)
+    _release_leases(now)
+    lost = Push.objects.filter(state=Push.State.RUNNING).exclude(server__state__lease_until__gte=now)
     return lost.update(state=Push.State.FAILED, finished_at=now, error=INTERRUPTED)
 
 
-def _free_what_the_dead_hold(now: datetime) -> None:
-    """A process of this machine that is gone need not be waited for until its lease runs out.
+def _release_leases(now: datetime) -> None:
+    """Release the leases of processes of this machine that have ended, instead of waiting until they expire.
 
-    Its end says nothing about the servers: however often it came, they are not left alone for minutes.
+    The end of a worker is no fault of the servers, so their retry is due within seconds.
     """
-    held = Server.objects.filter(lease_until__gte=now)
-    for server in [server for server in held if lease_holder.is_gone(server.lease_holder)]:
-        held.filter(pk=server.pk, lease_holder=server.lease_holder).update(
-            lease_until=None, next_attempt=now + min(results.backoff(server.attempts), AFTER_A_CRASH)
+    held = ServerState.objects.filter(lease_until__gte=now)
+    for state in [state for state in held if lease_holder.is_gone(state.lease_holder)]:
+        held.filter(pk=state.pk, lease_holder=state.lease_holder).update(
+            lease_until=None, next_attempt=now + min(results.backoff(state.attempts), AFTER_A_CRASH)
         )
 
 
@@ -134,13 +135,13 @@ def has_due() -> bool:
 
 
 def is_pending() -> bool:
-    """Whether something is due now or within seconds, so that a pass would wait for it."""
+    """Whether a server is due now or within seconds, so that a pass would wait for it."""
     return _due(timezone.now() + QUICK_RETRY, None).exists()
 
 
 def is_active() -> bool:
-    """Whether a push runs or is due within seconds, so that a page should go on looking."""
-    # In this order: what is due may be running a moment later, and not the other way round.
+    """Whether a push runs or is due within seconds, so that a page should keep refreshing."""
+    # In this order: a push that is due may be running a moment later, but not the reverse.
     return is_pending() or Push.objects.filter(state=Push.State.RUNNING, server__enabled=True).exists()
 
 
@@ -148,31 +149,32 @@ def _is_free(now: datetime) -> Q:
     return Q(lease_until__isnull=True) | Q(lease_until__lt=now)
 
 
-def _due(now: datetime, wanted: Collection[int] | None, revision: int | None = None) -> QuerySet[Server]:
-    """Servers that nobody serves and that are ordered, due for another try, or behind a new revision."""
+def _due(now: datetime, wanted: Collection[int] | None, revision: int | None = None) -> QuerySet[ServerState]:
+    """Servers without a lease that have a queued push, are due for a retry, or lack a new revision."""
     ordered = Exists(Push.objects.filter(server=OuterRef("pk"), state=Push.State.QUEUED))
     rested = Q(attempted_at__isnull=True) | Q(attempted_at__lte=now - SPACING)
     revision = keys.current_revision() if revision is None else revision
     new = Q(attempted_revision__lt=revision) & rested
-    due = Server.objects.filter(ordered | Q(next_attempt__lte=now) | new, _is_free(now), enabled=True)
+    due = ServerState.objects.filter(ordered | Q(next_attempt__lte=now) | new, _is_free(now), server__enabled=True)
     return due if wanted is None else due.filter(pk__in=wanted)
 
 
 def _claim(trigger: str, wanted: Collection[int] | None, room: int) -> list[Claim]:
-    """Due servers, made ours, all in one transaction. Those that failed come last, so that they hold up nobody."""
+    """Claim due servers in one transaction. Those that failed come last, so that they do not delay the others."""
     now, revision = timezone.now(), keys.current_revision()
     due = _due(now, wanted, revision)
-    if not due.exists():  # a transaction would wait for whoever writes just now
+    if not due.exists():  # a transaction would have to wait for other writers
         return []
     with transaction.atomic():
-        taken = list(due.select_for_update(skip_locked=True, of=("self",)).order_by("attempts", "pk")[:room])
+        rows = due.select_related("server").select_for_update(skip_locked=True, of=("self",))
+        taken = [state.server for state in rows.order_by("attempts", "pk")[:room]]
         return _take(taken, now, trigger, revision) if taken else []
 
 
 def _take(servers: list[Server], now: datetime, trigger: str, revision: int) -> list[Claim]:
     lease = now + LEASE
-    mine = Server.objects.filter(pk__in=[server.pk for server in servers])
-    # Counted and dated before the work: what kills the worker is not repeated without end or pause.
+    mine = ServerState.objects.filter(pk__in=[server.pk for server in servers])
+    # Recorded before the work, so that a push that kills the worker is not repeated without end or pause.
     mine.update(
         lease_until=lease,
         lease_holder=lease_holder.current(),
@@ -180,16 +182,20 @@ def _take(servers: list[Server], now: datetime, trigger: str, revision: int) -> 
         attempted_revision=revision,
         attempts=F("attempts") + 1,
         next_attempt=lease,
+        unconfirmed_first=Coalesce("unconfirmed_first", revision),
+        unconfirmed_last=revision,
     )
     mine.filter(applied_revision__lt=revision, behind_since=None).update(behind_since=now)
     ordered = {push.server_id: push for push in Push.objects.filter(server__in=servers, state=Push.State.QUEUED)}
     pushes = ordered | {server.pk: Push(server=server) for server in servers if server.pk not in ordered}
     _begin(pushes, ordered.keys(), {"state": Push.State.RUNNING, "started_at": now, "revision": revision}, trigger)
-    return [Claim(server, pushes[server.pk], lease, server.attempts + 1, server.pk in ordered) for server in servers]
+    return [
+        Claim(server, pushes[server.pk], lease, server.state.attempts + 1, server.pk in ordered) for server in servers
+    ]
 
 
 def _begin(pushes: Mapping[int, Push], ordered: Collection[int], begun: dict[str, Any], trigger: str) -> None:
-    """Each server has one running row: its order, if there is one, or a new one."""
+    """Each server gets one running push: its queued one, if there is one, or a new one."""
     lost = Push.objects.filter(server__in=pushes.keys(), state=Push.State.RUNNING)
     lost.update(state=Push.State.FAILED, finished_at=begun["started_at"], error=INTERRUPTED)
     for push in pushes.values():
@@ -202,10 +208,13 @@ def _begin(pushes: Mapping[int, Push], ordered: Collection[int], begun: dict[str
 
 
 def _orders(claims: list[Claim]) -> list[_Order]:
-    """With what is sent to each. Read after the claim, so that it is at least what was claimed."""
+    """Add what is sent to each. Read after the claim, so that it is at least the claimed revision."""
     if not claims:
         return []
     payloads = Payloads()
+    if payloads.revision > claims[0].push.revision:  # a key changed since the claim
+        states = ServerState.objects.filter(pk__in=[claim.server.pk for claim in claims])
+        states.update(unconfirmed_last=payloads.revision)
     orders = [_Order(claim, payloads, _payload(claim, payloads)) for claim in claims]
     small = [order for order in orders if not guard.may_remove_many(order.payload.names)]
     large = [order for order in orders if guard.may_remove_many(order.payload.names)]
@@ -216,7 +225,7 @@ def _orders(claims: list[Claim]) -> list[_Order]:
 
 
 def _held_back(order: _Order) -> RemoteError | None:
-    """Asked here and not in the threads: those need no database, but for the rare server with another base."""
+    """Checked here because threads need no database, except for the rare server with another base."""
     try:
         guard.check(order.claim.server, order.payload.revision, order.payload.digest, order.payload.names)
     except RemoteError as error:
@@ -225,24 +234,27 @@ def _held_back(order: _Order) -> RemoteError | None:
 
 
 def _payload(claim: Claim, payloads: Payloads) -> Payload:
-    """A push that somebody ordered looks at every file there; otherwise only what changed travels."""
+    """A requested push rewrites every key file; any other sends only the changes."""
     return payloads.whole() if claim.is_ordered else payloads.for_server(claim.server)
 
 
 def _permit_whole(order: _Order) -> None:
-    """The server has something else than the portal thought, so it may lose more: the guard is asked again."""
+    """The server holds other keys than the portal assumed, so more may be removed: check again."""
     payloads = order.payloads
     guard.save_snapshot(payloads.revision, payloads.digest, payloads.users)
     guard.check(order.claim.server, payloads.revision, payloads.digest)
 
 
 def _push(order: _Order) -> Outcome:
-    """Never raises: whatever happens to one server is the outcome of that server."""
+    """Never raises: every fault of a server is its outcome."""
     server, payload = order.claim.server, order.payload
+    is_sent = False
     try:
         if order.held_back is not None:
             raise order.held_back
         with remote.push_session(server, seconds=SERVER_SECONDS) as line:
+            line.connect()
+            is_sent = True
             answer = line.ask(payload.framed)
             if answer.code == "other_base":
                 payload = order.payloads.whole()
@@ -250,7 +262,7 @@ def _push(order: _Order) -> Outcome:
                 answer = line.ask(payload.framed)
         return results.evaluate(payload.revision, payload.digest, answer, whole=payload.names is None)
     except RemoteError as error:
-        return results.failure(payload.revision, error)
+        return results.failure(payload.revision, error, is_sent=is_sent)
     except Exception:
         log.exception("The push to %s failed in an unforeseen way.", server.name)
         return Outcome(Push.State.FAILED, payload.revision, error=Message("internal_error"))

@@ -1,1 +1,1 @@
-"""Which keys and containers are where, as the servers last confirmed."""
+"""Which keys and containers are on which server, as the servers confirmed it."""

@@ -7,43 +7,40 @@ from datetime import datetime
 from django.db.models import Min, Q, QuerySet
 from django.utils import timezone
 
-from accounts.models import AuditEvent, SSHKey
+from accounts.models import KeyRange
 from accounts.services import keys
 from servers.models import Server
-from servers.services.status import key_ranges
 
 
 @dataclass(frozen=True)
 class Backlog:
-    """`servers` in service are behind; `seconds` is the age of the oldest missing change, None if none is."""
+    """`servers` in service are behind; `seconds` is the age of the oldest missing change, None if none is missing."""
 
     servers: int
     seconds: int | None
 
 
 def behind() -> QuerySet[Server]:
-    """The servers in service that lack a change, or on which somebody could not be served."""
-    late = Q(applied_revision__lt=keys.current_revision()) | Q(behind_since__isnull=False)
-    return Server.objects.filter(late, enabled=True)
+    """The servers in service that lack a change, or on which a person's key file could not be written."""
+    late = Q(state__applied_revision__lt=keys.current_revision()) | Q(state__behind_since__isnull=False)
+    return Server.objects.in_service().filter(late)
 
 
 def measure() -> Backlog:
-    rows = list(behind().values_list("applied_revision", "applied_digest", "behind_since"))
-    if not rows:
+    states = [server.state for server in behind()]
+    if not states:
         return Backlog(0, None)
-    # A server that has never had any keys lacks them since the first try, not since the first key of all.
-    served = [revision for revision, digest, _ in rows if digest]
-    moments = [since for revision, digest, since in rows if since is not None]
-    if served and min(served) < keys.current_revision():
+    # A server that has never had any keys lacks them since the first attempt, not since the first key.
+    served = [state.applied_revision for state in states if state.applied_digest]
+    moments = [state.behind_since for state in states if state.behind_since is not None]
+    if served:
         moments += _changes_after(min(served))
     oldest = min(moments, default=None)
-    return Backlog(len(rows), None if oldest is None else max(0, int((timezone.now() - oldest).total_seconds())))
+    return Backlog(len(states), None if oldest is None else max(0, int((timezone.now() - oldest).total_seconds())))
 
 
 def _changes_after(revision: int) -> Iterable[datetime]:
-    """When the first key after this revision was added and removed, and the first person locked out or let in."""
-    added = SSHKey.objects.filter(added_revision__gt=revision).aggregate(at=Min("created_at"))
-    removed = SSHKey.objects.filter(revoked_revision__gt=revision).aggregate(at=Min("revoked_at"))
-    turns = AuditEvent.objects.filter(verb__in=[key_ranges.LOCKED, key_ranges.LET_IN], detail__revision__gt=revision)
-    found = (added["at"], removed["at"], turns.aggregate(at=Min("at"))["at"])
-    return [moment for moment in found if moment is not None]
+    """When the first key after this revision became wanted, and when the first was no longer wanted."""
+    started = KeyRange.objects.filter(start__gt=revision).aggregate(at=Min("started_at"))["at"]
+    ended = KeyRange.objects.filter(until__gt=revision).aggregate(at=Min("ended_at"))["at"]
+    return [moment for moment in (started, ended) if moment is not None]

@@ -40,7 +40,10 @@ def names(walk: Walk) -> str:
 
 @FLOW.step("4", "Worker: read all users' SSH public keys from the database and encode them as JSON")
 def encoded(walk: Walk) -> str:
-    revision, digest = walk.rows("SELECT applied_revision, applied_digest FROM servers_server WHERE name = 'gpu17'")[0]
+    revision, digest = walk.rows(
+        "SELECT applied_revision, applied_digest FROM servers_serverstate s"
+        " JOIN servers_server v ON v.id = s.server_id WHERE v.name = 'gpu17'"
+    )[0]
     assert revision == walk.rows("SELECT number FROM accounts_revision")[0][0]
     assert len(digest) == 64
     return f"revision {revision}, sha256 {digest[:12]}…"

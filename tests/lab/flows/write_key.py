@@ -46,7 +46,7 @@ def asked(walk: Walk) -> str:
 def saved(walk: Walk) -> str:
     rows = walk.rows(
         "SELECT u.username, k.key_type || ' ' || k.blob FROM accounts_sshkey k"
-        " JOIN accounts_user u ON u.id = k.user_id WHERE k.revoked_revision IS NULL"
+        " JOIN accounts_user u ON u.id = k.user_id WHERE k.revoked_at IS NULL"
     )
     assert rows == [(walk.user, body(walk.person.public_key))], rows
     return f"1 key of {walk.user}, port {walk.port}, subuids from {walk.subuid}"
