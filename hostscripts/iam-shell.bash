@@ -15,7 +15,7 @@ main() {
     esac
   fi
   echo "unknown verb; this account knows status, set-keys, register, remove and suspend" >&2
-  echo '{"version":1,"ok":false,"error":{"code":"bad_request","message":"unknown verb; say status, set-keys, register, remove or suspend"}}'
+  echo '{"version":1,"ok":false,"error":{"code":"bad_request","reason":"unknown_verb","params":{}}}'
   return 2
 }
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from labhost import __version__
-from labhost.errors import BadRequest, LabhostError, PortalUnavailable, Refused
+from labhost.errors import LabhostError, PortalUnavailable, Refused
 from labhost.host import config
 from labhost.host.config import Host
 from labhost.protocol import answers, frame
@@ -118,14 +118,12 @@ def _line() -> str:
 
 
 def _register_request(request: dict[str, Any]) -> dict[str, Any]:
-    if set(request) != {"version", "user"}:
-        raise BadRequest("a register request has version and user, and nothing else")
     from labhost.people import registration
 
-    done = registration.register(config.load(), check_name(request["user"]), Progress(sys.stderr))
+    (name,) = frame.require(request, user=str)
+    done = registration.register(config.load(), check_name(name), Progress(sys.stderr))
     user = done.user
     return {
-        "version": 1,
         "ok": True,
         "user": user.name,
         "created": done.created,
@@ -180,12 +178,13 @@ def status(host: Host) -> dict[str, Any]:
     from labhost.gpu import nvidia
     from labhost.keys import applied_keys
     from labhost.storage.inventory import inventory
+    from labhost.system.build import build_digest
 
     applied = applied_keys.load(host)
     return {
-        "version": 1,
         "ok": True,
         "labhost": __version__,
+        "build": build_digest(),
         "name": host.config.server.name,
         "revision": applied.revision,
         "digest": applied.digest if applied.complete else "",
@@ -263,10 +262,13 @@ def _for_people(
 
 
 def _for_machines(work: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
+    version = frame.VERSION
     try:
-        answer = work(frame.read_request(0))
+        request = frame.read_request(0)
+        version = request["version"]
+        answer = answers.of(request, work)
     except Exception as error:
-        answer = answers.refusal(error)
+        answer = answers.refusal(error, version)
     return 0 if answers.write_answer(answer) and answer["ok"] else 1
 
 

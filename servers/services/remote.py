@@ -59,5 +59,5 @@ def status(server: Server, *, seconds: float = STATUS_SECONDS) -> protocol.Answe
     with connect(server, seconds=seconds) as host:
         answer = ask(host, protocol.STATUS, protocol.frame(protocol.build_status()))
     if not answer.ok:
-        raise RemoteError("refused", f"{server.name}: {answer.message or answer.code}.")
+        raise RemoteError("refused", f"{server.name}: {answer.error and answer.error.reason}.")
     return answer

@@ -10,7 +10,7 @@ from django.utils import timezone
 from accounts.models import AuditEvent, User
 from accounts.services.keys import add_keys
 from servers.models import Container, ContainerJob, HeldBackPush, Placement, Push, Server
-from servers.protocol import UserResult
+from servers.protocol import Message, UserResult
 from servers.ssh import host_keys
 from tests.accounts.keys import fingerprint, line
 from tests.servers.conftest import OTHER, PINNED, make_server, signed_in
@@ -188,7 +188,7 @@ def test_the_list_of_servers_counts_what_waits(boss: Client, server: Server, ali
     assert "all live" in boss.get(LIST).content.decode()
     add_keys(actor="bob", user=bob, pasted=line(2))
     assert "1 to come or go" in boss.get(LIST).content.decode()
-    push(server, {"alice": UserResult("failed", "absent", "host: the home is missing")})
+    push(server, {"alice": UserResult("failed", "absent", Message("home_missing"))})
     assert "1 person not served" in boss.get(LIST).content.decode()
 
 

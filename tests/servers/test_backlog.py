@@ -7,7 +7,7 @@ from accounts.models import SSHKey, User
 from accounts.services import people
 from accounts.services.keys import add_keys, revoke_keys
 from servers.models import Server
-from servers.protocol import UserResult
+from servers.protocol import Message, UserResult
 from servers.services.status import backlog
 from servers.services.status.backlog import Backlog
 from tests.accounts.keys import line
@@ -59,6 +59,6 @@ def test_the_server_that_lags_most_decides_and_those_out_of_service_do_not(gpu17
 
 
 def test_y8_a_person_who_is_not_served_is_something_undelivered(gpu17: Server, alice: User) -> None:
-    push(gpu17, {"alice": UserResult("failed", "absent", "host: the home is missing")})
+    push(gpu17, {"alice": UserResult("failed", "absent", Message("home_missing"))})
     Server.objects.update(behind_since=ago(minutes=1))
     assert backlog.measure() == Backlog(1, 60)

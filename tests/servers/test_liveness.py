@@ -12,7 +12,7 @@ from accounts.models import SSHKey, User
 from accounts.services import audit, keys, numbers, people, revision
 from accounts.services.keys import add_keys, revoke_key
 from servers.models import Confirmation, Placement, Server, Worker
-from servers.protocol import UserResult
+from servers.protocol import Message, UserResult
 from servers.services.push import results
 from servers.services.status import key_status, overview, placements
 from servers.services.status.key_status import KeyOnServer
@@ -21,8 +21,8 @@ from tests.servers.conftest import PINNED
 from tests.servers.pushes import GOOD, NOWHERE, answered, claim, fail, push
 
 pytestmark = pytest.mark.django_db
-BAD = UserResult("failed", "unchanged", "host: the home is missing")
-REFUSED = UserResult("failed", "failed", "one of the keys stands for two people")
+BAD = UserResult("failed", "unchanged", Message("home_missing"))
+REFUSED = UserResult("failed", "failed", Message("key_shared"))
 
 
 def give_key(user: User, number: int = 0) -> SSHKey:
@@ -102,7 +102,7 @@ def test_y8_what_could_not_be_written_is_not_live_and_is_hers_alone(server: Serv
     hers, his = give_key(alice, 1), give_key(bob, 2)
     push(server, {"alice": GOOD, "bob": BAD})
     assert places(his, server) == {"host account": "waiting", "container": "live", "register": "live"}
-    assert on(his, server).reason == "host: the home is missing" and on(his, server).state == "waiting"
+    assert on(his, server).reason == "home_missing" and on(his, server).state == "waiting"
     assert on(hers, server).state == "live"
     push(server, {"alice": GOOD, "bob": GOOD})
     since = Placement.objects.get(user=bob).host_since

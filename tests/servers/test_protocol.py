@@ -1,5 +1,9 @@
 import hashlib
 import json
+import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,15 +12,16 @@ from hypothesis import strategies as st
 
 from accounts.sshkeys import PublicKey
 from servers import protocol
-from servers.protocol import BadAnswer, ContainerFact, UserResult, parse_answer
+from servers.protocol import BadAnswer, ContainerFact, Message, UserResult, parse_answer
+from tests.hostscripts import reasons
 
 PARTIAL = {
     "version": 1,
     "ok": False,
-    "error": {"code": "partial", "message": "1 people were not served"},
+    "error": {"code": "partial", "reason": "people_failed", "params": {"count": 1}},
     "revision": 12,
     "digest": "a" * 64,
-    "users": {"lqchen": {"host": "written", "container": "failed", "error": "container: the disk is full"}},
+    "users": {"lqchen": {"host": "written", "container": "failed", "error": {"reason": "disk_full", "params": {}}}},
     "register": "written",
     "containers": {"lqchen": {"state": "running", "address": "10.0.3.160", "port": 22031}},
 }
@@ -44,7 +49,7 @@ def test_set_keys_carries_revision_digest_and_the_parts_of_each_key() -> None:
     request = protocol.build_set_keys(12, users, {"alice": 200000}, protocol.digest(users))
     assert request["users"]["alice"] == [{"type": "ssh-ed25519", "blob": "AAAA", "comment": "laptop é"}]
     assert request["revision"] == 12
-    # as the contract writes it down
+    # as docs/protocol.md has it
     text = json.dumps(request["users"], sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     assert request["digest"] == hashlib.sha256(text.encode()).hexdigest()
 
@@ -56,7 +61,8 @@ def test_the_digest_does_not_depend_on_the_order_of_people() -> None:
 def test_a_partial_answer_is_read_whole() -> None:
     read = parse_answer(json.dumps(PARTIAL).encode())
     assert (read.ok, read.code, read.revision) == (False, "partial", 12)
-    assert read.users == {"lqchen": UserResult("written", "failed", "container: the disk is full")}
+    assert read.error == Message("people_failed", {"count": 1})
+    assert read.users == {"lqchen": UserResult("written", "failed", Message("disk_full"))}
     assert read.users["lqchen"].failed and not read.users["lqchen"].is_elsewhere
     assert read.containers == {"lqchen": ContainerFact("running", "10.0.3.160", 22031)}
 
@@ -71,6 +77,7 @@ def test_a_partial_answer_is_read_whole() -> None:
         b"[" * 200_000,
         b"\xff\xfe",
         b"{}",
+        answer(version=0),
         answer(version=2),
         answer(version=True),
         answer(ok=1),
@@ -88,7 +95,7 @@ def test_a_partial_answer_is_read_whole() -> None:
         answer(containers={"alice": []}),
         answer(register="perhaps"),
     ],
-    ids=range(23),
+    ids=range(24),
 )
 def test_an_answer_of_another_kind_is_refused(data: bytes) -> None:
     with pytest.raises(BadAnswer) as refused:
@@ -103,14 +110,50 @@ def test_an_answer_that_is_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_texts_of_a_host_are_cut_and_made_printable() -> None:
+    params = {"error": "a\nb\u202e" + "y" * 9999, "Bad Name": 1, "flag": True, "list": [], "count": 2, "huge": 2**64}
+    error = {"reason": "os_error", "params": params}
     read = parse_answer(
         answer(
             labhost="1.0\x1b[31m" + "x" * 999,
-            users={"alice": {"host": "failed", "container": "absent", "error": "a\nb\u202e" + "y" * 9999}},
+            users={"alice": {"host": "failed", "container": "absent", "error": error}},
         )
     )
     assert read.labhost.startswith("1.0?[31m") and len(read.labhost) == 40
-    assert read.users["alice"].error.startswith("a?b?") and len(read.users["alice"].error) == 300
+    found = read.users["alice"].error
+    assert found and found.params.keys() == {"error", "count"} and found.params["count"] == 2
+    assert str(found.params["error"]).startswith("a?b?") and len(str(found.params["error"])) == 300
+
+
+def test_a_message_of_a_host_has_a_bounded_number_of_params() -> None:
+    many = {"reason": "os_error", "params": {f"p{number}": number for number in range(100)}}
+    found = Message.from_json(many)
+    assert found and len(found.params) == protocol.MAX_PARAMS
+
+
+@pytest.mark.parametrize("error", ["no home", [], {"reason": "No Slug"}, {"reason": "x" * 65}, {}])
+def test_an_error_of_a_person_that_is_no_message_is_not_lost(error: object) -> None:
+    read = parse_answer(answer(users={"alice": {"host": "absent", "container": "absent", "error": error}}))
+    assert read.users["alice"].error == Message("unknown") and not read.users["alice"].is_elsewhere
+
+
+def test_a_message_is_stored_and_read_back() -> None:
+    message = Message("disk_full", {"path": "/home", "count": 3})
+    assert Message.from_json(json.loads(json.dumps(message.as_json()))) == message
+    assert Message.from_json(None) is None
+
+
+def test_fields_that_a_newer_host_added_are_ignored() -> None:
+    read = parse_answer(answer(users={"alice": {"host": "written", "container": "absent", "since": 1}}, gpus=[1]))
+    assert read.users == {"alice": UserResult("written", "absent")}
+
+
+def test_the_build_is_the_one_that_a_host_with_these_files_reports() -> None:
+    folder = Path(__file__).resolve().parents[2] / "hostscripts/labhost"
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    words = [sys.executable, "-c", "from labhost.system.build import build_digest; print(build_digest())"]
+    found = subprocess.run(words, cwd=folder.parent, capture_output=True, text=True, timeout=30, check=True)
+    assert found.stdout.strip() == protocol.build_digest(files)
+    assert protocol.build_digest(files | {"cli.py": b""}) != protocol.build_digest(files)
 
 
 def test_names_that_are_no_names_and_addresses_that_are_none_are_dropped() -> None:
@@ -120,7 +163,32 @@ def test_names_that_are_no_names_and_addresses_that_are_none_are_dropped() -> No
 
 
 def test_an_unknown_error_code_becomes_failed() -> None:
-    assert parse_answer(answer(ok=False, error={"code": "sorry", "message": "m"})).code == "failed"
+    read = parse_answer(answer(ok=False, error={"code": "sorry", "reason": "sorry_too", "params": {}}))
+    assert (read.code, read.error) == ("failed", Message("sorry_too"))
+
+
+def test_a_refusal_without_a_reason_has_its_code_as_reason() -> None:
+    assert parse_answer(answer(ok=False, error={"code": "busy"})).error == Message("busy")
+
+
+def test_every_reason_of_a_host_stands_in_the_document() -> None:
+    """`python -m tests.hostscripts.reasons` writes the table."""
+    assert reasons.in_page() == reasons.table()
+    assert {"disk_full", "key_malformed", "version_unsupported"} <= set(
+        re.findall(r"^\| `(\w+)`", reasons.table(), re.M)
+    )
+
+
+def test_every_reason_of_a_host_is_one_that_the_portal_reads() -> None:
+    for reason, params in re.findall(r"^\| `([^`]+)` \| ([^|]*) \|", reasons.table(), re.M):
+        names = [name for name in params.split(", ") if name]
+        message = Message(reason, dict.fromkeys(names, 1))
+        assert Message.from_json(message.as_json()) == message
+
+
+def test_every_code_of_a_host_is_known_and_documented() -> None:
+    assert reasons.kinds() | {"partial"} == protocol.CODES
+    assert all(f"| `{code}` |" in reasons.PAGE.read_text() for code in protocol.CODES)
 
 
 json_values = st.recursive(
@@ -136,5 +204,7 @@ def test_whatever_a_host_answers_is_an_answer_or_a_refusal(changes: dict[str, An
         read = parse_answer(json.dumps(PARTIAL | changes).encode())
     except BadAnswer:
         return
-    texts = [read.message, read.name, read.driver, *(user.error for user in read.users.values())]
+    messages = [read.error, *(user.error for user in read.users.values())]
+    params = [value for message in messages if message for value in message.params.values()]
+    texts = [read.name, read.driver, *(value for value in params if isinstance(value, str))]
     assert all(text.isprintable() and len(text) <= protocol.MAX_TEXT for text in texts)

@@ -8,13 +8,13 @@ from django.utils import timezone
 from accounts.models import User
 from accounts.services.keys import add_keys, current_revision
 from servers.models import Server
-from servers.protocol import UserResult
+from servers.protocol import Message, UserResult
 from tests.accounts.keys import line
 from tests.servers.conftest import PINNED, signed_in
 from tests.servers.pushes import ACCOUNT, fail, push
 
 pytestmark = pytest.mark.django_db
-FAILED = UserResult("failed", "absent", "the home is missing")
+FAILED = UserResult("failed", "absent", Message("home_missing"))
 
 
 def page(client: Client) -> str:
@@ -84,8 +84,8 @@ def test_y8_her_own_failure_is_shown_and_nobody_elses(pasted: Client, server: Se
     add_keys(actor="bob", user=bob, pasted=line(2))
     push(server, {"alice": ACCOUNT, "bob": FAILED})
     text = page(pasted)
-    assert "live on 1 of 1 server" in text and "bob" not in text and "the home is missing" not in text
-    assert "live on 0 of 1 server" in page(signed_in(bob)) and "the home is missing" in page(signed_in(bob))
+    assert "live on 1 of 1 server" in text and "bob" not in text and "home_missing" not in text
+    assert "live on 0 of 1 server" in page(signed_in(bob)) and "home_missing" in page(signed_in(bob))
 
 
 def test_charlie_sees_nothing_of_alices(pasted: Client, server: Server, charlie: User) -> None:

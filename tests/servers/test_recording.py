@@ -4,7 +4,7 @@ from django.utils import timezone
 from accounts.models import User
 from accounts.services.keys import add_keys
 from servers.models import Container, Server
-from servers.protocol import Answer, ContainerFact
+from servers.protocol import Answer, ContainerFact, Message
 from servers.services.push import results
 from servers.services.push.results import backoff
 from servers.services.status import placements
@@ -44,7 +44,7 @@ def test_y4_a_stale_push_is_no_sign_of_a_newer_database_if_the_portal_itself_was
     add_keys(actor="alice", user=alice, pasted=line(1))
     late = claim(server)
     add_keys(actor="alice", user=alice, pasted=line(2))
-    refusal = Answer(ok=False, code="stale_revision", message="revision 1 is older than 2")
+    refusal = Answer(ok=False, code="stale_revision", error=Message("revision_older"))
     outcome = results.evaluate(server, 1, "d" * 64, refusal)
     Server.objects.update(applied_revision=2)  # by another worker meanwhile
     results.record(late, outcome)

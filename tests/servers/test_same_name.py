@@ -48,9 +48,9 @@ def test_o3_a_server_that_was_added_again_refuses_her_keys_until_the_former_is_r
     server = make_server(farm)
     (push,) = converge()
     assert push.state == "partial" and push.results["alice"]["host"] == push.results["alice"]["container"] == "failed"
-    assert "somebody else of that name; remove it first" in push.results["alice"]["error"]
+    assert push.results["alice"]["error"]["reason"] == "other_person"
     (status,) = key_status.status_of([key])
-    assert status.words == "live on 0 of 1 server" and "somebody else" in status.open[0].reason
+    assert status.words == "live on 0 of 1 server" and status.open[0].reason == "other_person"
     register(farm, newcomer)  # the former one is removed, and she has a container of her own
     Server.objects.filter(pk=server.pk).update(next_attempt=timezone.now())
     assert converge()[0].state == "succeeded" and key_body(1) in farm.register_file()
@@ -63,4 +63,4 @@ def test_o3_also_when_she_gets_her_first_key_afterwards(farm: Farm, newcomer: Us
     assert converge()[0].state == "succeeded"
     give_key(newcomer, 1)
     (push,) = converge()
-    assert push.state == "partial" and "somebody else" in push.results["alice"]["error"]
+    assert push.state == "partial" and push.results["alice"]["error"]["reason"] == "other_person"

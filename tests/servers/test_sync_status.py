@@ -9,7 +9,7 @@ from accounts.models import User
 from accounts.services import numbers
 from accounts.services.keys import add_keys, revoke_keys
 from servers.models import Placement, Server
-from servers.protocol import UserResult
+from servers.protocol import Message, UserResult
 from tests.accounts.keys import fingerprint, line
 from tests.servers.conftest import PINNED
 from tests.servers.pushes import GOOD, fail, push
@@ -103,8 +103,8 @@ def test_y8_one_person_who_could_not_be_served_is_found_among_many(server: Serve
         user = User.objects.create_user(f"u{number}", directory_id=f"d{number}")
         numbers.assign(user)
         add_keys(actor="test", user=user, pasted=line(number))
-    bad = UserResult("failed", "absent", "host: the home is missing")
+    bad = UserResult("failed", "absent", Message("home_missing"))
     push(server, {f"u{number}": bad if number == 3 else GOOD for number in range(5)})
     assert Placement.objects.count() == 5
     (key,) = as_json()["keys"]
-    assert key["user"] == "u3" and key["servers"]["gpu17"]["reason"] == "host: the home is missing"
+    assert key["user"] == "u3" and key["servers"]["gpu17"]["reason"] == "home_missing"

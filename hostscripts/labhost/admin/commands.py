@@ -6,9 +6,10 @@ from typing import Any
 
 from labhost.admin import doctor
 from labhost.container import autostart, lifecycle
-from labhost.errors import BadRequest, NotRegistered, Refused
+from labhost.errors import NotRegistered, Refused
 from labhost.host import config, user_state
 from labhost.people import removal, suspension
+from labhost.protocol.frame import require
 from labhost.system.names import check_name
 from labhost.system.progress import Progress
 
@@ -29,21 +30,17 @@ def remove(words: list[str], progress: Progress) -> int:
 
 
 def remove_request(request: dict[str, Any]) -> dict[str, Any]:
-    """The portal's `remove`: {"version", "user", "purge"}; done twice it is done once."""
-    if set(request) != {"version", "user", "purge"} or not isinstance(request["purge"], bool):
-        raise BadRequest("a remove request has version, user and purge, and nothing else")
-    name = check_name(request["user"])
-    removed = removal.remove(config.load(), name, Progress(sys.stderr), purge=request["purge"])
-    return {"version": 1, "ok": True, "user": name, "kept": removed.kept}
+    """The portal's `remove`: {"user", "purge"}. It may be repeated."""
+    name, purge = require(request, user=str, purge=bool)
+    removed = removal.remove(config.load(), check_name(name), Progress(sys.stderr), purge=purge)
+    return {"ok": True, "user": name, "kept": removed.kept}
 
 
 def suspend_request(request: dict[str, Any]) -> dict[str, Any]:
-    """The portal's `suspend`, for somebody who was locked out: {"version", "user"}."""
-    if set(request) != {"version", "user"}:
-        raise BadRequest("a suspend request has version and user, and nothing else")
-    name = check_name(request["user"])
-    suspension.suspend(config.load(), name, Progress(sys.stderr))
-    return {"version": 1, "ok": True, "user": name}
+    """The portal's `suspend`, for a person who was locked out: {"user"}. It may be repeated."""
+    (name,) = require(request, user=str)
+    suspension.suspend(config.load(), check_name(name), Progress(sys.stderr))
+    return {"ok": True, "user": name}
 
 
 def autostart_containers(words: list[str], progress: Progress) -> int:

@@ -199,9 +199,9 @@ def _order(row: ContainerJob, lines: _Log) -> str:
             if status.ok:
                 results.record_status(server, status)
     if row.kind != Kind.REGISTER and answer.code == "busy":
-        raise RemoteError("busy", f"{server.name}: {answer.message}")
+        raise RemoteError("busy", f"{server.name}: {answer.error and answer.error.reason}")
     is_gone = row.kind != Kind.REGISTER and answer.code == "not_registered"
-    return "" if answer.ok or is_gone else f"{server.name}: {answer.message or answer.code}"
+    return "" if answer.ok or is_gone else f"{server.name}: {answer.error and answer.error.reason}"
 
 
 def _postpone(claim: _Claim, error: str) -> None:

@@ -64,8 +64,7 @@ def evaluate(server: Server, revision: int, digest: str, answer: Answer, *, whol
     if answer.code == "stale_revision":
         return Outcome(Push.State.FAILED, revision, error=f"{server.name}: {STALE}.", permanent=True, stale=True)
     if not answer.ok and answer.code != "partial":
-        words = answer.message or answer.code
-        return Outcome(Push.State.FAILED, revision, error=f"{server.name}: {words}.".replace("..", "."))
+        return Outcome(Push.State.FAILED, revision, error=f"{server.name}: {answer.error and answer.error.reason}.")
     if (answer.revision, answer.digest) != (revision, digest):
         return Outcome(Push.State.FAILED, revision, error=f"{server.name}: it answers for another revision.")
     failed = sum(1 for result in answer.users.values() if result.failed)

@@ -101,7 +101,7 @@ def _note_people(server: Server, told: Mapping[str, UserResult], among: Collecti
 
 
 def _told(result: UserResult) -> tuple[State, State, str]:
-    return _state(result.host), _state(result.container), result.error
+    return _state(result.host), _state(result.container), result.error.reason if result.error else ""
 
 
 def _change(row: Placement, result: UserResult, server: Server, now: datetime) -> None:

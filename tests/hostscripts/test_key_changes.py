@@ -2,7 +2,6 @@
 
 import json
 import os
-import pwd
 import signal
 import subprocess
 import sys
@@ -10,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labhost.accounts import linux_accounts
 from labhost.errors import BadRequest, OtherBase, StaleRevision
-from labhost.host import user_state
 from labhost.host.config import Host
 from labhost.host.user_state import User
 from labhost.keys import applied_keys, key_files, set_keys
@@ -20,28 +17,8 @@ from labhost.keys.public_keys import KeyMap, digest_of
 from labhost.system import openat2
 
 from tests.hostscripts import hosts
-from tests.hostscripts.conftest import SCRIPTS
+from tests.hostscripts.conftest import AFTER, BEFORE, SCRIPTS, changes, inside, outside, register_file, request
 from tests.hostscripts.public_keys import ed25519
-from tests.hostscripts.test_delivery_of_keys import register_file, request
-
-BEFORE = {"alice": [ed25519(1)], "bob": [ed25519(2)]}
-
-
-def changes(revision: int, before: dict[str, Any], after: dict[str, Any], **other: Any) -> dict[str, Any]:
-    names = [name for name in before | after if before.get(name) != after.get(name)]
-    values = {"revision": revision, "digest": digest_of(after), "base": digest_of(before)}
-    ids = dict.fromkeys(names, hosts.SUBUID)
-    return {"version": 2, **values, "changes": {name: after.get(name) for name in names}, "ids": ids} | other
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Host:
-    host = hosts.make(tmp_path)
-    assert set_keys.set_keys(host, request(1, BEFORE))["ok"]
-    return host
-
-
-AFTER = {"alice": [ed25519(1), ed25519(3)], "carol": [ed25519(4)]}  # one more key, one person less, one more
 
 
 def test_what_changed_leads_to_the_same_files_as_everybodys_keys(host: Host, tmp_path: Path) -> None:
@@ -120,48 +97,17 @@ def test_a_memory_of_another_file_is_forgotten(host: Host) -> None:
     assert set_keys.set_keys(host, changes(4, BEFORE, AFTER), memory)["ok"]
 
 
-@pytest.fixture
-def people(host: Host, monkeypatch: pytest.MonkeyPatch) -> dict[str, User]:
-    """Alice and Bob have a host account and a container here: folders of the account that runs the tests."""
-    uid, gid = os.geteuid(), os.getegid()
-    found = {}
-    for name in BEFORE:
-        user = User(name, uid=uid or 1, gid=gid, account="made", registered=True, subuid=hosts.SUBUID)
-        # What is inside belongs to whoever runs the tests.
-        user.container_uid, user.container_gid = uid - hosts.SUBUID, gid - hosts.SUBUID
-        user_state.save_user(host, user)
-        (host.paths.home / name / ".ssh").mkdir(parents=True)
-        inside(host, name).parent.parent.mkdir(parents=True)
-        found[name] = user
-    entry = pwd.getpwuid(uid)
-
-    def entry_of(_: Host, user: User, known: object = None) -> pwd.struct_passwd | None:
-        return entry if user.name in found else None
-
-    monkeypatch.setattr(linux_accounts, "passwd_entry", entry_of)
-    monkeypatch.setattr(key_files, "_HOST_OWNER", (uid, gid))
-    return found
-
-
-def outside(host: Host, name: str) -> Path:
-    return host.paths.home / name / ".ssh/authorized_keys"
-
-
-def inside(host: Host, name: str) -> Path:
-    return host.paths.home / name / f".local/share/lxc/{name}/rootfs/home/{name}/.ssh/authorized_keys"
-
-
 @pytest.mark.parametrize("few", [key_files.FEW, 0], ids=["few", "many"])
 def test_both_files_of_each_person_are_written_once(
     host: Host, people: dict[str, User], monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
     monkeypatch.setattr(key_files, "FEW", few)
     answer = set_keys.set_keys(host, request(1, BEFORE))
-    assert answer["users"]["alice"] == {"host": "written", "container": "written", "error": ""}
+    assert answer["users"]["alice"] == {"host": "written", "container": "written", "error": None}
     assert outside(host, "alice").read_text().startswith("restrict,pty ssh-ed25519 ")
     assert inside(host, "bob").read_text() == " ".join((ed25519(2)["type"], ed25519(2)["blob"], "laptop 2")) + "\n"
     again = set_keys.set_keys(host, request(1, BEFORE))
-    assert again["users"]["alice"] == {"host": "unchanged", "container": "unchanged", "error": ""}
+    assert again["users"]["alice"] == {"host": "unchanged", "container": "unchanged", "error": None}
     assert not list(host.paths.home.rglob(".authorized_keys*"))
 
 
@@ -174,13 +120,13 @@ def test_y8_a_person_whose_folder_is_in_the_way_fails_alone_and_is_tried_again_w
     folder.symlink_to("/tmp")
     after = BEFORE | {"alice": [ed25519(3)]}
     answer = set_keys.set_keys(host, request(2, BEFORE))
-    assert answer["users"]["bob"]["container"] == "failed" and "symbolic link" in answer["users"]["bob"]["error"]
+    assert answer["users"]["bob"]["container"] == "failed" and answer["users"]["bob"]["error"]["reason"]
     assert answer["users"]["alice"]["container"] == "written" and answer["error"]["code"] == "partial"
     answer = set_keys.set_keys(host, changes(3, BEFORE, after))
     assert answer["users"]["bob"]["container"] == "failed", "it is not forgotten"
     folder.unlink()
     answer = set_keys.set_keys(host, changes(3, after, after))
-    assert answer["ok"] and answer["users"] == {"bob": {"host": "unchanged", "container": "written", "error": ""}}
+    assert answer["ok"] and answer["users"] == {"bob": {"host": "unchanged", "container": "written", "error": None}}
     assert applied_keys.load(host).failed == []
 
 
