@@ -48,6 +48,6 @@ def phrase(message: Message | None, audience: Audience = "staff") -> str:
 
 
 def _unknown(message: Message) -> str:
-    """Of a host that is newer than the portal."""
+    """A reason from a host program that is newer than this portal."""
     params = ", ".join(f"{name} {value}" for name, value in message.params.items())
     return f"The server reported {message.reason.replace('_', ' ')}{f' ({params})' if params else ''}."

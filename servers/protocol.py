@@ -1,7 +1,7 @@
-"""The host protocol: requests are built and framed here, and answers are judged as an enemy's.
+"""The host protocol: builds and frames requests, and parses answers as those of a hostile server.
 
-Whatever a host says may come from somebody who took it over: sizes are bounded, types are checked, and every
-text is cut and made printable before it is stored or shown.
+Somebody may have taken the server over: sizes are bounded, types are checked, and every text is cut and made printable
+before it is stored or shown.
 """
 
 import hashlib
@@ -16,11 +16,10 @@ from typing import Any, Protocol
 from accounts import names
 
 VERSION = 1
-KEYS_VERSION = 2  # of set-keys, which tells whose the keys are since then: an older host refuses it
+OLDEST = max(1, VERSION - 1)  # answers of the version before are still understood
 MAX_REQUEST = 64 * 1024 * 1024
 MAX_ANSWER = 32 * 1024 * 1024
-MAX_TEXT = 300
-MAX_PARAMS = 8
+MAX_TEXT, MAX_PARAMS = 300, 8
 STATUS, SET_KEYS, REGISTER, REMOVE, SUSPEND = "status", "set-keys", "register", "remove", "suspend"
 CODES = frozenset(
     {"bad_frame", "bad_request", "stale_revision", "other_base", "busy", "partial", "not_registered", "refused"}
@@ -31,6 +30,7 @@ CONTAINER_STATES = frozenset({"running", "stopped", "registering", "broken", "un
 
 
 _SLUG = re.compile(r"[a-z][a-z0-9_]{0,63}")
+Plain = dict[str, list[dict[str, str]]]  # a users map as it travels
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def _fits(name: object, value: object) -> bool:
 
 
 class BadAnswer(ValueError):
-    """The host's answer is not one of this protocol; the message says why in one line."""
+    """The host's answer does not follow this protocol; the text says why in one line."""
 
 
 class Key(Protocol):
@@ -92,7 +92,7 @@ class UserResult:
 
     @property
     def is_elsewhere(self) -> bool:
-        """She has neither account nor container there."""
+        """The person has neither account nor container there."""
         return self.host == self.container == "absent" and not self.error
 
     def as_json(self) -> dict[str, Any]:
@@ -111,7 +111,7 @@ class ContainerFact:
 
 @dataclass(frozen=True)
 class Answer:
-    """A judged answer. What the verb does not give keeps its default; `code` is "" if all was done."""
+    """A checked answer. Fields that the verb does not have keep their defaults; with `ok`, so do `code` and `error`."""
 
     ok: bool
     code: str = ""
@@ -123,11 +123,12 @@ class Answer:
     register: str = ""
     name: str = ""
     labhost: str = ""
+    build: str = ""
     driver: str = ""
     storage: str = ""
 
     def of_people_here(self) -> "Answer":
-        """Without the people who have nothing there: of thousands, most."""
+        """Without the people who have nothing there, which are most."""
         return replace(self, users={name: result for name, result in self.users.items() if not result.is_elsewhere})
 
 
@@ -136,7 +137,7 @@ def frame(request: Mapping[str, Any]) -> bytes:
     body = json.dumps(request, separators=(",", ":")).encode()
     if len(body) > MAX_REQUEST:
         raise ValueError(f"a request of {len(body)} bytes is longer than {MAX_REQUEST}")
-    return f"lab-iam {VERSION} {len(body)} {hashlib.sha256(body).hexdigest()}\n".encode() + body
+    return f"lab-iam 1 {len(body)} {hashlib.sha256(body).hexdigest()}\n".encode() + body
 
 
 def digest(users: Mapping[str, Any]) -> str:
@@ -145,11 +146,7 @@ def digest(users: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-Plain = dict[str, list[dict[str, str]]]
-
-
 def plain(users: Mapping[str, Sequence[Key]]) -> Plain:
-    """A users map as it travels."""
     return {
         name: [{"type": key.type, "blob": key.blob, "comment": key.comment} for key in keys]
         for name, keys in users.items()
@@ -157,34 +154,41 @@ def plain(users: Mapping[str, Sequence[Key]]) -> Plain:
 
 
 def build_set_keys(revision: int, users: Plain, ids: Mapping[str, int], final: str) -> dict[str, Any]:
-    """Everybody's keys, with their digest, and the first subordinate id of each. A person who is left out has none."""
-    return {"version": KEYS_VERSION, "revision": revision, "digest": final, "users": users, "ids": ids}
+    """Everybody's keys, their digest `final`, and each person's first subordinate id. Who is left out has no keys."""
+    return {"version": VERSION, "revision": revision, "digest": final, "users": users, "ids": ids}
 
 
 def build_changes(
     revision: int, final: str, base: str, users: Plain, ids: Mapping[str, int], names: Iterable[str]
 ) -> dict[str, Any]:
-    """What `names` have now, for a host that holds the state with the digest `base`: it leads to digest `final`."""
+    """The keys of `names`, for a host with the state of digest `base`; the result has the digest `final`."""
     changes = {name: users.get(name) for name in names}
     mine = {name: ids[name] for name in changes if name in ids}
-    head = {"version": KEYS_VERSION, "revision": revision, "digest": final, "base": base}
-    return {**head, "changes": changes, "ids": mine}
+    head = {"version": VERSION, "revision": revision, "digest": final, "base": base}
+    return head | {"changes": changes, "ids": mine}
+
+
+def build_status() -> dict[str, Any]:
+    return {"version": VERSION}
 
 
 def build_register(user: str) -> dict[str, Any]:
     return {"version": VERSION, "user": user}
 
 
+build_suspend = build_register  # the same fields
+
+
 def build_remove(user: str, *, purge: bool) -> dict[str, Any]:
     return {"version": VERSION, "user": user, "purge": purge}
 
 
-def build_suspend(user: str) -> dict[str, Any]:
-    return {"version": VERSION, "user": user}
-
-
-def build_status() -> dict[str, Any]:
-    return {"version": VERSION}
+def build_digest(files: Mapping[str, bytes]) -> str:
+    """The `build` that a host with these files of labhost (path in it -> content) reports; Python files only."""
+    whole = hashlib.sha256()
+    for name in sorted(name for name in files if name.endswith(".py")):
+        whole.update(f"{name} {len(files[name])}\n".encode() + files[name])
+    return whole.hexdigest()[:12]
 
 
 def clean(text: object, limit: int = MAX_TEXT) -> str:
@@ -198,11 +202,12 @@ def clean(text: object, limit: int = MAX_TEXT) -> str:
 def parse_answer(data: bytes) -> Answer:
     """The Answer in what a host wrote to standard output. Raises BadAnswer."""
     value = _object(data)
-    if value.get("version") != VERSION or isinstance(value["version"], bool):
-        raise BadAnswer(f"it does not speak version {VERSION} of the protocol: deploy it again")
+    version = _number(value.get("version"), 2**31, "version")
+    if not OLDEST <= version <= VERSION:
+        raise BadAnswer(f"it speaks version {version} of the protocol, not {OLDEST} to {VERSION}: deploy it again")
     ok = value.get("ok")
     if not isinstance(ok, bool):
-        raise BadAnswer("it does not say whether it is done")
+        raise BadAnswer("ok is missing")
     code, error = _refusal(value.get("error")) if not ok else ("", None)
     return Answer(
         ok=ok,
@@ -215,6 +220,7 @@ def parse_answer(data: bytes) -> Answer:
         register=_outcome(value.get("register")) if isinstance(value.get("register"), str) else "",
         name=clean(value.get("name"), 63),
         labhost=clean(value.get("labhost"), 40),
+        build=clean(value.get("build"), 12),
         driver=clean(value.get("driver"), 40),
         storage=clean(value.get("storage"), 40),
     )
@@ -228,25 +234,22 @@ def _object(data: bytes) -> dict[str, Any]:
     try:
         value = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError):
-        raise BadAnswer("its answer is not JSON") from None
+        value = None
     if not isinstance(value, dict):
-        raise BadAnswer("its answer is not a JSON object")
+        raise BadAnswer("its answer is not JSON")
     return value
 
 
 def _refusal(error: object) -> tuple[str, Message]:
     if not isinstance(error, dict):
         raise BadAnswer("it refuses without a reason")
-    code = error.get("code")
-    code = code if isinstance(code, str) and code in CODES else "failed"
+    code = next((code for code in CODES if code == error.get("code")), "failed")
     return code, Message.from_json(error) or Message(code)
 
 
 def _people(value: object, what: str) -> list[tuple[str, dict[str, Any]]]:
-    if not isinstance(value, dict):
-        raise BadAnswer(f"{what} is not an object")
-    if not all(isinstance(item, dict) for item in value.values()):
-        raise BadAnswer(f"{what} holds something else than objects")
+    if not isinstance(value, dict) or not all(isinstance(item, dict) for item in value.values()):
+        raise BadAnswer(f"{what} is not an object of objects")
     return [(name, item) for name, item in value.items() if _is_name(name)]
 
 
@@ -258,21 +261,18 @@ def _is_name(text: str) -> bool:
 
 
 def _user(item: dict[str, Any]) -> UserResult:
-    error = Message.from_json(item.get("error")) or (
-        Message("unknown") if item.get("error") not in (None, "") else None
-    )
+    error = Message.from_json(item.get("error")) or (Message("unknown") if item.get("error") is not None else None)
     return _result(_outcome(item.get("host")), _outcome(item.get("container")), error)
 
 
-@lru_cache(maxsize=1000)
+@lru_cache(maxsize=1000)  # nearly all results of thousands are equal: they share one object
 def _result(host: str, container: str, error: Message | None) -> UserResult:
-    """Nearly all of thousands are alike: they are one object."""
     return UserResult(host, container, error)
 
 
 def _outcome(value: object) -> str:
     if not isinstance(value, str) or value not in OUTCOMES:
-        raise BadAnswer("it tells an outcome that the protocol does not have")
+        raise BadAnswer("it has an outcome that the protocol does not know")
     return value
 
 
@@ -283,13 +283,9 @@ def _container(item: dict[str, Any]) -> ContainerFact:
     except ValueError:
         address = ""
     port = item.get("port")
-    if not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 65536:
-        port = 0
-    return ContainerFact(
-        state if isinstance(state, str) and state in CONTAINER_STATES else "unknown",
-        address,
-        port,
-    )
+    port = port if type(port) is int and 0 < port < 65536 else 0
+    state = state if isinstance(state, str) and state in CONTAINER_STATES else "unknown"
+    return ContainerFact(state, address, port)
 
 
 def _number(value: object, most: int, what: str) -> int:

@@ -1,4 +1,4 @@
-"""A person's ~/.ssh/config: two names for each server, the server itself and her container on it."""
+"""A person's ~/.ssh/config: two names for each server, one for the server and one for the container on it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Target:
 def render(servers: Iterable[Target], *, user: str, port: int) -> str:
     """The text for `user` whose containers listen on `port`; "" without servers.
 
-    Only the keywords Host, HostName, Port, User and HostKeyAlias: hosts refuse any other (ssh_config(5)).
+    Only the keywords Host, HostName, Port, User and HostKeyAlias (ssh_config(5)): hosts leave out any other.
     """
     return "\n".join(_manage(server, user) + "\n" + _container(server, user, port) for server in servers)
 
@@ -31,7 +31,7 @@ def _container(server: Target, user: str, port: int) -> str:
 
 
 def _host(alias: str, lines: list[str]) -> str:
-    # HostKeyAlias: the server and the container share an address, and have different host keys.
+    # HostKeyAlias: the server and the container have one address and different host keys.
     return "".join(
         f"{line}\n" for line in (f"Host {alias}", *(f"    {line}" for line in lines), f"    HostKeyAlias {alias}")
     )

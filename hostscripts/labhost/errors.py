@@ -1,5 +1,10 @@
 """Expected failures. Each class has a code of the protocol, each message a reason."""
 
+import errno
+from typing import Any
+
+PARAM_MOST = 200  # characters of a text
+
 
 class LabhostError(Exception):
     """An expected failure. The text is one English line for people on this server that says what to do.
@@ -13,6 +18,11 @@ class LabhostError(Exception):
     def __init__(self, text: str, *, reason: str = "", **params: str | int) -> None:
         super().__init__(text)
         self.reason, self.params = reason or self.code, params
+
+    def as_json(self) -> dict[str, Any]:
+        """The message as it travels."""
+        short = {name: value[:PARAM_MOST] if isinstance(value, str) else value for name, value in self.params.items()}
+        return {"reason": self.reason, "params": short}
 
 
 class BadFrame(LabhostError):
@@ -45,3 +55,12 @@ class Refused(LabhostError):
 
 class PortalUnavailable(LabhostError):
     code = "portal_unavailable"
+
+
+def from_os_error(error: OSError) -> LabhostError:
+    """The text leaves the path out, which is for staff."""
+    what = error.strerror or "input or output error"
+    text = f"{what}; ask the lab's staff to look at the server's log"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return LabhostError(text, reason="disk_full")
+    return LabhostError(text, reason="os_error", path=str(error.filename2 or error.filename or ""), detail=what)

@@ -174,14 +174,14 @@ class LightServer:
 
     def key_files(self, people: list[str]) -> list[Path]:
         home = self.folder / "home"
-        files = [home / "register/.ssh/authorized_keys", self.folder / "state/keys.json"]
+        files = [home / "register/.ssh/authorized_keys"]
         for name in people:
             inside = home / name / f".local/share/lxc/{name}/rootfs/home/{name}"
             files += [home / name / ".ssh/authorized_keys", inside / ".ssh/authorized_keys"]
         return files
 
     def forget_keys(self, people: list[str]) -> None:
-        for path in self.key_files(people):
+        for path in [*self.key_files(people), *(self.folder / "state").glob("keys.sqlite3*")]:
             path.unlink(missing_ok=True)
 
     def cut(self) -> None:

@@ -25,7 +25,7 @@ AFTER = {"alice": [ed25519(1), ed25519(3)], "carol": [ed25519(4)]}  # one more k
 def request(revision: int, users: dict[str, Any]) -> dict[str, Any]:
     """A push of everybody's keys."""
     ids = dict.fromkeys(users, hosts.SUBUID)
-    return {"version": 2, "revision": revision, "digest": digest_of(users), "users": users, "ids": ids}
+    return {"version": 1, "revision": revision, "digest": digest_of(users), "users": users, "ids": ids}
 
 
 def register_file(folder: Path) -> Path:
@@ -37,7 +37,7 @@ def changes(revision: int, before: dict[str, Any], after: dict[str, Any], **othe
     names = [name for name in before | after if before.get(name) != after.get(name)]
     values = {"revision": revision, "digest": digest_of(after), "base": digest_of(before)}
     ids = dict.fromkeys(names, hosts.SUBUID)
-    return {"version": 2, **values, "changes": {name: after.get(name) for name in names}, "ids": ids} | other
+    return {"version": 1, **values, "changes": {name: after.get(name) for name in names}, "ids": ids} | other
 
 
 @pytest.fixture

@@ -109,7 +109,8 @@ BODIES = [
     b'{"version":NaN}',
     b"[" * 100_000,
     b'{"version":true}',
-    b'{"version":3}',
+    b'{"version":0}',
+    b'{"version":2}',
     b'{"version":"1"}',
     b"{}",
 ]
@@ -119,6 +120,38 @@ BODIES = [
 def test_a_body_that_is_not_one_object_of_version_1_is_refused(body: bytes) -> None:
     with pytest.raises(BadRequest):
         read(framed(body))
+
+
+@pytest.mark.parametrize("version", [0, frame.VERSION + 1, 10**9])
+def test_another_version_is_refused_with_those_that_are_spoken(version: int) -> None:
+    with pytest.raises(BadRequest) as refused:
+        read(frame.build({"version": version}))
+    assert (refused.value.code, refused.value.reason) == ("bad_request", "version_unsupported")
+    assert refused.value.params == {"speaks": frame.VERSION, "oldest": frame.OLDEST}
+
+
+def test_the_version_before_is_still_spoken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frame, "VERSION", 3)
+    monkeypatch.setattr(frame, "OLDEST", 2)
+    assert [read(frame.build({"version": version}))["version"] for version in (2, 3)] == [2, 3]
+    for version in (1, 4):
+        with pytest.raises(BadRequest):
+            read(frame.build({"version": version}))
+
+
+def test_required_fields_are_checked_and_others_ignored() -> None:
+    request = {"version": 1, "user": "alice", "purge": False, "since": 5}
+    assert frame.require(request, user=str, purge=bool) == ("alice", False)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{}, {"user": None}, {"user": 1}, {"user": ["alice"]}, {"purge": 0}, {"purge": "no"}], ids=str
+)
+def test_a_required_field_that_is_missing_or_of_another_type_is_refused(wrong: dict[str, Any]) -> None:
+    request = {"user": "alice", "purge": False} | wrong if wrong else {"user": "alice"}
+    with pytest.raises(BadRequest) as refused:
+        frame.require(request, user=str, purge=bool)
+    assert refused.value.reason == "field_invalid" and refused.value.params == {"field": next(iter(wrong), "purge")}
 
 
 def test_the_digest_is_that_of_canonical_json() -> None:

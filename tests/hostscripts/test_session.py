@@ -52,7 +52,7 @@ def codes(answers: list[dict[str, Any]]) -> list[str]:
     return ["ok" if answer["ok"] else answer["error"]["code"] for answer in answers]
 
 
-def test_one_frame_and_the_end_is_answered_as_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_frame_and_the_end_is_answered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, answers = serve(hosts.make(tmp_path), frame.build(request(1, BEFORE)), capsys)
     assert (code, codes(answers)) == (0, ["ok"])
 
@@ -62,6 +62,30 @@ def test_frames_are_answered_one_after_another(tmp_path: Path, capsys: pytest.Ca
     code, answers = serve(hosts.make(tmp_path), b"".join(map(frame.build, pushes)), capsys)
     assert (code, codes(answers)) == (0, ["ok", "ok", "other_base", "ok"])
     assert ed25519(2)["blob"] in register_file(tmp_path).read_text()
+
+
+def test_an_answer_has_the_version_of_its_request(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frame, "VERSION", 2)
+    pushes = [request(2, BEFORE) | {"version": 2}, request(3, BEFORE), request(1, BEFORE) | {"version": 2}]
+    _, answers = serve(hosts.make(tmp_path), b"".join(map(frame.build, pushes)), capsys)
+    assert [answer["version"] for answer in answers] == [2, 1, 2] and codes(answers) == ["ok", "ok", "stale_revision"]
+
+
+def test_an_error_is_a_code_a_reason_and_params(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pushes = [request(2, BEFORE), request(1, BEFORE)]
+    _, answers = serve(hosts.make(tmp_path), b"".join(map(frame.build, pushes)), capsys)
+    assert answers[1] == {
+        "version": 1,
+        "ok": False,
+        "error": {"code": "stale_revision", "reason": "revision_older", "params": {"revision": 1, "applied": 2}},
+    }
+
+
+def test_fields_that_a_newer_portal_added_are_ignored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    push = request(1, BEFORE) | {"reason": "new", "since": {"a": [1]}}
+    assert codes(serve(hosts.make(tmp_path), frame.build(push), capsys)[1]) == ["ok"]
 
 
 def test_the_exit_status_is_that_of_the_last_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,7 +160,7 @@ def test_a_reader_that_went_away_ends_the_session(tmp_path: Path, monkeypatch: p
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [100_000, pytest.param(2_000_000, marks=pytest.mark.long)])
 def test_p3_a_hundred_thousand_damaged_pushes_have_no_effect(tmp_path: Path, count: int) -> None:
-    """The whole way of a request through the host program; the files are those of before, whatever is said."""
+    """The whole way of a request through the host program; no damaged push changes a file."""
     host, memory, dice = hosts.make(tmp_path), set_keys.Memory(), random.Random(3)
     set_keys.set_keys(host, request(5, BEFORE), memory)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

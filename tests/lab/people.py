@@ -102,7 +102,7 @@ class Iam:
         number = self.status()["revision"] + 1 if revision is None else revision
         digest = hashlib.sha256(text.encode()).hexdigest()
         ids = {name: self.ids().get(name, 0) for name in users}
-        return self.call("set-keys", {"version": 2, "revision": number, "digest": digest, "users": state, "ids": ids})
+        return self.call("set-keys", {"revision": number, "digest": digest, "users": state, "ids": ids})
 
     def ids(self) -> dict[str, int]:
         """The first subordinate id of each person who has some there."""
@@ -119,7 +119,7 @@ def restore(lab: Lab) -> None:
     """Bring the servers back to the portal's state, after a test pushed something else as a newer revision."""
     for machine in lab.servers.values():
         if machine.running:
-            machine.run("rm -f /var/lib/lab-iam/keys.json")
+            machine.run("rm -f /var/lib/lab-iam/keys.sqlite3*")
     lab.portal.manage("push_keys", "--force", "--wait", check=False)
 
 

@@ -4,9 +4,11 @@ import getpass
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 from servers.ssh import host_keys, portal_key
@@ -35,6 +37,18 @@ class Farm:
         self.host_key = self._make_key("ed25519")
         self.rsa_host_key = self._make_key("rsa")
         self._processes: list[subprocess.Popen[bytes]] = []
+
+    def keys_database(self, address: str = ADDRESSES[0]) -> Path:
+        return self.folder / address / "state/keys.sqlite3"
+
+    def applied_revision(self, address: str = ADDRESSES[0]) -> int:
+        with closing(sqlite3.connect(self.keys_database(address))) as database:
+            return int(database.execute("SELECT revision FROM push").fetchone()[0])
+
+    def change_applied(self, column: str, value: object, address: str = ADDRESSES[0]) -> None:
+        """As if a host had applied another push."""
+        with closing(sqlite3.connect(self.keys_database(address), isolation_level=None)) as database:
+            database.execute(f"UPDATE push SET {column} = ?", (value,))
 
     def _make_key(self, kind: str) -> str:
         path = self.folder / f"host_{kind}"

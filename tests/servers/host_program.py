@@ -1,4 +1,4 @@
-"""What the test sshd runs for every command: the real labhost on folders of its own, or a host that misbehaves.
+"""What the test sshd runs for every command: the real labhost in a folder of its own, or a host that misbehaves.
 
 argv: the farm's folder. One folder in it for each address that was connected to; its file `behaviour` says how.
 """
@@ -38,7 +38,9 @@ def labhost(folder: Path, verb: str) -> int:
     host = config.Host(config.parse(values), paths)
     if verb == "set-keys":
         memory = set_keys.Memory()
-        return session.serve(0, lambda request: set_keys.set_keys(host, request, memory))
+        code = session.serve(0, lambda request: set_keys.set_keys(host, request, memory))
+        memory.end()
+        os._exit(code)
     answers = {
         "status": lambda _: portal_requests.describe(host),
         "register": lambda request: register(folder, request["user"]),
@@ -49,11 +51,11 @@ def labhost(folder: Path, verb: str) -> int:
 
 
 def refusal(code: str, reason: str, **params: str) -> dict[str, object]:
-    return {"version": 1, "ok": False, "error": {"code": code, "reason": reason, "params": params}}
+    return {"ok": False, "error": {"code": code, "reason": reason, "params": params}}
 
 
 def register(folder: Path, user: str) -> dict[str, object]:
-    """Stands in for the eleven steps, which need root and a booted host: tests/e2e runs the real ones."""
+    """Stands in for the steps of a registration, which need root and a booted host: tests/e2e runs the real ones."""
     if not (folder / "may_register").exists():
         return refusal("refused", "template_missing")
     for number, step in enumerate(["fetch", "account", "clone"], start=1):
@@ -61,7 +63,7 @@ def register(folder: Path, user: str) -> dict[str, object]:
     (folder / "state/users").mkdir(exist_ok=True)
     state = {"name": user, "account": "created", "uid": 12345, "port": 22001, "address": "10.0.3.160"}
     (folder / f"state/users/{user}.json").write_text(json.dumps(state))
-    return {"version": 1, "ok": True, "user": user, "created": True, "port": 22001, "address": "10.0.3.160"}
+    return {"ok": True, "user": user, "created": True, "port": 22001, "address": "10.0.3.160"}
 
 
 def take_request() -> None:
@@ -72,7 +74,7 @@ def take_request() -> None:
 
 
 def remove(folder: Path, user: str, purge: bool) -> dict[str, object]:
-    """Stands in for the twelve steps of a removal, as `register` does."""
+    """Stands in for the steps of a removal, as `register` does."""
     path = folder / f"state/users/{user}.json"
     if not path.exists():
         return refusal("not_registered", "not_registered", name=user)
@@ -80,18 +82,18 @@ def remove(folder: Path, user: str, purge: bool) -> dict[str, object]:
         return refusal("failed", "disk_full")
     print("[1/1] deleting" if purge else "[1/1] putting aside", file=sys.stderr, flush=True)
     path.unlink()
-    return {"version": 1, "ok": True, "user": user, "kept": [] if purge else ["/home/.lab-iam-kept/alice"]}
+    return {"ok": True, "user": user, "kept": [] if purge else ["/home/.lab-iam-kept/alice"]}
 
 
 def suspend(folder: Path) -> dict[str, object]:
     if (folder / "keys_are_live").exists():
         return refusal("busy", "keys_still_live", name="alice")
     print("ending open sessions", file=sys.stderr, flush=True)
-    return {"version": 1, "ok": True}
+    return {"ok": True}
 
 
 def main() -> int:
-    signal.alarm(20)  # like labhost: nothing lives for ever, whoever has gone away
+    signal.alarm(20)  # as labhost does
     address = os.environ["SSH_CONNECTION"].split()[2]
     folder = Path(sys.argv[1]) / address
     command = os.environ.get("SSH_ORIGINAL_COMMAND", "")
@@ -100,9 +102,9 @@ def main() -> int:
     behaviour = (folder / "behaviour").read_text()
     if behaviour == "shell":
         os.execv("/bin/sh", ["sh", "-c", command])
-    if behaviour == "deaf":  # reads nothing, says nothing
+    if behaviour == "deaf":  # reads nothing, writes nothing
         time.sleep(300)
-    if behaviour == "mute":  # reads everything, says nothing
+    if behaviour == "mute":  # reads everything, writes nothing
         take_request()
         time.sleep(300)
     if behaviour == "garbage":
@@ -119,7 +121,7 @@ def main() -> int:
         return 0
     if behaviour == "fails-all":
         take_request()
-        print(json.dumps(refusal("failed", "disk_full")))
+        print(json.dumps({"version": 1} | refusal("failed", "disk_full")))
         return 1
     return labhost(folder, command)
 

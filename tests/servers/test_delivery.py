@@ -178,8 +178,7 @@ def test_y4_a_host_that_has_a_newer_revision_refuses_and_staff_can_read_why(
 ) -> None:
     give_key(alice)
     converge()
-    state = farm.folder / ADDRESSES[0] / "state/keys.json"
-    state.write_text(state.read_text().replace('"revision": 1', '"revision": 9'))
+    farm.change_applied("revision", 9)
     give_key(alice, 1)
     before = farm.register_file()
     push = converge()[0]

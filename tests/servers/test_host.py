@@ -32,7 +32,7 @@ def open_host(farm: Farm, *, seconds: float = 20, host_key: str | None = None) -
 def test_a_verb_is_answered(farm: Farm) -> None:
     with open_host(farm) as host:
         answer = ask(host, "status", STATUS)
-    assert answer.ok and answer.name == "gpu17" and answer.labhost
+    assert answer.ok and answer.name == "gpu17" and answer.labhost and len(answer.build) == 12
     assert farm.commands() == ["status"]
 
 
@@ -203,7 +203,7 @@ def test_y2_a_cut_transfer_ends_the_real_host_program_and_applies_nothing(farm: 
         host.run("set-keys", half())
     (pid,) = farm.pids()
     assert gone_within(pid, 5), "labhost waits for the rest for ever"
-    assert not (farm.folder / HERE / "state/keys.json").exists()
+    assert not farm.keys_database(HERE).exists()
 
 
 def test_y2_a_bounded_command_ends_on_the_far_side_too(farm: Farm) -> None:

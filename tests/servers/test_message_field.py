@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from django.core.management import call_command
 
-from servers.models import Push, Server
+from servers.models import Push, Server, ServerState
 from servers.protocol import Message
 
 pytestmark = pytest.mark.django_db
@@ -33,7 +33,7 @@ def test_rows_are_found_by_their_reason(server: Server) -> None:
 
 def test_a_message_survives_a_backup_as_json(server: Server, tmp_path: Path) -> None:
     ServerState.objects.update(last_error=FULL)
-    call_command("dumpdata", "servers.server", output=str(tmp_path / "backup.json"))
+    call_command("dumpdata", "servers.server", "servers.serverstate", output=str(tmp_path / "backup.json"))
     ServerState.objects.update(last_error=None)
     call_command("loaddata", str(tmp_path / "backup.json"), verbosity=0)
-    assert Server.objects.get().last_error == FULL
+    assert Server.objects.get().state.last_error == FULL

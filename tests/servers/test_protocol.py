@@ -1,5 +1,9 @@
 import hashlib
 import json
+import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +13,7 @@ from hypothesis import strategies as st
 from accounts.sshkeys import PublicKey
 from servers import protocol
 from servers.protocol import BadAnswer, ContainerFact, Message, UserResult, parse_answer
+from tests.hostscripts import reasons
 
 PARTIAL = {
     "version": 1,
@@ -142,6 +147,15 @@ def test_fields_that_a_newer_host_added_are_ignored() -> None:
     assert read.users == {"alice": UserResult("written", "absent")}
 
 
+def test_the_build_is_the_one_that_a_host_with_these_files_reports() -> None:
+    folder = Path(__file__).resolve().parents[2] / "hostscripts/labhost"
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    words = [sys.executable, "-c", "from labhost.system.build import build_digest; print(build_digest())"]
+    found = subprocess.run(words, cwd=folder.parent, capture_output=True, text=True, timeout=30, check=True)
+    assert found.stdout.strip() == protocol.build_digest(files)
+    assert protocol.build_digest(files | {"cli.py": b""}) != protocol.build_digest(files)
+
+
 def test_names_that_are_no_names_and_addresses_that_are_none_are_dropped() -> None:
     there = {"state": "rooted", "address": "10.0.3.1; id", "port": "22"}
     read = parse_answer(answer(containers={"../x": there, "root": there, "alice": there}))
@@ -155,6 +169,26 @@ def test_an_unknown_error_code_becomes_failed() -> None:
 
 def test_a_refusal_without_a_reason_has_its_code_as_reason() -> None:
     assert parse_answer(answer(ok=False, error={"code": "busy"})).error == Message("busy")
+
+
+def test_every_reason_of_a_host_stands_in_the_document() -> None:
+    """`python -m tests.hostscripts.reasons` writes the table."""
+    assert reasons.in_page() == reasons.table()
+    assert {"disk_full", "key_malformed", "version_unsupported"} <= set(
+        re.findall(r"^\| `(\w+)`", reasons.table(), re.M)
+    )
+
+
+def test_every_reason_of_a_host_is_one_that_the_portal_reads() -> None:
+    for reason, params in re.findall(r"^\| `([^`]+)` \| ([^|]*) \|", reasons.table(), re.M):
+        names = [name for name in params.split(", ") if name]
+        message = Message(reason, dict.fromkeys(names, 1))
+        assert Message.from_json(message.as_json()) == message
+
+
+def test_every_code_of_a_host_is_known_and_documented() -> None:
+    assert reasons.kinds() | {"partial"} == protocol.CODES
+    assert all(f"| `{code}` |" in reasons.PAGE.read_text() for code in protocol.CODES)
 
 
 json_values = st.recursive(

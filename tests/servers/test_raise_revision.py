@@ -1,7 +1,6 @@
 """An older database was restored: the hosts refuse it, and an explicit command goes on with it."""
 
 import io
-import json
 import sys
 from typing import Any
 
@@ -19,7 +18,7 @@ from servers.protocol import Message
 from servers.services.push import revisions, runner
 from tests.accounts.keys import line
 from tests.servers.conftest import make_server, signed_in
-from tests.servers.farm import ADDRESSES, Farm
+from tests.servers.farm import Farm
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick")]
 
@@ -123,8 +122,7 @@ def test_the_same_revision_with_other_keys_is_a_need(farm: Farm, restored: Serve
 def test_y4_another_history_under_the_same_revision_is_noticed_and_not_overwritten(
     farm: Farm, restored: Server, alice: User
 ) -> None:
-    state = farm.folder / ADDRESSES[0] / "state/keys.json"
-    state.write_text(state.read_text().replace('"revision": 3', '"revision": 1'))
+    farm.change_applied("revision", 1)
     revisions.ask([restored])
     restored.refresh_from_db()
     assert restored.state.ahead_since and restored.state.applied_revision == 1 and converge() == []
@@ -147,7 +145,7 @@ def test_a_host_whose_state_was_lost_gets_its_keys_again(farm: Farm, alice: User
     server = make_server(farm)
     add_keys(actor="alice", user=alice, pasted=line(1))
     converge()
-    (farm.folder / ADDRESSES[0] / "state/keys.json").unlink()
+    farm.keys_database().unlink()
     revisions.ask([server])
     server.refresh_from_db()
     assert server.state.applied_digest != "", "asked with a row from before the push: it decides nothing"
@@ -157,4 +155,4 @@ def test_a_host_whose_state_was_lost_gets_its_keys_again(farm: Farm, alice: User
     converge()
     server.refresh_from_db()
     assert server.state.applied_revision == 1
-    assert json.loads((farm.folder / ADDRESSES[0] / "state/keys.json").read_text())["revision"] == 1
+    assert farm.applied_revision() == 1

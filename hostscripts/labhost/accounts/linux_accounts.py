@@ -35,7 +35,7 @@ def passwd_entry(
 
 
 def passwd_entries(names: Collection[str]) -> dict[str, pwd.struct_passwd]:
-    """The entries of those who have an account, whoever created it."""
+    """The entries of those who have an account, not only those that labhost created."""
     if len(names) > MAX_SINGLE_LOOKUPS:
         return {entry.pw_name: entry for entry in reversed(pwd.getpwall())}  # the first entry of a name counts
     return {name: entry for name in names if (entry := _passwd(name)) is not None}

@@ -7,9 +7,9 @@ import sys
 from typing import Any
 
 from labhost import __version__
-from labhost.errors import BadRequest
 from labhost.host import config
 from labhost.host.config import Host
+from labhost.protocol.frame import require
 from labhost.protocol.verbs import WrongUse, answer_portal
 from labhost.system.names import check_name
 from labhost.system.progress import Progress
@@ -42,12 +42,13 @@ def describe(host: Host) -> dict[str, Any]:
     from labhost.gpu import nvidia
     from labhost.keys import applied_keys
     from labhost.storage.inventory import inventory
+    from labhost.system.build import build_digest
 
     applied = applied_keys.load(host)
     return {
-        "version": 1,
         "ok": True,
         "labhost": __version__,
+        "build": build_digest(),
         "name": host.config.server.name,
         "revision": applied.revision,
         "digest": applied.digest if applied.complete else "",
@@ -60,8 +61,8 @@ def describe(host: Host) -> dict[str, Any]:
 def _register(request: dict[str, Any]) -> dict[str, Any]:
     from labhost.people import registration
 
-    _check_fields(request, "user")
-    done = registration.register(config.load(), check_name(request["user"]), Progress(sys.stderr))
+    (name,) = require(request, user=str)
+    done = registration.register(config.load(), check_name(name), Progress(sys.stderr))
     user = done.user
     return _answer(user.name, created=done.created, port=user.port, address=user.address)
 
@@ -70,29 +71,18 @@ def _remove(request: dict[str, Any]) -> dict[str, Any]:
     """Safe to repeat: a person who is gone already gets the same answer."""
     from labhost.people import removal
 
-    _check_fields(request, "user", "purge")
-    if not isinstance(request["purge"], bool):
-        raise BadRequest("purge must be true or false", reason="field_invalid", field="purge")
-    name = check_name(request["user"])
-    removed = removal.remove(config.load(), name, Progress(sys.stderr), purge=request["purge"])
+    name, purge = require(request, user=str, purge=bool)
+    removed = removal.remove(config.load(), check_name(name), Progress(sys.stderr), purge=purge)
     return _answer(name, kept=removed.kept_folders)
 
 
 def _suspend(request: dict[str, Any]) -> dict[str, Any]:
     from labhost.people import suspension
 
-    _check_fields(request, "user")
-    name = check_name(request["user"])
-    suspension.suspend(config.load(), name, Progress(sys.stderr))
+    (name,) = require(request, user=str)
+    suspension.suspend(config.load(), check_name(name), Progress(sys.stderr))
     return _answer(name)
 
 
-def _check_fields(request: dict[str, Any], *fields: str) -> None:
-    """BadRequest if one of them is missing. Fields that this version does not know are ignored."""
-    for field in fields:
-        if field not in request:
-            raise BadRequest(f"the request lacks the field {field}", reason="field_invalid", field=field)
-
-
 def _answer(name: str, **values: Any) -> dict[str, Any]:
-    return {"version": 1, "ok": True, "user": name, **values}
+    return {"ok": True, "user": name, **values}

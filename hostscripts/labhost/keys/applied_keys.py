@@ -1,32 +1,55 @@
-"""The keys that were pushed last, on the disk: everybody's in one file, and a log of what has changed since.
+"""The keys that were pushed last, in an SQLite database: one row a person, and one row about the push.
 
-A change then costs a line, not everybody's keys again. The log names the file that it continues, so that one which a
-kill left behind is never read into another. The keys lock must be held by whoever writes.
+Writers hold the keys lock; readers need no lock. A push is noted twice: before its first file is written
+(`begin`), so that an older push is refused even after a kill, and after the last one (`save`).
 """
 
+import errno
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from labhost.errors import LabhostError
 from labhost.host.config import Host
-from labhost.keys.public_keys import KeyMap, Keys, PublicKey, as_entry
-from labhost.system import files
-from labhost.system.json_files import MAX_SIZE, load_object
+from labhost.keys.public_keys import KeyMap, Keys, PublicKey, canonical_keys
 
-LOG_LEAST = 64 * 1024  # bytes that the log may have at any rate, before everybody's keys are written anew
-_DAMAGE = (KeyError, AttributeError, TypeError, ValueError)
+if TYPE_CHECKING:
+    import sqlite3
+
+BUSY_SECONDS = 10.0
+_SCHEMA = """
+BEGIN IMMEDIATE;
+CREATE TABLE people (
+    name TEXT PRIMARY KEY,
+    first_subid INTEGER,     -- NULL: not known
+    keys TEXT,               -- canonical JSON; NULL: no longer in the push
+    changed_at INTEGER NOT NULL  -- push.sequence at the last change
+) WITHOUT ROWID;
+CREATE INDEX people_changed_at ON people (changed_at);
+CREATE TABLE push (
+    revision INTEGER NOT NULL,
+    digest TEXT NOT NULL,
+    complete INTEGER NOT NULL,
+    failed TEXT NOT NULL,     -- JSON: a list of names
+    sequence INTEGER NOT NULL,   -- counts the saved pushes
+    pruned_at INTEGER NOT NULL   -- sequence at which rows were deleted: who knows an older state reads everything
+);
+INSERT INTO push VALUES (0, '', 1, '[]', 0, 0);
+PRAGMA user_version = 1;
+COMMIT;
+"""
 
 
 @dataclass
 class Applied:
-    """`complete`: were all files written, or did a kill come between?
+    """`complete` is False while a push is being written, and after a kill in it.
 
-    `failed` holds the names of people whose files could not be written; the next push tries them again. `ids`: the
-    first of each person's subordinate ids, as far as a push has told: a name may come to somebody new, they do not.
+    `failed`: people whose files could not be written; the next push tries them again. `ids`: each person's first
+    subordinate id, if a push named it. It identifies the owner of the keys, since names may pass to somebody else.
     """
 
     revision: int = 0
@@ -38,231 +61,182 @@ class Applied:
 
 
 def load(host: Host) -> Applied:
-    """What was applied last, or was being applied. Each key was judged before it was saved, by root and for root."""
-    return Memory().load(host)
+    """What was applied last, or is being applied. All keys were checked before they were saved."""
+    memory = Memory(read_only=True)
+    try:
+        return memory.load(host)
+    finally:
+        memory.close()
 
 
 class Memory:
-    """What is applied, kept between the requests of a session. What another session has added is read, and no more."""
+    """The applied keys between the requests of a session, which reads only what other sessions have changed."""
 
-    def __init__(self) -> None:
-        self._applied = Applied()
-        self._signature: tuple[_Signature, _Signature] | None = None
-        self._mark = ""  # of everybody's file; the log that continues it begins with the same
-        self._read_to = 0  # how much of the log is in `_applied`
-        self._log_is_good = False  # another line may follow
+    def __init__(self, *, read_only: bool = False) -> None:
+        import sqlite3  # here, since a start of a container imports this module, but rarely needs the database
+
+        self._sqlite, self._read_only = sqlite3, read_only
+        self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None  # device and inode of what the connection has open
+        self._forget()
 
     def load(self, host: Host) -> Applied:
-        while (signature := _signature(host)) != self._signature:
-            if self._signature is None or signature[0] != self._signature[0] or self._is_other_log(signature[1]):
-                self._read_everybody(host)
-            self._read_log(host)
-            self._signature = signature  # once more if somebody wrote meanwhile: the two files belong together
+        path = path_of(host)
+        if self._connection is not None and self._file != _identity(path):  # somebody removed it
+            _abandoned.append(self._connection)
+            self._forget()
+        if self._connection is not None or path.exists():
+            with self._errors(path):
+                self._read(self._connection or self._connect(path))
         return self._applied
 
     def begin(self, host: Host, revision: int, digest: str) -> None:
-        """Noted before the first file is written: after a kill a late, older push is still refused.
-
-        It is not brought to the disk: after a power cut the push is made again.
-        """
+        """Note a push before its first file is written. It is not synced: after a power cut the push is repeated."""
         before = self.load(host)
-        if not self._log_is_good:
-            self._start_log(host, before)
-        self._append(host, {"begun": revision, "digest": digest}, durable=False)
-        self._applied = replace(before, revision=max(before.revision, revision), digest=digest, complete=False)
+        after = replace(before, revision=max(before.revision, revision), digest=digest, complete=False)
+        self._write(host, after, [], saved=False, prune=False)
 
     def save(self, host: Host, applied: Applied, among: Collection[str] | None = None) -> None:
-        """All that was begun is written. `among`: only these people may be others now; None: all."""
+        """Note that a push is written. `among`: only these people may have changed; None: anybody may have."""
         before = self.load(host)
-        changed = _changed(before, applied, among)
-        whole, log = _signature(host)
-        is_long = log.size > max(LOG_LEAST, whole.size // 2)
-        if not (self._mark and self._log_is_good) or is_long or 2 * len(changed) > len(applied.users):
-            self._write_everybody(host, applied)
-        else:
-            self._append(host, _record(applied, changed), durable=True)
-        self._applied = applied
+        names = before.users.keys() | applied.users.keys() if among is None else among
+        changed = [name for name in names if _row(before, name) != _row(applied, name)]
+        self._write(host, applied, changed, saved=True, prune=among is None)
 
-    def _is_other_log(self, log: "_Signature") -> bool:
-        """Not the one of which a part is known already, grown longer."""
-        known = self._signature[1] if self._signature else _NONE
-        return bool(self._read_to) and (log.inode != known.inode or log.size < self._read_to)
+    def end(self) -> None:
+        """Empty SQLite's log at the end of a session, so that readers need no room on the disk.
 
-    def _read_everybody(self, host: Host) -> None:
-        value = load_object(_everybody(host))
+        Its connection is never closed: if somebody removed the database, that would remove the log of the new one.
+        """
+        if self._connection is not None:
+            with suppress(self._sqlite.Error):
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def close(self) -> None:
+        """Of a reader."""
+        if self._connection is not None:
+            self._connection.close()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._connection, self._file = None, None
+        self._applied, self._sequence, self._version = Applied(), 0, -1
+
+    def _connect(self, path: Path) -> "sqlite3.Connection":
+        uri = path.as_uri() + ("?mode=ro" if self._read_only else "")
+        connection = self._open(uri)
         try:
-            self._applied = Applied() if value is None else _applied(value)
-            self._mark = "" if value is None else str(value.get("mark", ""))
-        except _DAMAGE as error:
-            raise LabhostError(f"{_everybody(host)} is damaged; remove it and push the keys again") from error
-        self._read_to, self._log_is_good = 0, False
-
-    def _read_log(self, host: Host) -> None:
-        data = _tail(_log(host), self._read_to)
-        if not self._read_to:
-            head = _head(self._mark).encode()
-            if not data.startswith(head):
-                return  # there is none, or it continues another file
-            self._read_to, data = len(head), data[len(head) :]
-        self._log_is_good, lines = True, _Lines(self._applied)
-        for line in data.splitlines(keepends=True):
-            try:
-                lines.add(line)
-            except _DAMAGE:  # everybody's keys set it right
-                self._log_is_good = lines.complete = False
-                break
-            self._read_to += len(line)
-        self._applied = lines.result()
-
-    def _start_log(self, host: Host, applied: Applied) -> None:
-        if _log(host).exists():  # of another file, or torn
-            self._write_everybody(host, applied)
-        files.write_atomic(_log(host), _head(self._mark), mode=0o600)
-        self._read_to, self._log_is_good = len(_head(self._mark)), True
-
-    def _append(self, host: Host, record: Mapping[str, Any], *, durable: bool) -> None:
-        fd = os.open(_log(host), os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            size = os.fstat(fd).st_size
-            line = (json.dumps(record, separators=(",", ":")) + "\n").encode()
-            try:
-                files.write_all(fd, line)
-                if durable:
-                    os.fsync(fd)
-            except OSError:
-                os.ftruncate(fd, size)
+            is_new = connection.execute("PRAGMA user_version").fetchone() == (0,)
+        except self._sqlite.OperationalError:
+            if not self._read_only or _size(Path(f"{path}-wal")):
                 raise
-        finally:
-            os.close(fd)
-        self._signature, self._read_to = _signature(host), size + len(line)
+            connection = self._open(uri + "&immutable=1")  # the disk is full: without an index of the empty log
+            is_new = False
+        if is_new and not self._read_only:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.executescript(_SCHEMA)
+        self._connection, self._file = connection, _identity(path)
+        return connection
 
-    def _write_everybody(self, host: Host, applied: Applied) -> None:
-        self._mark = os.urandom(8).hex()
-        head = {
-            "mark": self._mark,
-            "revision": applied.revision,
-            "digest": applied.digest,
-            "complete": applied.complete,
-            "failed": applied.failed,
-            "ids": applied.ids,
-        }
-        text = json.dumps(head).removesuffix("}") + f', "users": {applied.users.canonical()}}}\n'
-        self._read_to, self._log_is_good, self._signature = 0, False, None
-        files.write_atomic(_everybody(host), text, mode=0o600)
-        _log(host).unlink(missing_ok=True)
-        self._signature = _signature(host)
+    def _open(self, uri: str) -> "sqlite3.Connection":
+        return self._sqlite.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
 
-
-def _applied(value: Mapping[str, Any]) -> Applied:
-    users = KeyMap({name: _keys(entries) for name, entries in value["users"].items()})
-    failed, ids = value.get("failed", []), value.get("ids", {})
-    return Applied(value["revision"], value["digest"], value["complete"], users, failed, ids)
-
-
-def _keys(entries: list[dict[str, str]]) -> Keys:
-    return tuple(PublicKey(entry["type"], entry["blob"], entry["comment"]) for entry in entries)
-
-
-def _changed(before: Applied, now: Applied, among: Collection[str] | None) -> list[str]:
-    """Whose keys or ids are others now."""
-    names = before.users.keys() | now.users.keys() if among is None else among
-    return [name for name in sorted(names) if _of(before, name) != _of(now, name)]
-
-
-def _of(applied: Applied, name: str) -> tuple[Keys | None, int | None]:
-    return applied.users.get(name), applied.ids.get(name)
-
-
-def _record(applied: Applied, changed: list[str]) -> dict[str, Any]:
-    """A line of the log: people whose keys are others now (None: none any more), and the whole of what is short."""
-    users = {name: applied.users.get(name) for name in changed}
-    return {
-        "revision": applied.revision,
-        "digest": applied.digest,
-        "complete": applied.complete,
-        "failed": applied.failed,
-        "ids": {name: applied.ids.get(name) for name in changed},
-        "users": {name: None if keys is None else [as_entry(key) for key in keys] for name, keys in users.items()},
-    }
-
-
-class _Lines:
-    """What holds after some lines of the log."""
-
-    def __init__(self, before: Applied) -> None:
-        self._before = before
-        self.revision, self.digest, self.complete, self.failed = _short(before.__dict__)
-        self._users: dict[str, Keys | None] = {}
-        self._ids: dict[str, int | None] = {}
-
-    def add(self, line: bytes) -> None:
-        """One of _DAMAGE, and then the line has changed nothing."""
-        if not line.endswith(b"\n"):
-            raise ValueError("a power cut tore it")
-        record = json.loads(line)
-        if "begun" in record:
-            self.revision, self.digest = max(self.revision, record["begun"]), record["digest"]
-            self.complete = False
+    def _read(self, connection: "sqlite3.Connection") -> None:
+        (version,) = connection.execute("PRAGMA data_version").fetchone()  # changes with the commits of others
+        if version == self._version:
             return
-        users = {name: None if entries is None else _keys(entries) for name, entries in record["users"].items()}
-        ids, short = dict(record["ids"]), _short(record)
-        self._users.update(users)
-        self._ids.update(ids)
-        self.revision, self.digest, self.complete, self.failed = short
+        with _transaction(connection, "BEGIN"):
+            if connection.execute("PRAGMA user_version").fetchone() == (0,):
+                return  # killed while it was being created
+            *short, failed, sequence, pruned_at = connection.execute("SELECT * FROM push").fetchone()
+            is_known = 0 < self._sequence >= pruned_at
+            before, since = (self._applied, self._sequence) if is_known else (Applied(), -1)
+            changed = connection.execute("SELECT name, first_subid, keys FROM people WHERE changed_at > ?", (since,))
+            rows = changed.fetchall()
+        ids = before.ids | {name: first_subid for name, first_subid, _ in rows}
+        users = before.users.with_changes({name: None if keys is None else _keys(keys) for name, _, keys in rows})
+        revision, digest, complete = short
+        known_ids = {name: first_subid for name, first_subid in ids.items() if first_subid is not None}
+        self._applied = Applied(revision, digest, bool(complete), users, json.loads(failed), known_ids)
+        self._sequence, self._version = sequence, version
 
-    def result(self) -> Applied:
-        ids = {name: start for name, start in {**self._before.ids, **self._ids}.items() if start is not None}
-        users = self._before.users.but(self._users)
-        return Applied(self.revision, self.digest, self.complete, users, self.failed, ids)
+    def _write(self, host: Host, applied: Applied, changed: Collection[str], *, saved: bool, prune: bool) -> None:
+        path, sequence = path_of(host), self._sequence + saved
+        with self._errors(path):
+            if self._connection is None:
+                _create(path)
+            connection = self._connection or self._connect(path)
+            connection.execute(f"PRAGMA synchronous = {'FULL' if saved else 'NORMAL'}")
+            with _transaction(connection, "BEGIN IMMEDIATE"):
+                if prune and connection.execute("DELETE FROM people WHERE keys IS NULL").rowcount:
+                    connection.execute("UPDATE push SET pruned_at = ?", (sequence,))
+                rows = [(name, *_row(applied, name), sequence) for name in changed]
+                connection.executemany("INSERT OR REPLACE INTO people VALUES (?, ?, ?, ?)", rows)
+                connection.execute(
+                    "UPDATE push SET revision = ?, digest = ?, complete = ?, failed = ?, sequence = ?",
+                    (applied.revision, applied.digest, applied.complete, json.dumps(applied.failed), sequence),
+                )
+        self._applied, self._sequence = applied, sequence
+
+    @contextmanager
+    def _errors(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except self._sqlite.OperationalError as error:
+            if "disk is full" in str(error):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+            raise LabhostError(f"{path}: {error}", reason="os_error", path=str(path), detail=str(error)) from error
+        except (self._sqlite.Error, ValueError, TypeError, KeyError, RecursionError) as error:
+            text = f"{path} is damaged ({error}); remove {path}* and push the keys again"
+            raise LabhostError(text, reason="keys_database_damaged", path=str(path), detail=str(error)) from error
 
 
-def _short(record: Mapping[str, Any]) -> tuple[int, str, bool, list[str]]:
-    return record["revision"], record["digest"], record["complete"], record["failed"]
+# Connections to databases that somebody removed. To close one would remove the log of the new database.
+_abandoned: list[Any] = []
 
 
-def _head(mark: str) -> str:
-    return json.dumps({"continues": mark}) + "\n"
+@contextmanager
+def _transaction(connection: "sqlite3.Connection", begin: str) -> Iterator[None]:
+    connection.execute(begin)
+    try:
+        yield
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
-class _Signature(NamedTuple):
-    """Of a file: changes whenever what is in it may have changed."""
-
-    inode: tuple[int, int]
-    size: int
-    times: tuple[int, int]
+def path_of(host: Host) -> Path:
+    return host.paths.state / "keys.sqlite3"
 
 
-_NONE = _Signature((0, 0), 0, (0, 0))
+def _create(path: Path) -> None:
+    """An empty file that only root can read. SQLite gives its log the same mode."""
+    if not path.exists():
+        for suffix in ("-wal", "-shm"):
+            Path(f"{path}{suffix}").unlink(missing_ok=True)  # of a database that somebody removed
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
 
 
-def _signature(host: Host) -> tuple[_Signature, _Signature]:
-    return _signature_of(_everybody(host)), _signature_of(_log(host))
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
-def _signature_of(path: Path) -> _Signature:
+def _identity(path: Path) -> tuple[int, int] | None:
     try:
         found = os.stat(path)
     except FileNotFoundError:
-        return _NONE
-    return _Signature((found.st_dev, found.st_ino), found.st_size, (found.st_mtime_ns, found.st_ctime_ns))
+        return None
+    return found.st_dev, found.st_ino
 
 
-def _tail(path: Path, start: int) -> bytes:
-    """What stands in the file from there on; LabhostError if that is far too much."""
-    try:
-        with open(path, "rb") as stream:
-            stream.seek(start)
-            data = stream.read(MAX_SIZE + 1)
-    except FileNotFoundError:
-        return b""
-    if len(data) > MAX_SIZE:
-        raise LabhostError(f"{path} is longer than {MAX_SIZE} bytes; remove it and push the keys again")
-    return data
+def _row(applied: Applied, name: str) -> tuple[int | None, str | None]:
+    keys = applied.users.get(name)
+    return applied.ids.get(name), None if keys is None else canonical_keys(keys)
 
 
-def _everybody(host: Host) -> Path:
-    return host.paths.state / "keys.json"
-
-
-def _log(host: Host) -> Path:
-    return host.paths.state / "keys.log"
+def _keys(text: str) -> Keys:
+    entries = json.loads(text)
+    if not isinstance(entries, list):
+        raise ValueError("the keys of a person are no list")
+    return tuple(PublicKey(entry["type"], entry["blob"], entry["comment"]) for entry in entries)

@@ -1,7 +1,7 @@
 """The authorized_keys files of people: in their accounts on the host, and inside their containers.
 
-A batch writes all new files beside the old ones, has them brought to the disk, and then renames them into place: a
-kill in between leaves whole files, and thousands of files do not cost thousands of waits for the disk.
+A batch writes all new files beside the old ones, syncs them to the disk, and then renames them into place: a kill in
+between leaves whole files, and thousands of files need one sync of the file system instead of thousands.
 """
 
 import os
@@ -21,11 +21,11 @@ NAME = "authorized_keys"
 FEW = 32  # files that are synced one by one; for more, the whole file system is
 HOST, CONTAINER = "host", "container"
 _HOST_OWNER = (0, 0)
-Failed = Callable[[User, str, Exception], None]
+Failed = Callable[[User, str, LabhostError | OSError], None]
 
 
 class Batch:
-    """New key files of many people. `failed` is told of each that cannot be put in place."""
+    """New key files of many people. `failed` is called for each that cannot be put in place."""
 
     def __init__(self, host: Host, failed: Failed, people: Collection[str]) -> None:
         self._host, self._failed = host, failed
@@ -39,7 +39,7 @@ class Batch:
         return self._known
 
     def stage(self, user: User, place: str, keys: Sequence[PublicKey]) -> str:
-        """written (after commit), unchanged, or absent if she has no such place. LabhostError, OSError."""
+        """written (by commit), unchanged, or absent if the person has no such place. LabhostError, OSError."""
         with _folder(self._host, user, place, self._known) as folder:
             if folder is None or (user.removal and keys):
                 return "absent"
@@ -66,10 +66,10 @@ class Batch:
                 os.close(fd)
 
     def _put(self, user: User, place: str) -> None:
-        # Looked up once more: what an enemy did to her own folder in the meantime is found or not, never followed.
+        # Opened once more: a hostile owner may have changed the folder meanwhile; links are never followed.
         with _folder(self._host, user, place, self._known) as folder:
             if folder is None:
-                raise LabhostError("it has just been removed")
+                raise LabhostError("it has just been removed", reason="just_removed")
             openat2.commit_staged(folder, NAME)
             if self._few:
                 os.fsync(folder)
@@ -85,7 +85,7 @@ class Batch:
 
 
 def write(host: Host, user: User, place: str, keys: Sequence[PublicKey]) -> str:
-    """One file of one person at once: written, unchanged or absent. Keys lock held."""
+    """Write one file of one person: written, unchanged or absent. The keys lock must be held."""
     with _folder(host, user, place, None) as folder:
         if folder is None or (user.removal and keys):
             return "absent"
@@ -95,11 +95,11 @@ def write(host: Host, user: User, place: str, keys: Sequence[PublicKey]) -> str:
 
 
 def write_in_container(host: Host, user: User, name: str, text: str) -> str:
-    """~/.ssh/NAME inside the container: written, unchanged, or absent if there is no root file system."""
-    with _inside(host, user, None) as folder:
+    """~/.ssh/NAME in the container: written, unchanged, or absent if there is no root file system."""
+    with _container_folder(host, user, None) as folder:
         if folder is None:
             return "absent"
-        new = openat2.replace_file(folder, name, text, owner=_owner_inside(user), mode=0o600)
+        new = openat2.replace_file(folder, name, text, owner=_container_owner(user), mode=0o600)
     return "written" if new else "unchanged"
 
 
@@ -107,35 +107,36 @@ def _file(user: User, place: str, keys: Sequence[PublicKey]) -> tuple[tuple[int,
     """Owner, mode and text."""
     if place == HOST:
         return _HOST_OWNER, 0o644, render_host(keys)
-    return _owner_inside(user), 0o600, render_container(keys)
+    return _container_owner(user), 0o600, render_container(keys)
 
 
 @contextmanager
 def _folder(host: Host, user: User, place: str, known: Mapping[str, pwd.struct_passwd] | None) -> Iterator[int | None]:
     if place == CONTAINER:
-        if not user.registered or user.needs_provisioning:  # an unfinished system gets the keys with its account
+        if not user.registered or user.needs_provisioning:  # provisioning writes the keys
             yield None
             return
-        with _inside(host, user, known) as folder:
+        with _container_folder(host, user, known) as folder:
             yield folder
         return
     if linux_accounts.passwd_entry(host, user, known) is None:
         yield None
         return
-    # Root's own tree; the home may be a file system of its own, so other mounts are allowed here.
+    # Root's own tree. The home may be a file system of its own, so mount points are allowed here.
     allowed = openat2.BENEATH | openat2.NO_SYMLINKS | openat2.NO_MAGICLINKS
     with (
         openat2.directory(host.paths.home) as home,
         openat2.subdirectory(home, f"{user.name}/.ssh", allowed) as folder,
     ):
         if os.fstat(folder).st_uid != os.geteuid():
-            raise LabhostError(f"{user.name}/.ssh is not root's; run register again")
+            text = f"{user.name}/.ssh does not belong to root; register {user.name} again"
+            raise LabhostError(text, reason="ssh_folder_owner", name=user.name)
         yield folder
 
 
 @contextmanager
-def _inside(host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | None) -> Iterator[int | None]:
-    """~/.ssh inside the container, made if it is missing; None if there is no root file system."""
+def _container_folder(host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | None) -> Iterator[int | None]:
+    """~/.ssh in the container, made if it is missing; None if there is no root file system."""
     driver = drivers.driver_of(host, user)
     if not driver.exists(user):
         yield None
@@ -144,12 +145,12 @@ def _inside(host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | Non
     root = openat2.open_directory(driver.rootfs(user))
     try:
         with openat2.subdirectory(root, f"home/{user.name}") as home:
-            openat2.make_directory(home, ".ssh", owner=_owner_inside(user), mode=0o700)
+            openat2.make_directory(home, ".ssh", owner=_container_owner(user), mode=0o700)
             with openat2.subdirectory(home, ".ssh") as folder:
                 yield folder
     finally:
         os.close(root)
 
 
-def _owner_inside(user: User) -> tuple[int, int]:
+def _container_owner(user: User) -> tuple[int, int]:
     return (user.subuid + user.container_uid, user.subuid + user.container_gid)

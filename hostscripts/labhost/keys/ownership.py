@@ -1,5 +1,7 @@
-"""Whose keys these are: by the first of a person's subordinate ids, which nobody ever gets again. A name may come to
-somebody new while a server still has what a former person of that name left there."""
+"""The owner of keys: identified by the first of their subordinate ids, which are never reissued.
+
+A user name may pass to somebody else while a server still has the account of the person who had it before.
+"""
 
 from collections.abc import Mapping, Set
 
@@ -15,20 +17,20 @@ SOMEBODY_ELSE = "registered here as somebody else of that name; remove it first"
 def parse(raw: object, most: int) -> dict[str, int]:
     """The `ids` of a push; BadRequest."""
     if not isinstance(raw, dict) or len(raw) > most:
-        raise BadRequest("ids must be an object of people")
+        raise BadRequest("ids must be an object of people", reason="field_invalid", field="ids")
     if not all(type(start) is int and 0 <= start <= IDS_MOST for start in raw.values()):
-        raise BadRequest("ids must be the first subordinate id of each person")
+        raise BadRequest("ids must be the first subordinate id of each person", reason="field_invalid", field="ids")
     return raw
 
 
-def merge(told: Mapping[str, int], before: Applied, names: Set[str]) -> dict[str, int]:
-    """As a push tells, or as was told before of those about whom it says nothing."""
-    known = {**before.ids, **told}
+def merge(ids: Mapping[str, int], before: Applied, names: Set[str]) -> dict[str, int]:
+    """The ids of a push, and for the others of `names` those of the pushes before."""
+    known = {**before.ids, **ids}
     for name in known.keys() - names:
         del known[name]
     return known
 
 
 def belongs_to_other_person(user: User, applied: Applied) -> bool:
-    """The keys of her name are not hers, but another person's."""
+    """Whether the pushed keys under this name belong to another person than the account here."""
     return bool(user.subuid) and applied.ids.get(user.name, user.subuid) != user.subuid

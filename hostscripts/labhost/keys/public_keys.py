@@ -1,4 +1,4 @@
-"""SSH public keys: judged once more on the host, and rendered into authorized_keys lines.
+"""SSH public keys: checked again on the host, and rendered into authorized_keys lines.
 
 Sources: RFC 4253 section 6.6 (ssh-rsa), RFC 5656 section 3.1 (ecdsa), RFC 8709 section 4 (ed25519),
 OpenSSH's PROTOCOL.u2f (sk-).
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any, NamedTuple
 
+from labhost.errors import LabhostError
 from labhost.system.names import printable
 
 RSA_LEAST_BITS = 3072
@@ -26,8 +27,13 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}", re.ASCII)
 _CURVES = {"nistp256": 65, "nistp384": 97, "nistp521": 133}
 
 
-class BadKey(ValueError):
-    """The key is not acceptable; the message is one line without the key."""
+class BadKey(LabhostError):
+    """A key, or one person's list of keys, is not acceptable. The text does not contain the key."""
+
+    code = "refused"
+
+    def __init__(self, text: str, *, reason: str = "key_malformed", **params: str | int) -> None:
+        super().__init__(text, reason=reason, **params)
 
 
 class PublicKey(NamedTuple):
@@ -41,20 +47,20 @@ class PublicKey(NamedTuple):
         return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
 
-Keys = tuple[PublicKey, ...]  # one person's, each once, in the order given
+Keys = tuple[PublicKey, ...]  # of one person, without duplicates, in the order given
 
 
 class KeyMap(dict[str, Keys]):
-    """Who has which keys, by checked names. Never changed: `but` gives another one.
+    """The keys of everybody, by checked names. Immutable: `with_changes` returns another map.
 
-    What is rendered of each person is handed on, so that a change of one does not cost the work of all.
+    The rendered text of each person is passed on, so that a change of one person does not render everybody again.
     """
 
-    _parts: dict[str, str] | None = None  # of the canonical JSON
-    _lines: dict[str, str] | None = None  # of `register`'s file
+    _parts: dict[str, str] | None = None  # name -> canonical JSON
+    _lines: dict[str, str] | None = None  # name -> lines of `register`'s file
 
-    def but(self, changes: Mapping[str, Keys | None]) -> "KeyMap":
-        """With these people's keys instead; None: she has none any more."""
+    def with_changes(self, changes: Mapping[str, Keys | None]) -> "KeyMap":
+        """A map in which these people have other keys; None: no longer in the map."""
         new = KeyMap(self)
         if self._parts is not None:
             new._parts = dict(self._parts)
@@ -67,13 +73,13 @@ class KeyMap(dict[str, Keys]):
         return new
 
     def canonical(self) -> str:
-        """The canonical JSON over which both sides compute the digest."""
+        """The canonical JSON of which both sides compute the digest."""
         if self._parts is None:
             self._parts = {name: _part(name, keys) for name, keys in self.items()}
         return "{" + ",".join(map(self._parts.__getitem__, sorted(self))) + "}"
 
     def render_register(self) -> str:
-        """`register`'s file: each key proves one name."""
+        """`register`'s authorized_keys: the key that is used proves the name."""
         if self._lines is None:
             self._lines = {name: _register_lines(name, keys) for name, keys in self.items()}
         return "".join(map(self._lines.__getitem__, sorted(self)))
@@ -89,7 +95,12 @@ def _put(into: dict[str, Any] | None, name: str, value: object) -> None:
 
 
 def _part(name: str, keys: Keys) -> str:
-    return f'"{name}":[{",".join(map(_canonical, keys))}]'
+    return f'"{name}":{canonical_keys(keys)}'
+
+
+def canonical_keys(keys: Keys) -> str:
+    """The canonical JSON of one person's keys."""
+    return f"[{','.join(map(_canonical, keys))}]"
 
 
 def _canonical(key: PublicKey) -> str:
@@ -97,7 +108,7 @@ def _canonical(key: PublicKey) -> str:
 
 
 def digest_of(users: object) -> str:
-    """SHA-256 over the canonical JSON of a users map, as both sides compute it."""
+    """SHA-256 of the canonical JSON of a users map, as the portal computes it."""
     text = json.dumps(users, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
@@ -120,7 +131,7 @@ class _Wire:
     def number(self) -> int:
         field = self.string()
         if not field or field[0] & 0x80 or (field[0] == 0 and not (len(field) > 1 and field[1] & 0x80)):
-            raise BadKey("a number in the key is not written as RFC 4251 says")
+            raise BadKey("a number in the key is not encoded as in RFC 4251")
         return int.from_bytes(field, "big")
 
     def end(self) -> None:
@@ -151,7 +162,9 @@ def _rsa(wire: _Wire) -> None:
     if exponent < 3 or exponent % 2 == 0 or exponent.bit_length() > 64 or modulus % 2 == 0:
         raise BadKey("the numbers of the RSA key are not valid")
     if not RSA_LEAST_BITS <= modulus.bit_length() <= RSA_MOST_BITS:
-        raise BadKey(f"the RSA key has {modulus.bit_length()} bits; at least {RSA_LEAST_BITS} are needed")
+        bits = modulus.bit_length()
+        text = f"the RSA key has {bits} bits; {RSA_LEAST_BITS} to {RSA_MOST_BITS} are allowed"
+        raise BadKey(text, reason="key_size", bits=bits, least=RSA_LEAST_BITS, most=RSA_MOST_BITS)
 
 
 def _fields(kind: str, wire: _Wire) -> None:
@@ -164,7 +177,8 @@ def _fields(kind: str, wire: _Wire) -> None:
     elif kind in ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"):
         _ecdsa(kind.removeprefix("ecdsa-sha2-"), wire)
     else:
-        raise BadKey(f"the key type {printable(kind, 40)!r} is not allowed")
+        name = printable(kind, 40)
+        raise BadKey(f"the key type {name!r} is not allowed", reason="key_type", type=name)
     if kind.startswith("sk-"):
         _application(wire)
 
@@ -172,9 +186,9 @@ def _fields(kind: str, wire: _Wire) -> None:
 def check_key(kind: object, blob: object, comment: object = "") -> PublicKey:
     """PublicKey of these three texts, or BadKey."""
     if not isinstance(kind, str) or not isinstance(blob, str) or not isinstance(comment, str):
-        raise BadKey("type, blob and comment must be texts")
+        raise BadKey("type, blob and comment must be texts", reason="key_fields")
     if len(comment) > COMMENT_MOST or not comment.isprintable():
-        raise BadKey("the comment is too long or not printable")
+        raise BadKey("the comment is too long or not printable", reason="key_comment")
     if len(blob) > BLOB_MOST or not _BASE64.fullmatch(blob):
         raise BadKey("the key is not base64")
     try:
@@ -192,18 +206,19 @@ def check_key(kind: object, blob: object, comment: object = "") -> PublicKey:
 
 
 def check_entry(entry: object) -> PublicKey:
-    """PublicKey of one object of a request: exactly type, blob and comment."""
+    """PublicKey of one object of a request. It has no other fields: the digest covers them all."""
     if not isinstance(entry, dict) or not {"type", "blob"} <= set(entry) <= {"type", "blob", "comment"}:
-        raise BadKey("a key must have type, blob and comment, and nothing else")
+        raise BadKey("a key must have type, blob and comment, and nothing else", reason="key_fields")
     return check_key(entry["type"], entry["blob"], entry.get("comment", ""))
 
 
 def check_entries(entries: object) -> Keys:
-    """The keys of one person, each once, in the order given; BadKey if any is bad or there are too many."""
+    """The keys of one person; BadKey if any is bad or there are too many."""
     if not isinstance(entries, list):
-        raise BadKey("the keys of a person must be a list")
+        raise BadKey("the keys of a person must be a list", reason="keys_no_list")
     if len(entries) > KEYS_MOST:
-        raise BadKey(f"{len(entries)} keys are too many; at most {KEYS_MOST}")
+        text = f"{len(entries)} keys are too many; at most {KEYS_MOST} are allowed"
+        raise BadKey(text, reason="keys_too_many", count=len(entries), most=KEYS_MOST)
     unique: dict[str, PublicKey] = {}
     for entry in entries:
         key = check_entry(entry)
@@ -212,12 +227,12 @@ def check_entries(entries: object) -> Keys:
 
 
 def check_lines(text: str) -> Keys:
-    """The keys of `type blob comment` lines, as the portal's plain-text page gives them."""
+    """The keys in lines `type blob comment`, as the portal's plain-text page has them."""
     entries = []
     for line in text.splitlines():
         words = line.split(" ", 2)
         if len(words) < 2:
-            raise BadKey("a line is not `type blob comment`")
+            raise BadKey("a line is not `type blob comment`", reason="key_fields")
         entries.append({"type": words[0], "blob": words[1], "comment": words[2] if len(words) > 2 else ""})
     return check_entries(entries)
 
@@ -227,7 +242,7 @@ def as_entry(key: PublicKey) -> dict[str, str]:
 
 
 def render_host(keys: Iterable[PublicKey]) -> str:
-    """A person's account on the host: a terminal and the login shell, nothing else."""
+    """For a host account: a terminal and the login shell, no forwarding."""
     return "".join(f"restrict,pty {key.type} {key.blob}\n" for key in keys)
 
 

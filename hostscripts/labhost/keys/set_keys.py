@@ -1,17 +1,16 @@
-"""set-keys: what was pushed becomes authorized_keys files. One person's trouble stays hers.
+"""set-keys: turns a push into authorized_keys files. A failure of one person does not affect the others.
 
-A push holds everybody (`users`), or what differs from the state with the digest `base` (`changes`); the latter is
-applied only if that state is held here and the result has the push's digest. `ids` tells whose the keys are, by the
-first of her subordinate ids: what a former person of the same name has here gets none of them.
+A push holds everybody's keys (`users`), or the differences from the state with the digest `base` (`changes`). Changes
+are applied only to exactly that state, and only if the result has the digest of the push. `ids` names the owners of the
+keys: the account of somebody who had the name before gets none of them.
 """
 
-import errno
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from labhost.errors import BadRequest, LabhostError, OtherBase, StaleRevision
+from labhost.errors import BadRequest, LabhostError, OtherBase, StaleRevision, from_os_error
 from labhost.host import locks, user_state
 from labhost.host.config import Host
 from labhost.host.user_state import User
@@ -26,18 +25,18 @@ from labhost.system.names import is_name, printable
 REVISION_MOST = 2**53
 USERS_MOST = 200_000
 WAIT = 60.0
-VERSION = 2
+PLACES = (key_files.HOST, key_files.CONTAINER)
 
 
 @dataclass(frozen=True)
 class Push:
     revision: int
     digest: str
-    users: dict[str, Keys]  # what is right
-    errors: dict[str, str]  # name -> why that person's entry is not applied
-    ids: dict[str, int]  # name -> the first of her subordinate ids, of everybody whose keys the push holds
-    base: str | None = None  # the digest of the state that this changes; None: this is everybody
-    gone: frozenset[str] = frozenset()  # with a base: who has no keys any more
+    users: dict[str, Keys]  # the acceptable entries
+    errors: dict[str, BadKey]  # name -> why that person's entry is not applied
+    ids: dict[str, int]  # name -> first subordinate id, of everybody with keys in this push
+    base: str | None = None  # the digest of the state that this changes; None: this holds everybody
+    gone: frozenset[str] = frozenset()  # with a base: people who no longer have an entry
 
     @property
     def names(self) -> set[str]:
@@ -48,18 +47,20 @@ class Push:
 class Outcome:
     host: str = "absent"
     container: str = "absent"
-    error: str = ""
+    error: LabhostError | None = None  # the first one
 
     @property
     def failed(self) -> bool:
         return "failed" in (self.host, self.container)
 
-    def fail(self, place: str, reason: str) -> None:
-        setattr(self, place, "failed")
-        self.error = printable("; ".join(part for part in (self.error, f"{place}: {reason}") if part))
+    def fail(self, error: LabhostError | OSError, *places: str) -> None:
+        for place in places:
+            setattr(self, place, "failed")
+        self.error = self.error or (from_os_error(error) if isinstance(error, OSError) else error)
 
-    def as_json(self) -> dict[str, str]:
-        return {"host": self.host, "container": self.container, "error": self.error}
+    def as_json(self) -> dict[str, Any]:
+        error = self.error and self.error.as_json()
+        return {"host": self.host, "container": self.container, "error": error}
 
 
 @dataclass
@@ -98,64 +99,69 @@ def set_keys(host: Host, request: Mapping[str, Any], memory: Memory | None = Non
 
 
 def parse(request: Mapping[str, Any]) -> Push:
-    """Push of a request, each person judged alone; BadRequest if the request as a whole makes no sense."""
-    if request.get("version") != VERSION:
-        raise BadRequest(f"set-keys speaks version {VERSION} of the protocol; update the portal")
+    """Push of a request, each person's entry judged alone; BadRequest if the request as a whole is not valid."""
     revision, digest, base = request.get("revision"), request.get("digest"), request.get("base")
     if not isinstance(revision, int) or isinstance(revision, bool) or not 0 <= revision <= REVISION_MOST:
-        raise BadRequest("revision must be a number")
+        raise _invalid("revision")
     if not isinstance(digest, str) or not (base is None or isinstance(base, str)):
-        raise BadRequest("digest and base must be texts")
-    raw = request.get("users" if base is None else "changes")
+        raise _invalid("digest")
+    people = "users" if base is None else "changes"
+    raw = request.get(people)
     if not isinstance(raw, dict) or len(raw) > USERS_MOST:
-        raise BadRequest("users must be an object of people")
+        raise _invalid(people)
     if base is None and digest != _digest_of(raw):
-        raise BadRequest("the digest differs from the users; send the request again")
+        raise BadRequest("the digest differs from the users; send the request again", reason="digest_differs")
     ids = ownership.parse(request.get("ids"), USERS_MOST)
     gone = frozenset(name for name, entries in raw.items() if entries is None and is_name(name) and base is not None)
     users, errors = _judge({name: entries for name, entries in raw.items() if name not in gone}, ids)
     return Push(revision, digest, users, errors, ids, base, gone)
 
 
+def _invalid(field: str) -> BadRequest:
+    return BadRequest(f"the field {field!r} of the request is not valid", reason="field_invalid", field=field)
+
+
 def _digest_of(raw: object) -> str:
     try:
         return digest_of(raw)
     except (ValueError, RecursionError) as error:
-        raise BadRequest("users cannot be digested") from error
+        raise _invalid("users") from error
 
 
-def _judge(raw: Mapping[str, Any], ids: Mapping[str, int]) -> tuple[dict[str, Keys], dict[str, str]]:
-    """Each person's keys, or why they are not applied. A key that stands for two people proves neither."""
+def _judge(raw: Mapping[str, Any], ids: Mapping[str, int]) -> tuple[dict[str, Keys], dict[str, BadKey]]:
+    """Each person's keys, or why they are not applied. A key that two people have is applied to neither."""
     users: dict[str, Keys] = {}
-    errors: dict[str, str] = {}
+    errors: dict[str, BadKey] = {}
     owners: dict[str, str] = {}  # blob -> name
     for name, entries in raw.items():
         try:
             if not is_name(name):
-                raise BadKey("this is not the name of a person")
+                raise BadKey("this is not a name of a person", reason="invalid_name", name=printable(name, 40))
             keys = check_entries(entries)
             if keys and name not in ids:
-                raise BadKey("it is not told whose keys these are")
+                raise BadKey("the request does not say whose keys these are", reason="owner_missing")
         except BadKey as error:
-            errors[name] = str(error)
+            errors[name] = error
             continue
         users[name] = keys
         for key in keys:
             other = owners.setdefault(key.blob, name)
             if other != name:
-                errors[name] = errors[other] = "one of the keys stands for two people"
+                errors[name] = errors[other] = BadKey("two people have one of the keys", reason="key_shared")
     return {name: keys for name, keys in users.items() if name not in errors}, errors
 
 
 def _refuse_stale(push: Push, before: Applied) -> None:
     if push.revision < before.revision:
-        raise StaleRevision(f"revision {push.revision} is older than {before.revision}, which is applied here")
+        text = f"revision {push.revision} is older than {before.revision}, which is applied here"
+        raise StaleRevision(text, reason="revision_older", revision=push.revision, applied=before.revision)
     if push.revision == before.revision and before.digest and push.digest != before.digest:
-        raise StaleRevision(f"revision {push.revision} is applied here already, with other keys than these")
+        text = f"revision {push.revision} is applied here already, with other keys"
+        raise StaleRevision(text, reason="revision_other_keys", revision=push.revision)
 
 
 def effective(push: Push, before: Applied) -> KeyMap:
-    """What holds after a push of everybody: good entries, and a failed one's last keys that nobody else has."""
+    """The state after a push of everybody. A person whose entry failed keeps the last keys, unless others have them."""
     users = dict(push.users)
     if push.errors:
         taken = {key.blob for keys in push.users.values() for key in keys}
@@ -166,40 +172,36 @@ def effective(push: Push, before: Applied) -> KeyMap:
 
 
 def changed(push: Push, before: Applied) -> KeyMap:
-    """What holds after a push of changes; OtherBase unless that is, without doubt, what the portal means."""
+    """The state after a push of changes; OtherBase unless it is certainly the one that the portal means."""
     if push.base != before.digest or not before.complete:
-        raise OtherBase("another state is applied here than these changes are for; send everybody's keys")
+        text = "these changes are for another state than the one applied here; send everybody's keys"
+        raise OtherBase(text, reason="base_differs")
     names, new = push.names, {key.blob for keys in push.users.values() for key in keys}
     others = [key.blob for name, keys in before.users.items() if name not in names for key in keys]
     if push.errors or not new.isdisjoint(others):
-        raise OtherBase("a changed person's keys are not acceptable; send everybody's keys")
-    users = before.users.but({**push.users, **dict.fromkeys(push.gone)})
+        raise OtherBase("the changed keys are not acceptable; send everybody's keys", reason="changes_refused")
+    users = before.users.with_changes({**push.users, **dict.fromkeys(push.gone)})
     if hashlib.sha256(users.canonical().encode("ascii")).hexdigest() != push.digest:
-        raise OtherBase("the changes lead to another digest; send everybody's keys")
+        raise OtherBase("the result has another digest; send everybody's keys", reason="result_differs")
     return users
 
 
 def _write(host: Host, push: Push, after: Applied) -> Written:
-    """Everybody's files, or those of the people who changed and of those whose files failed the last time."""
+    """Write everybody's files, or those of the people in the changes and of those who failed in the last push."""
     names = None if push.base is None else push.names.union(after.failed)
     written, here = Written(), _people(host, names)
     served = sorted(push.names | here.keys() if names is None else names)
     written.users = {name: Outcome() for name in served}
-    batch = key_files.Batch(
-        host,
-        lambda user, place, error: written.users[user.name].fail(place, _reason(error)),
-        here.keys(),
-    )
+    batch = key_files.Batch(host, lambda user, place, error: written.users[user.name].fail(error, place), here.keys())
     for name in served:
         outcome, user = written.users[name], here.get(name)
         if isinstance(user, User) and user.managed and ownership.belongs_to_other_person(user, after):
             _stage(batch, user, (), outcome)
-            outcome.fail("host", ownership.SOMEBODY_ELSE)
-            outcome.container = "failed"
+            outcome.fail(LabhostError(ownership.SOMEBODY_ELSE, reason="other_person", name=name), *PLACES)
         elif name in push.errors:
-            written.users[name] = Outcome("failed", "failed", push.errors[name])
+            outcome.fail(push.errors[name], *PLACES)
         elif isinstance(user, LabhostError):
-            written.users[name] = Outcome("failed", "failed", printable(str(user)))
+            outcome.fail(user, *PLACES)
         elif user is not None and user.managed:
             _stage(batch, user, after.users.get(name, ()), outcome)
     batch.commit()
@@ -210,15 +212,15 @@ def _write(host: Host, push: Push, after: Applied) -> Written:
 
 
 def _stage(batch: key_files.Batch, user: User, keys: Keys, outcome: Outcome) -> None:
-    for place in (key_files.HOST, key_files.CONTAINER):
+    for place in PLACES:
         try:
             setattr(outcome, place, batch.stage(user, place, keys))
         except (LabhostError, OSError) as error:
-            outcome.fail(place, _reason(error))
+            outcome.fail(error, place)
 
 
 def _people(host: Host, names: Iterable[str] | None) -> dict[str, User | LabhostError]:
-    """Those of `names` (None: all) about whom this server has a file; a damaged file is its own person's trouble."""
+    """Those of `names` (None: all) whom this server knows, each with the error if their file is damaged."""
     found: dict[str, User | LabhostError] = {}
     for name in user_state.all_names(host) if names is None else filter(is_name, names):
         try:
@@ -232,7 +234,7 @@ def _people(host: Host, names: Iterable[str] | None) -> dict[str, User | Labhost
 
 
 def current_keys(host: Host, user: User) -> Keys:
-    """What was pushed last; the portal's page only if no push came since it was read. Keys lock held."""
+    """The keys pushed last; those of the registration if no push came since. The keys lock must be held."""
     now = applied_keys.load(host)
     if ownership.belongs_to_other_person(user, now):
         return ()
@@ -255,7 +257,6 @@ def _write_register(host: Host, users: KeyMap) -> str:
 def _answer(push: Push, written: Written) -> dict[str, Any]:
     bad = written.failed()
     answer: dict[str, Any] = {
-        "version": 1,
         "ok": not bad and written.register != "failed",
         "revision": push.revision,
         "digest": push.digest,
@@ -264,17 +265,9 @@ def _answer(push: Push, written: Written) -> dict[str, Any]:
         "containers": written.containers,
     }
     if not answer["ok"]:
-        who = ", ".join(printable(name, 32) for name in bad[:5]) or "register"
-        answer["error"] = {
-            "code": "partial",
-            "message": f"{len(bad)} people were not served ({who}); see their errors",
-        }
+        error = LabhostError("the keys of the register account could not be written", reason="register_failed")
+        if bad:
+            text = f"the keys of {len(bad)} people could not be written; see their errors"
+            error = LabhostError(text, reason="people_failed", count=len(bad))
+        answer["error"] = {"code": "partial", **error.as_json()}
     return answer
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full"
-    if isinstance(error, OSError):
-        return f"{error.filename2 or error.filename}: {error.strerror or 'cannot be written'}"
-    return str(error)

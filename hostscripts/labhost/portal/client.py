@@ -21,7 +21,7 @@ SUBUIDS_END = 2**32 - 65536  # the last 65536 ids stay free
 
 @dataclass(frozen=True)
 class Person:
-    """What the portal says about one person."""
+    """A person as the portal describes them."""
 
     port: int
     subuid: int
@@ -38,12 +38,13 @@ def fetch_person(config: Config, name: str) -> Person:
     try:
         keys = check_lines(key_lines)
     except BadKey as error:
-        raise PortalUnavailable(f"the portal's keys of {name} are not acceptable: {error}") from error
+        text = f"the portal's keys of {name} are not acceptable: {error}"
+        raise PortalUnavailable(text, reason="portal_keys", name=name) from error
     return Person(parse_port(config, port), parse_subuid(config, subuid), keys, ssh_config.check(config_text))
 
 
 def fetch_values(config: Config, name: str) -> tuple[int, dict[str, str]]:
-    """What a start needs: the port, and the limits (see limits.py) of this person's container on this server."""
+    """What a start needs: the port, and the limits (see limits.py) of the person's container on this server."""
     page = f"/user/{check_name(name)}"
     port, text = _get(config, f"{page}/port", f"{page}/limits?server={config.server.name}")
     return parse_port(config, port), limits.parse(text)
@@ -51,31 +52,31 @@ def fetch_values(config: Config, name: str) -> tuple[int, dict[str, str]]:
 
 def parse_port(config: Config, text: str) -> int:
     port = _number(text, "port")
-    if not config.server.ports.contains(port):
-        raise PortalUnavailable(
-            f"the portal gave port {port}, which is outside {config.server.ports.first}-{config.server.ports.last}"
-        )
+    ports = config.server.ports
+    if not ports.contains(port):
+        text = f"the portal assigned port {port}, which is outside {ports.first}-{ports.last}"
+        raise PortalUnavailable(text, reason="portal_port", port=port, first=ports.first, last=ports.last)
     return port
 
 
 def parse_subuid(config: Config, text: str) -> int:
     start = _number(text, "subuid")
     if not config.server.subuids.contains(start, SUBUID_COUNT) or start + SUBUID_COUNT > SUBUIDS_END:
-        raise PortalUnavailable(
-            f"the portal gave the subordinate ids from {start}, which are outside this server's range"
-        )
+        text = f"the portal assigned the subordinate ids from {start}, which are outside this server's range"
+        raise PortalUnavailable(text, reason="portal_subuid", start=start)
     return start
 
 
 def _number(text: str, what: str) -> int:
     match = re.fullmatch(r"([1-9][0-9]{0,9})\n?", text, re.ASCII)
     if match is None:
-        raise PortalUnavailable(f"the portal's answer for {what} is not a number; ask the lab's staff")
+        text = f"the portal's answer for {what} is not a number; ask the lab's staff"
+        raise PortalUnavailable(text, reason="portal_number", what=what)
     return int(match[1])
 
 
 def announce_online(config: Config) -> None:
-    """This server is back: the portal need not wait until its next try. PortalUnavailable."""
+    """Tell the portal that this server is back, so that it does not wait for its next retry. PortalUnavailable."""
     page = f"/servers/{config.server.name}/online"
     split(*_ask(config, page, options=("--request", "POST")), [page], expected=b"204")
 
@@ -86,8 +87,8 @@ def _get(config: Config, *pages: str) -> list[str]:
 
 
 def _ask(config: Config, *pages: str, options: Sequence[str] = ()) -> tuple[bytes, str]:
-    """What came, all over one connection, and the mark that ends each page; the first trouble ends it."""
-    mark = os.urandom(16).hex()  # no page can hold it, so nobody's text passes for the end of a page
+    """The output of curl, all over one connection until the first failure, and the mark that ends each page."""
+    mark = os.urandom(16).hex()  # random, so that no page can contain it
     words = ["/usr/bin/curl", "--disable", "--silent", "--show-error", "--globoff", "--proto", "=http,https"]
     words += ["--noproxy", "*", "--max-time", str(SECONDS), "--max-filesize", str(PAGE_MOST), "--fail-early", *options]
     words += [
@@ -101,30 +102,35 @@ def _ask(config: Config, *pages: str, options: Sequence[str] = ()) -> tuple[byte
     most = len(pages) * (PAGE_MOST + 64)
     result = run(words, timeout=len(pages) * SECONDS + 2, account=_reader(), stdin=header, max_output=most)
     if not result.ok or result.truncated:
-        raise PortalUnavailable(f"the portal does not answer ({result.error_line})")
+        detail = result.error_line
+        raise PortalUnavailable(f"the portal does not answer ({detail})", reason="portal_no_answer", detail=detail)
     return result.out, mark
 
 
 def split(out: bytes, mark: str, pages: Sequence[str], *, expected: bytes = b"200") -> list[str]:
-    """The texts of pages that are each followed by a line with the mark and the HTTP status `expected`."""
+    """The texts of pages, each of which ends with a line with the mark and the HTTP status `expected`."""
     parts = re.split(rb"\n%s ([0-9]{3})\n" % mark.encode(), out)
     if len(parts) != 2 * len(pages) + 1:
-        raise PortalUnavailable("the portal does not answer (its pages are cut)")
+        detail = "its pages are cut"
+        raise PortalUnavailable(f"the portal does not answer ({detail})", reason="portal_no_answer", detail=detail)
     return [_text(*found, expected) for found in zip(pages, parts[0::2], parts[1::2], strict=False)]
 
 
 def _text(page: str, body: bytes, status: bytes, expected: bytes) -> str:
     if status != expected:
-        raise PortalUnavailable(f"the portal answered {status.decode()} to {page}")
+        text = f"the portal answered {status.decode()} to {page}"
+        raise PortalUnavailable(text, reason="portal_status", status=int(status), page=page)
     try:
         return body.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise PortalUnavailable(f"the portal's answer to {page} is not text") from error
+        text = f"the portal's answer to {page} is not text"
+        raise PortalUnavailable(text, reason="portal_no_text", page=page) from error
 
 
 def _reader() -> Account:
     try:
         entry = pwd.getpwnam("iam")
     except KeyError as error:
-        raise LabhostError("the account iam is missing: run setup-gpu-server.bash again") from error
+        text = "the account iam is missing; run setup-gpu-server.bash again"
+        raise LabhostError(text, reason="iam_account_missing") from error
     return Account("iam", entry.pw_uid, entry.pw_gid, entry.pw_dir)

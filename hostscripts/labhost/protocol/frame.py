@@ -1,4 +1,4 @@
-"""The framed JSON of the host protocol, version 1: a cut or changed transfer applies nothing."""
+"""The framed JSON of the host protocol: a cut or changed transfer applies nothing."""
 
 import hashlib
 import json
@@ -6,68 +6,70 @@ import os
 import re
 import select
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from labhost.errors import BadFrame, BadRequest
 
-VERSION = 1
-VERSIONS = (1, 2)  # of a request; set-keys tells since version 2 whose the keys are, by subordinate ids
+VERSION = 1  # of requests and answers
+OLDEST = max(1, VERSION - 1)  # the version before is still understood
 BODY_MOST = 64 * 1024 * 1024
 HEADER_MOST = 128
 SECONDS = 60.0  # from the first byte of a frame to its last
 _HEADER = re.compile(rb"lab-iam 1 (0|[1-9][0-9]{0,8}) ([0-9a-f]{64})\n")
-_LATE = "the request did not arrive in time; send it again"
-_NO_HEADER = "the header is not `lab-iam 1 LENGTH SHA256`; send the request again"
 
 
 class Frames:
-    """The frames that arrive at `fd`, one after another. What came early is kept for the next one."""
+    """The frames that arrive at `fd`, one after another."""
 
     def __init__(self, fd: int) -> None:
-        self._fd, self._data = fd, bytearray()
+        self._fd = fd
+        self._data = bytearray()  # read, but not returned yet
 
     def next(self, *, idle: float, seconds: float = SECONDS) -> dict[str, Any] | None:
         """The object of the next frame; None if the input ends before it, or nothing comes for `idle` seconds.
 
-        BadFrame: what follows cannot be understood either. BadRequest: the next frame may be a good one.
+        BadFrame: the rest of the input cannot be read. BadRequest: the next frame can.
         """
         if not self._data and not (self._ready(time.monotonic() + idle) and self._more(4096)):
             return None
         deadline = time.monotonic() + seconds
         match = _HEADER.fullmatch(self._header(deadline))
         if match is None or int(match[1]) > BODY_MOST:
-            raise BadFrame(_NO_HEADER)
+            raise _no_header()
         body = self._body(int(match[1]), deadline)
         if hashlib.sha256(body).hexdigest().encode() != match[2]:
-            raise BadFrame("the checksum differs; send the request again")
+            raise BadFrame("the checksum differs; send the request again", reason="frame_checksum")
         return parse_object(body)
 
     def end(self, *, seconds: float = SECONDS) -> None:
-        """Nothing follows; else BadFrame."""
+        """Wait for the end of the input. BadFrame if anything follows."""
         if not self._data and not self._ready(time.monotonic() + seconds):
-            raise BadFrame(_LATE)
+            raise _late()
         if self._data or self._more(1):
-            raise BadFrame("there is something behind the request; send it again")
+            raise BadFrame("there are bytes after the request; send it again", reason="frame_trailing_bytes")
 
     def _header(self, deadline: float) -> bytes:
         while b"\n" not in self._data:
             if len(self._data) > HEADER_MOST:
-                raise BadFrame(_NO_HEADER)
+                raise _no_header()
             self._wait(deadline)
             if not self._more(4096):
-                raise BadFrame(_NO_HEADER)
+                raise _no_header()
         return self._take(self._data.index(b"\n") + 1)
 
     def _body(self, length: int, deadline: float) -> bytes:
         while len(self._data) < length:
             self._wait(deadline)
             if not self._more(min(1 << 20, length - len(self._data))):
-                raise BadFrame(f"{len(self._data)} of {length} bytes arrived; send the request again")
+                arrived = len(self._data)
+                text = f"{arrived} of {length} bytes arrived; send the request again"
+                raise BadFrame(text, reason="frame_cut", arrived=arrived, length=length)
         return self._take(length)
 
     def _wait(self, deadline: float) -> None:
         if not self._ready(deadline):
-            raise BadFrame(_LATE)
+            raise _late()
 
     def _ready(self, deadline: float) -> bool:
         return bool(select.select([self._fd], [], [], max(0.0, deadline - time.monotonic()))[0])
@@ -89,37 +91,63 @@ def read_request(fd: int, *, seconds: float = SECONDS) -> dict[str, Any]:
     frames = Frames(fd)
     request = frames.next(idle=seconds, seconds=seconds)
     if request is None:
-        raise BadFrame("there is no request; send it again")
+        raise no_request()
     frames.end(seconds=seconds)
     return request
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """A JSON object of a known protocol version, no name twice; BadRequest."""
+    """A JSON object of a version that is spoken here, without duplicate names; BadRequest."""
     try:
         value = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise BadRequest("the request is not one JSON object in UTF-8") from error
+        raise _no_object() from error
     if not isinstance(value, dict):
-        raise BadRequest("the request is not one JSON object in UTF-8")
-    version = value.get("version")
-    if version not in VERSIONS or isinstance(version, bool):
-        raise BadRequest(f"this server speaks version {VERSIONS[-1]} of the protocol; update labhost or the portal")
+        raise _no_object()
+    if not OLDEST <= require(value, version=int)[0] <= VERSION:
+        text = f"this server speaks the versions {OLDEST} to {VERSION} of the protocol; update labhost or the portal"
+        raise BadRequest(text, reason="version_unsupported", speaks=VERSION, oldest=OLDEST)
     return value
 
 
+def require(request: Mapping[str, Any], **fields: type) -> tuple[Any, ...]:
+    """The values of these fields, each of exactly its type; BadRequest. Fields that are not asked for are ignored."""
+    for name, kind in fields.items():
+        if type(request.get(name)) is not kind:  # a bool is no int here
+            text = f"the field {name!r} of the request is not of type {kind.__name__}"
+            raise BadRequest(text, reason="field_invalid", field=name)
+    return tuple(request[name] for name in fields)
+
+
 def build(value: dict[str, Any]) -> bytes:
-    """The frame of an object: what the other side sends."""
+    """The frame of an object, as the portal sends it."""
     body = json.dumps(value, separators=(",", ":")).encode()
-    return f"lab-iam {VERSION} {len(body)} {hashlib.sha256(body).hexdigest()}\n".encode() + body
+    return f"lab-iam 1 {len(body)} {hashlib.sha256(body).hexdigest()}\n".encode() + body
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        raise ValueError("a name stands twice")
+        raise ValueError("a name occurs twice")
     return value
 
 
 def _no_constant(text: str) -> None:
     raise ValueError(f"{text} is not JSON")
+
+
+def no_request() -> BadFrame:
+    return BadFrame("there is no request; send it again", reason="frame_missing")
+
+
+def _no_header() -> BadFrame:
+    text = "the header is not `lab-iam 1 LENGTH SHA256`; send the request again"
+    return BadFrame(text, reason="frame_header")
+
+
+def _late() -> BadFrame:
+    return BadFrame("the request did not arrive in time; send it again", reason="frame_late")
+
+
+def _no_object() -> BadRequest:
+    return BadRequest("the request is not one JSON object in UTF-8", reason="request_not_json")

@@ -3,10 +3,10 @@
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
 
 from labhost.errors import LabhostError
 from labhost.protocol import answers, frame
+from labhost.protocol.answers import Answer, Request
 from labhost.system.progress import Progress
 
 
@@ -39,10 +39,13 @@ def report(
         return exit_status(shown)
 
 
-def answer_portal(work: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
+def answer_portal(work: Callable[[Request], Answer]) -> int:
     """Read one request from standard input and write the answer to standard output."""
+    version = frame.VERSION
     try:
-        answer = work(frame.read_request(0))
+        request = frame.read_request(0)
+        version = request["version"]
+        answer = answers.of(request, work)
     except Exception as error:
-        answer = answers.refusal(error)
+        answer = answers.refusal(error, version)
     return 0 if answers.write_answer(answer) and answer["ok"] else 1

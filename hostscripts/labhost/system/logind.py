@@ -9,7 +9,7 @@ SECONDS = 8.0
 def loginctl(*arguments: str) -> Result:
     """Runs loginctl. A logind that no longer answers is restarted, which ends no session.
 
-    logind hangs when a lingering name moves to another uid (see linux_accounts.py), whoever moved it.
+    logind hangs when a lingering name moves to another uid (see linux_accounts.py).
     """
     command = ["/usr/bin/loginctl", *arguments]
     result = run(command, timeout=SECONDS)

@@ -1,10 +1,10 @@
-"""Cases L2, L3 and C4: the portal's answers, judged as if it were hostile."""
+"""Cases L2, L3 and C4: the portal's pages, checked as those of a hostile portal."""
 
 from pathlib import Path
 
 import pytest
 from labhost.errors import PortalUnavailable
-from labhost.portal import client, ssh_config
+from labhost.portal import client
 
 from tests.hostscripts import hosts
 
@@ -53,59 +53,6 @@ def test_c4_the_last_ids_stay_free(tmp_path: Path, start: int) -> None:
     with pytest.raises(PortalUnavailable):
         client.parse_subuid(host.config, f"{start}\n")
     assert client.parse_subuid(host.config, f"{2**32 - 2 * 65_536}\n")
-
-
-CONFIG = """# gpu17
-Host gpu17-manage
-    HostName 172.16.2.17
-    User lqchen
-    HostKeyAlias gpu17-manage
-
-Host gpu17
-    HostName 172.16.2.17
-    Port 22031
-    User lqchen
-    HostKeyAlias gpu17
-"""
-
-
-def test_the_contracts_ssh_config_passes_unchanged() -> None:
-    assert ssh_config.check(CONFIG) == CONFIG
-
-
-WRONG_LINES = [
-    "ProxyCommand id",
-    "    ProxyCommand id",
-    "Match exec id",
-    "Include /etc/passwd",
-    "Host a b",
-    "Host *",
-    "    HostName $(id)",
-    "    Port 22;id",
-    "    User=-oProxyCommand=id",
-    "    hostname x",
-    "    LocalCommand x",
-    "# \x1b[2J",
-    "    HostName -x",
-    '    HostName "a"',
-]
-
-
-@pytest.mark.parametrize("line", WRONG_LINES)
-def test_l3_another_line_is_refused(line: str) -> None:
-    with pytest.raises(PortalUnavailable):
-        ssh_config.check(CONFIG + line + "\n")
-
-
-def test_l3_a_line_break_of_another_kind_hides_nothing() -> None:
-    for separator in ("\r", "\x0b", "\x0c", "\x85", "\u2028"):
-        with pytest.raises(PortalUnavailable):
-            ssh_config.check(f"Host a{separator}ProxyCommand id\n")
-
-
-def test_an_endless_ssh_config_is_refused() -> None:
-    with pytest.raises(PortalUnavailable):
-        ssh_config.check("# x\n" * (ssh_config.LINES_MOST + 1))
 
 
 MARK = "0123456789abcdef" * 2

@@ -1,4 +1,4 @@
-"""Cases K1-K5 once more on the host, as if the portal had let anything pass, and what becomes of a key in each file."""
+"""Cases K1-K5 on the host, as if the portal checked nothing, and how a key is written into each file."""
 
 import base64
 import subprocess

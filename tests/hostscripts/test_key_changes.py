@@ -103,11 +103,11 @@ def test_both_files_of_each_person_are_written_once(
 ) -> None:
     monkeypatch.setattr(key_files, "FEW", few)
     answer = set_keys.set_keys(host, request(1, BEFORE))
-    assert answer["users"]["alice"] == {"host": "written", "container": "written", "error": ""}
+    assert answer["users"]["alice"] == {"host": "written", "container": "written", "error": None}
     assert outside(host, "alice").read_text().startswith("restrict,pty ssh-ed25519 ")
     assert inside(host, "bob").read_text() == " ".join((ed25519(2)["type"], ed25519(2)["blob"], "laptop 2")) + "\n"
     again = set_keys.set_keys(host, request(1, BEFORE))
-    assert again["users"]["alice"] == {"host": "unchanged", "container": "unchanged", "error": ""}
+    assert again["users"]["alice"] == {"host": "unchanged", "container": "unchanged", "error": None}
     assert not list(host.paths.home.rglob(".authorized_keys*"))
 
 
@@ -120,13 +120,13 @@ def test_y8_a_person_whose_folder_is_in_the_way_fails_alone_and_is_tried_again_w
     folder.symlink_to("/tmp")
     after = BEFORE | {"alice": [ed25519(3)]}
     answer = set_keys.set_keys(host, request(2, BEFORE))
-    assert answer["users"]["bob"]["container"] == "failed" and "symbolic link" in answer["users"]["bob"]["error"]
+    assert answer["users"]["bob"]["container"] == "failed" and answer["users"]["bob"]["error"]["reason"]
     assert answer["users"]["alice"]["container"] == "written" and answer["error"]["code"] == "partial"
     answer = set_keys.set_keys(host, changes(3, BEFORE, after))
     assert answer["users"]["bob"]["container"] == "failed", "it is not forgotten"
     folder.unlink()
     answer = set_keys.set_keys(host, changes(3, after, after))
-    assert answer["ok"] and answer["users"] == {"bob": {"host": "unchanged", "container": "written", "error": ""}}
+    assert answer["ok"] and answer["users"] == {"bob": {"host": "unchanged", "container": "written", "error": None}}
     assert applied_keys.load(host).failed == []
 
 
