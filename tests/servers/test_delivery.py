@@ -365,7 +365,7 @@ def test_the_portal_without_a_key_says_what_to_do(farm: Farm, gpu17: Server, ali
 
 
 def test_old_pushes_are_forgotten(gpu17: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "KEPT_SYNCS", 3)
+    monkeypatch.setattr(results, "MAX_PUSHES", 3)
     now = timezone.now()
     rows = [Push.objects.create(server=gpu17, state="succeeded", finished_at=now) for _ in range(5)]
     results.prune(gpu17)

@@ -9,11 +9,11 @@ from django.core import serializers
 from django.core.management import CommandError, call_command
 from django.test import Client
 
-from accounts.models import AuditEvent, Revision, SSHKey, User
+from accounts.models import AuditEvent, KeyRange, Revision, SSHKey, User
 from accounts.services import keys
 from accounts.services.keys import add_keys
 from servers import checks
-from servers.models import Confirmation, KeySnapshot, Placement, Push, Server
+from servers.models import Confirmation, KeySnapshot, Placement, Push, Server, ServerState
 from servers.protocol import Message
 from servers.services.push import revisions, runner
 from tests.accounts.keys import line
@@ -34,7 +34,7 @@ def restored(farm: Farm, alice: User) -> Server:
     server = make_server(farm)
     add_keys(actor="alice", user=alice, pasted=line(1))
     converge()
-    models = [SSHKey, Revision, Server, Confirmation, Placement, KeySnapshot]
+    models = [SSHKey, KeyRange, Revision, Server, ServerState, Confirmation, Placement, KeySnapshot]
     backup = serializers.serialize("json", [row for model in models for row in model._default_manager.all()])
     for number in (2, 3):
         add_keys(actor="alice", user=alice, pasted=line(number))

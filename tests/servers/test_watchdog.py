@@ -111,4 +111,4 @@ def test_a_worker_that_cannot_start_says_so_and_ends(tmp_path: Path) -> None:
         [sys.executable, "-c", program], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert done.returncode != 0
-    assert "keeps failing at start" in done.stderr.splitlines()[-1]
+    assert "keeps failing to start" in done.stderr.splitlines()[-1]
