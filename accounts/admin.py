@@ -164,3 +164,4 @@ class AuditEventAdmin(ReadOnlyAdmin):
     list_filter = ["verb"]
     search_fields = ["actor", "verb", "object"]
     date_hierarchy = "at"
+    fields = ["at", "actor", "verb", "object", "detail"]

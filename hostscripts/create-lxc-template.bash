@@ -20,7 +20,7 @@ die() {
   exit 1
 }
 
-say() {
+print_line() {
   echo "create-lxc-template: $1"
 }
 
@@ -136,12 +136,12 @@ main() {
   work=$(mktemp -d "${TMPDIR:-/var/tmp}/lab-iam-template.XXXXXX")
   chmod 0755 "$work"
   mkdir -m 0755 "$work/root"
-  say "building $suite from $mirror"
+  print_line "building $suite from $mirror"
   bootstrap "$work/root"
   adapt "$work/root"
-  say "packing"
+  print_line "packing"
   pack "$work/root"
-  say "$file is ready ($(stat -c %s "$file") bytes)"
+  print_line "$file is ready ($(stat -c %s "$file") bytes)"
 }
 
 main "$@"

@@ -13,15 +13,15 @@ refuse() {
 
 main() {
   local forced name requested=${SSH_ORIGINAL_COMMAND-}
-  [[ $# == 2 && $1 == -c ]] || refuse "usage: ssh register@SERVER YOUR-NAME"
+  [[ $# == 2 && $1 == -c ]] || refuse "usage: ssh register@SERVER-manage YOURNAME"
   forced=$2
   [[ $forced =~ ^/home/register/register\.bash\ ([a-z_][a-z0-9_-]{0,31})$ ]] || refuse "this account only registers containers"
   name=${BASH_REMATCH[1]}
-  [[ -n $requested ]] || refuse "usage: ssh register@SERVER $name"
+  [[ -n $requested ]] || refuse "usage: ssh register@SERVER-manage $name"
   if [[ $requested != "$name" ]]; then
-    [[ $requested =~ ^[a-z_][a-z0-9_-]{0,31}$ ]] || refuse "not a user name; use: ssh register@SERVER $name"
+    [[ $requested =~ ^[a-z_][a-z0-9_-]{0,31}$ ]] || refuse "not a user name; use: ssh register@SERVER-manage $name"
     /usr/bin/logger -p auth.warning -t lab-iam-register "the key of $name asked for $requested: refused" || true
-    refuse "your key belongs to $name; use: ssh register@SERVER $name"
+    refuse "your key belongs to $name; use: ssh register@SERVER-manage $name"
   fi
   /usr/bin/sudo -n /root/new-lxc.bash --stdin <<<"$name"
 }

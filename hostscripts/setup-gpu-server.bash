@@ -41,7 +41,7 @@ die() {
   exit 1
 }
 
-say() {
+print_line() {
   echo "setup-gpu-server: $1"
 }
 
@@ -118,7 +118,7 @@ install_packages() {
     [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
   done
   ((${#missing[@]} > 0)) || return 0
-  say "installing ${missing[*]}"
+  print_line "installing ${missing[*]}"
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -q >/dev/null || die "apt-get update failed; correct this server's package sources"
   apt-get install -q -y --no-install-recommends "${missing[@]}" >/dev/null || die "apt-get install ${missing[*]} failed"
@@ -133,7 +133,7 @@ install_file() {
   install -o root -g root -m "$mode" -- "$file" "$target.lab-iam-new"
   sync -- "$target.lab-iam-new"
   mv -fT -- "$target.lab-iam-new" "$target"
-  say "wrote $target"
+  print_line "wrote $target"
 }
 
 # write_text TEXT TARGET: the same with a text.
@@ -166,7 +166,7 @@ system_account() {
   else
     useradd --system --user-group --home-dir "/home/$name" --no-create-home --shell "$shell" --password '*' \
       --comment 'Lab IAM' "$name"
-    say "created the account $name"
+    print_line "created the account $name"
   fi
   if [[ ! -e /home/$name/.ssh/authorized_keys ]]; then
     install -o root -g root -m 0644 /dev/null "/home/$name/.ssh/authorized_keys"
@@ -186,7 +186,7 @@ install_labhost() {
   mv -T -- "$new" "$target"
   rm -rf -- "$old"
   python3 -I -m compileall -q "$target"
-  say "wrote $target"
+  print_line "wrote $target"
 }
 
 install_files() {
@@ -254,14 +254,14 @@ configure_lxc_net() {
   if ! grep -Eq '^[[:space:]]*LXC_DHCP_CONFILE=' "$file"; then
     text+='LXC_DHCP_CONFILE="/etc/lxc/lab-iam-dnsmasq.conf"'$'\n'
   elif ! grep -qF lab-iam-dnsmasq.conf "$file"; then
-    say "note: for DHCP in containers, add conf-file=/etc/lxc/lab-iam-dnsmasq.conf to the file that LXC_DHCP_CONFILE names"
+    print_line "note: for DHCP in containers, add conf-file=/etc/lxc/lab-iam-dnsmasq.conf to the file that LXC_DHCP_CONFILE names"
   fi
   [[ -n $text ]] || return 0
   printf '\n# Lab IAM assigns the other addresses to its containers.\n%s' "$text" >>"$file"
   if [[ ! -d /sys/class/net/lxcbr0/brif || -z $(find /sys/class/net/lxcbr0/brif -mindepth 1 -print -quit) ]]; then
     systemctl restart lxc-net.service
   else
-    say "note: containers are running; lxc-net uses its new settings after its next restart"
+    print_line "note: containers are running; lxc-net uses its new settings after its next restart"
   fi
 }
 
@@ -294,7 +294,7 @@ main() {
   systemctl enable --quiet lab-iam-reconcile.service lab-iam-reconcile.timer lab-iam-containers.service
   systemctl restart lab-iam-reconcile.service || die "see: journalctl -u lab-iam-reconcile"
   systemctl restart lab-iam-reconcile.timer
-  say "this server is ready"
+  print_line "this server is ready"
 }
 
 main "$@"

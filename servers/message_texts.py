@@ -79,10 +79,10 @@ TEXTS: dict[str, str | tuple[str, str]] = {
     "frame_missing": ("No request arrived.", _CUT),
     "request_not_json": ("The server could not read the request.", _BAD_ANSWER),
     "version_unsupported": (
-        "The server speaks versions {oldest} to {speaks} of the protocol. Deploy the host scripts again.",
+        "The server speaks versions {oldest} to {speaks} of the protocol. Deploy the host programs again.",
         _BAD_ANSWER,
     ),
-    "unknown_verb": ("The server does not know this request. Deploy the host scripts again.", _BAD_ANSWER),
+    "unknown_verb": ("The server does not know this request. Deploy the host programs again.", _BAD_ANSWER),
     "field_invalid": ("The server did not accept the field {field} of the request.", _BAD_ANSWER),
     "digest_differs": ("The request's digest does not match its keys.", _BAD_ANSWER),
     # a host: revisions
@@ -118,7 +118,7 @@ TEXTS: dict[str, str | tuple[str, str]] = {
     "disk_full": ("The disk is full.", "The server's disk is full; ask the lab's staff to free space."),
     "os_error": ("{path}: {detail}.", _FAILED),
     "template_missing": ("The template is missing.", "The server has no template for containers; ask the lab's staff."),
-    "iam_account_missing": ("The account iam is missing on the server. Deploy the host scripts again.", _FAILED),
+    "iam_account_missing": ("The account iam is missing on the server. Deploy the host programs again.", _FAILED),
     "unexpected": ("An unexpected error occurred; see the server's log.", _FAILED),
     "unknown": ("The server reported an error without a reason; see its log.", _FAILED),
     # a host: containers
@@ -200,7 +200,7 @@ TEXTS: dict[str, str | tuple[str, str]] = {
         "Another command is running on the server; try again in a minute.",
     ),
     "host_config_invalid": ("The file host.conf on the server: {setting}: {problem}.", _FAILED),
-    "host_config_missing": ("The file host.conf is missing on the server. Deploy the host scripts.", _FAILED),
+    "host_config_missing": ("The file host.conf is missing on the server. Deploy the host programs.", _FAILED),
     "host_config_unreadable": ("The file host.conf on the server cannot be read: line {line} is wrong.", _FAILED),
     "system_incomplete": ("The system has no /{path}. Build the template again.", _FAILED),
     "system_template_missing": ("The template {template} is missing on the server.", _FAILED),
@@ -253,7 +253,7 @@ TEXTS: dict[str, str | tuple[str, str]] = {
     "portal_ssh_config": ("The server did not accept the portal's .ssh/config.", _PORTAL),
     # the kinds of refusal of a host, where it names no reason
     "bad_frame": ("The request did not arrive whole.", "The request did not arrive whole; it is retried."),
-    "bad_request": ("The server did not accept the request. Deploy the host scripts again.", _BAD_ANSWER),
+    "bad_request": ("The server did not accept the request. Deploy the host programs again.", _BAD_ANSWER),
     "stale_revision": "The server holds newer keys than these.",
     "other_base": "The server holds other keys than these changes are for.",
     "busy": "The server is busy with another command for this person.",

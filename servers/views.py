@@ -73,7 +73,7 @@ def push_log(request: HttpRequest) -> HttpResponse:
         "servers": views,
         "summary": overview.summary(views),
         "others": [view for view in views if view.is_unfinished],
-        "has_keys": bool(statuses),
+        "has_keys": any(status.key.is_active for status in statuses),
         "is_active": is_active,
     }
     is_fragment = getattr(request, "htmx", False)

@@ -66,7 +66,7 @@ class HeldBackPushAdmin(ReadOnlyAdmin):
 
     @admin.display(description="share")
     def share(self, push: HeldBackPush) -> str:
-        return f"{push.percent} %"
+        return f"{push.percent}%"
 
     @admin.action(description="Remove these keys…", permissions=["decide"])
     def confirm(self, request: HttpRequest, chosen: QuerySet[HeldBackPush]) -> HttpResponse | None:

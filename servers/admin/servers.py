@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.utils import label_for_field
+from django.contrib.admin.utils import display_for_value, label_for_field
 from django.core.exceptions import ValidationError
 from django.db.models import Count, Exists, OuterRef, QuerySet, Value
 from django.http import HttpRequest, HttpResponse
@@ -18,6 +18,7 @@ from accounts.services import keys
 from lab_iam.admin import actor_of, confirm_page, is_confirmed
 from servers.messages import phrase, render
 from servers.models import HeldBackPush, Push, Server, ServerState
+from servers.protocol import Message
 from servers.services.containers import jobs
 from servers.services.fleet import probe, servers
 from servers.services.push import runner
@@ -64,7 +65,8 @@ def _from_state(name: str) -> Callable[[Server], Any]:
 
     @admin.display(description=str(label_for_field(name, ServerState)))
     def shown(server: Server) -> Any:
-        return getattr(server.state, name)
+        value = getattr(server.state, name)
+        return render(value) if isinstance(value, Message) else display_for_value(value, "-")
 
     shown.__name__ = name
     return shown
@@ -168,6 +170,8 @@ class ServerAdmin(admin.ModelAdmin):
     @admin.display(description="keys", ordering="keys_pending")
     def waiting(self, server: Server) -> SafeString:
         missing, failing = getattr(server, "keys_pending", 0), getattr(server, "people_failing", 0)
+        if not missing and not failing and not server.enabled:
+            return format_html('<span class="{}">{}</span>', "soft", "-")
         if not missing and not failing:
             return format_html('<span class="{}">{}</span>', "good", "all live")
         parts = [f"{missing} change{pluralize(missing)} pending"] if missing else []
@@ -182,10 +186,6 @@ class ServerAdmin(admin.ModelAdmin):
         if text and server.state.next_attempt is not None:
             text += f", next retry {key_status.format_time(server.state.next_attempt)}"
         return text
-
-    @admin.display(description="last error")
-    def error(self, server: Server) -> str:
-        return render(server.state.last_error)
 
     @admin.display(description="last contact", ordering="state__last_contact")
     def contact(self, server: Server) -> str:

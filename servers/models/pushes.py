@@ -94,7 +94,7 @@ class HeldBackPush(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.keys_count} keys of {self.people_count} people on {self.server} ({self.state})"
+        return f"held-back push to {self.server} ({self.state})"
 
     @property
     def percent(self) -> int:

@@ -77,7 +77,7 @@ class Lab:
                 part.result()
         for person in self.people.values():
             person.create()
-        with progress("starting the portal and installing the host scripts on both servers"):
+        with progress("starting the portal and installing the host programs on both servers"):
             self.portal.start(outside)
             with ThreadPoolExecutor() as pool:
                 list(pool.map(self._deploy, self.servers.values()))

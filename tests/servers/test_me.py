@@ -123,7 +123,7 @@ def test_charlie_sees_nothing_of_alices(server: Server, alice: User, charlie: Us
 
 
 def test_a_local_account_without_numbers_has_a_page_too(server: Server, staff: User) -> None:
-    assert "You have no SSH port yet" in page(staff)
+    assert "This local account has no SSH port" in page(staff)
 
 
 def test_a_token_is_shown_once_and_stored_as_a_digest(alice: User) -> None:

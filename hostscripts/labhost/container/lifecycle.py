@@ -135,7 +135,7 @@ def rebuild(host: Host, user: User, progress: Progress) -> None:
         system_swap.swap(host, user, account, system)
     log.write(f"{user.name}: container rebuilt")
     progress.write("container rebuilt; your old one is kept until the first successful start")
-    progress.write(f"it has new SSH host keys: ssh-keygen -R '[{host.config.server.address}]:{user.port}'")
+    progress.write(f"it has new SSH host keys: ssh-keygen -R {host.config.server.name}")
     progress.write(f"next: ssh {host.config.server.name}-manage to start it")
 
 

@@ -8,7 +8,7 @@ import pwd
 from pathlib import Path
 
 from labhost.accounts import linux_accounts, tombstones
-from labhost.errors import LabhostError, NotRegistered
+from labhost.errors import LabhostError, NotRegistered, from_os_error
 from labhost.host import user_state
 from labhost.host.config import Host
 from labhost.host.user_state import User
@@ -58,13 +58,10 @@ def finish(host: Host, user: User, progress: Progress) -> tombstones.Tombstone:
 
 def _incomplete(error: LabhostError | OSError, left: list[str]) -> LabhostError:
     """The error of a run that stopped; `cause` and the other parameters are those of the error that stopped it."""
-    if isinstance(error, LabhostError):
-        cause, params = error.reason, error.params
-    else:
-        cause, params = "os_error", {"error": error.strerror or ""}
-    steps_left = ", ".join(left)
-    text = f"{error}; not done yet: {steps_left}; run it again"
-    return LabhostError(text, reason="removal_incomplete", **{**params, "cause": cause, "left": steps_left})
+    shown = error if isinstance(error, LabhostError) else from_os_error(error)
+    params = {**shown.params, "cause": shown.reason, "left": ", ".join(left)}
+    text = f"{error}; not done yet: {params['left']}; run it again"
+    return LabhostError(text, reason="removal_incomplete", **params)
 
 
 def _purge_kept_files(host: Host, name: str, progress: Progress, *, purge: bool) -> tombstones.Tombstone:

@@ -1,4 +1,4 @@
-"""Install the host scripts on a server over SSH: runs `setup-gpu-server.bash` as root with the portal's values."""
+"""Install the host programs on a server over SSH: runs `setup-gpu-server.bash` as root with the portal's values."""
 
 import contextlib
 import hashlib
@@ -52,7 +52,7 @@ class Plan:
 
 
 def deploy(*, actor: str, server: Server, plan: Plan, report: Report) -> None:
-    """Install or update the host scripts, then request a push. Raises DeploymentFailed or RemoteError.
+    """Install or update the host programs, then request a push. Raises DeploymentFailed or RemoteError.
 
     A new token, with which the server reads the portal, is sent on standard input only.
     """
@@ -130,12 +130,12 @@ def _folder(host: Host, plan: Plan) -> Iterator[str]:
 
 def _upload_scripts(host: Host, plan: Plan, folder: str, report: Report) -> None:
     archive = pack(settings.BASE_DIR / "hostscripts")
-    report(f"Copying the host scripts ({len(archive) // 1024} KiB)")
+    report(f"Copying the host programs ({len(archive) // 1024} KiB)")
     _run(host, plan, f"tar -xf - -C {folder} --no-same-owner", [archive])
 
 
 def pack(root: Path) -> bytes:
-    """A tar archive of the host scripts, owned by root, without compiled files."""
+    """A tar archive of the host programs, owned by root, without compiled files."""
     memory = io.BytesIO()
     with tarfile.open(fileobj=memory, mode="w") as archive:
         for path in sorted(root.rglob("*")):

@@ -45,7 +45,7 @@ class Snapshot:
             return "the portal's worker does not respond", None
         if state.lease_until is not None and state.lease_until > self.now:
             return "a push is running", state.attempted_at
-        return "the next push starts within seconds", state.behind_since
+        return "waiting for the next push", state.behind_since
 
 
 def missing(held: Any) -> Q:

@@ -61,7 +61,7 @@ class KeyOnServer:
     def decisive(self) -> Place:
         place = worst(self.places)
         if place.state == State.LIVE and all(one.state != State.LIVE or one.name == REGISTER for one in self.places):
-            return Place(HOST, State.NOT_REGISTERED, place.since, NO_ACCOUNT[HOST])
+            return Place(HOST, State.NOT_REGISTERED, None, NO_ACCOUNT[HOST])
         return place
 
     @property
