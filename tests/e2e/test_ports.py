@@ -36,7 +36,7 @@ def alice(lab: Lab) -> Iterator[Person]:
     person.ssh("gpu17-manage")
     yield person
     for pair in forwards(person):
-        person.ssh("gpu17-manage", f"port -d {pair['inside']}")
+        person.ssh("gpu17-manage", f"port -d {pair['container_port']}")
 
 
 def forwards(person: Person) -> list[dict[str, int]]:
