@@ -1,4 +1,4 @@
-"""Guards that no test can forget, and the cast: Alice owns, Bob may see, Charlie must see nothing."""
+"""Guards for all tests, and the people: Alice owns, Bob may see, Charlie must see nothing."""
 
 import ipaddress
 import os
@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from accounts.models import User
 from accounts.services import numbers
 
-# A busy machine may take longer: that is no failure.
+# A busy machine may take longer, which is no failure.
 hypothesis_settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("patient")
 

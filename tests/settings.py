@@ -1,4 +1,4 @@
-"""lab_iam.settings in a known environment: neither the shell's nor a developer's .env decides a test."""
+"""lab_iam.settings in a known environment: neither the shell's environment nor a developer's .env changes a test."""
 
 import os
 

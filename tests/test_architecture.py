@@ -1,4 +1,4 @@
-"""The import rules of the house, read from the source: imports only go down, from room to room and within one."""
+"""The import rules, read from the source: imports only go down, from room to room and within one."""
 
 import ast
 import sys
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 APPS = ("accounts", "servers")
 PORTAL = (*APPS, "lab_iam")
 
-# The rooms of each part, bottom first: a room may import itself and what stands before it. A new one is added here.
+# The rooms of each part, bottom first: a room may import itself and earlier ones. Add new rooms here.
 LABHOST = (
     "errors", "system", "host", "network", "lxc", "accounts", "storage", "keys", "portal", "protocol", "gpu",
     "container", "people", "shell", "admin", "cli",
@@ -58,7 +58,7 @@ def files(*folders: str) -> list[Path]:
 
 @cache
 def imports(path: Path) -> frozenset[str]:
-    """Dotted names of all that a file imports, wherever in it; `from a import b` counts as a and a.b."""
+    """Dotted names of all imports of a file, wherever they are; `from a import b` counts as a and a.b."""
     found: set[str] = set()
     for node in ast.walk(ast.parse((ROOT / path).read_text())):
         if isinstance(node, ast.Import):
@@ -91,7 +91,7 @@ def imported_modules(part: str, path: Path) -> set[str]:
 
 
 def room(part: str, module: str) -> str:
-    """The room of a module: the longest name in the part's list that it begins with."""
+    """The room of a module: the longest entry in the part's list that is a prefix of it."""
     inner = module.removeprefix(f"{part}.")
     matching = [name for name in PARTS[part] if inner == name or inner.startswith(name + ".")]
     return max(matching, key=len, default="")
@@ -108,7 +108,7 @@ def within(module: str, group: set[str]) -> bool:
 @pytest.mark.parametrize(("part", "module"), every_module(), ids=lambda value: value)
 def test_imports_only_go_down(part: str, module: str) -> None:
     mine = room(part, module)
-    assert mine, f"{module} stands in no room: add it to the list above"
+    assert mine, f"{module} is in no room: add it to the list above"
     allowed = PARTS[part].index(mine)
     upward = {
         name
@@ -119,16 +119,16 @@ def test_imports_only_go_down(part: str, module: str) -> None:
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_no_modules_import_each_other_in_a_circle(part: str) -> None:
+def test_there_are_no_circular_imports(part: str) -> None:
     graph = {module: imported_modules(part, path) - {module} for module, path in modules(part).items()}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
-        pytest.fail(f"a circle: {error.args[1]}")
+        pytest.fail(f"circular imports: {error.args[1]}")
 
 
 @pytest.mark.parametrize(("part", "module"), every_module(), ids=lambda value: value)
-def test_the_first_line_of_a_module_says_what_lives_there(part: str, module: str) -> None:
+def test_every_module_has_a_one_line_docstring(part: str, module: str) -> None:
     text = (ROOT / modules(part)[module]).read_text()
     assert not text or ast.get_docstring(ast.parse(text)), module
 
@@ -151,7 +151,7 @@ def app_modules() -> list[str]:
 
 
 @pytest.mark.parametrize("module", sorted(PURE))
-def test_pure_modules_know_neither_django_nor_the_network(module: str) -> None:
+def test_pure_modules_import_neither_django_nor_the_network(module: str) -> None:
     part = module.split(".")[0]
     path = modules(part)[module]
     outside = {"cryptography"} if path.name == "sshkeys.py" else set()
@@ -161,7 +161,7 @@ def test_pure_modules_know_neither_django_nor_the_network(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", [name for name in app_modules() if within(name, EDGES)])
-def test_edges_know_neither_database_nor_verbs(module: str) -> None:
+def test_edges_import_neither_database_nor_verbs(module: str) -> None:
     path = modules(module.split(".")[0])[module]
     known = {name for app in APPS for name in imported_modules(app, path)}
     assert all(name in PURE or within(name, EDGES) for name in known)
@@ -169,7 +169,7 @@ def test_edges_know_neither_database_nor_verbs(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", [name for name in app_modules() if ".models" in name])
-def test_models_know_only_models_and_pure_modules(module: str) -> None:
+def test_models_import_only_models_and_pure_modules(module: str) -> None:
     path = modules(module.split(".")[0])[module]
     known = {name for app in APPS for name in imported_modules(app, path)}
     assert all(name in PURE or ".models" in name for name in known)
@@ -177,7 +177,7 @@ def test_models_know_only_models_and_pure_modules(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", [name for name in app_modules() if ".services" in name])
-def test_services_know_no_pages(module: str) -> None:
+def test_services_import_no_pages(module: str) -> None:
     names = imports(modules(module.split(".")[0])[module])
     assert [name for name in names if name.startswith(("django.http", "django.shortcuts", "rest_framework"))] == []
 
@@ -193,22 +193,22 @@ def test_the_portal_imports_neither_host_scripts_nor_tests(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", files("hostscripts"), ids=str)
-def test_host_scripts_import_only_the_standard_library_and_themselves(path: Path) -> None:
+def test_host_scripts_import_only_the_standard_library_and_labhost(path: Path) -> None:
     assert tops(path) - set(sys.stdlib_module_names) - {"labhost"} == set()
 
 
 @pytest.mark.parametrize("path", files("hostscripts"), ids=str)
-def test_only_lxc_py_knows_the_names_of_lxcs_programs(path: Path) -> None:
+def test_only_lxc_py_names_the_programs_of_lxc(path: Path) -> None:
     assert path.name == "lxc.py" or "/usr/bin/lxc-" not in (ROOT / path).read_text()
 
 
 @pytest.mark.parametrize("path", files(*PORTAL, "hostscripts"), ids=str)
-def test_no_star_imports_and_no_modules_without_a_name(path: Path) -> None:
+def test_there_are_no_star_imports_and_no_nameless_modules(path: Path) -> None:
     assert not [name for name in imports(path) if name.endswith(".*")]
     assert path.stem not in {"utils", "helpers", "common", "misc"}
 
 
 @pytest.mark.parametrize("path", files(*PORTAL, "hostscripts"), ids=str)
-def test_no_code_asks_whether_it_is_being_tested(path: Path) -> None:
+def test_no_code_checks_whether_it_is_being_tested(path: Path) -> None:
     source = (ROOT / path).read_text()
     assert "pytest" not in source and "TESTING" not in source

@@ -21,7 +21,7 @@ def explained() -> list[str]:
     return re.findall(r"^- \*\*(\w+)\*\* \S", (TESTS / "CASES.md").read_text(), re.MULTILINE)
 
 
-def test_every_id_in_a_test_name_is_explained_and_every_explained_one_has_a_test() -> None:
+def test_every_case_id_is_explained_and_has_a_test() -> None:
     cases = set(explained())
     assert len(used()) > 50
     assert (sorted(used() - cases), sorted(cases - used())) == ([], [])

@@ -1,4 +1,4 @@
-"""What the documents and helps promise is there."""
+"""What documents and help texts describe exists."""
 
 import re
 import subprocess
@@ -30,7 +30,7 @@ def lab_commands() -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+def test_every_link_of_a_page_has_a_target(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
@@ -50,7 +50,7 @@ def test_every_command_that_a_page_names_exists(page: Path) -> None:
 
 
 @pytest.mark.parametrize("title", ["A pasted key's way", "`start`"])
-def test_a_walk_has_ten_steps_that_name_modules_and_is_on_one_page(title: str) -> None:
+def test_the_code_walkthrough_has_ten_steps_that_name_modules(title: str) -> None:
     text = text_of("docs/design.md")
     walk = re.findall(r"^\d+\. .*", text[text.index(f"**{title}") :].split("\n\n")[1], re.MULTILINE)
     assert len(walk) == 10
@@ -75,7 +75,7 @@ def test_every_setting_is_explained_and_no_other() -> None:
     assert {name for name in explained if name not in read and name.removesuffix("_FILE") not in read} == set()
 
 
-def test_the_administrators_page_names_no_setting_that_is_not_explained() -> None:
+def test_the_administrators_page_names_only_explained_settings() -> None:
     explained = set(re.findall(r"^#? ?([A-Z][A-Z0-9_]+)=", text_of(".env.example"), re.MULTILINE))
     named = set(re.findall(r"`([A-Z][A-Z0-9]+_[A-Z0-9_]+)(?:=\S+)?`", text_of("docs/administrators.md")))
     foreign = {"LXC_DHCP_CONFILE"}  # of lxc-net
@@ -89,21 +89,21 @@ def test_the_administrators_page_names_every_command() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_a_help_worth_reading(name: str) -> None:
+def test_every_command_has_a_helpful_help_text(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "manage.py", name, "--help"],
         capture_output=True, text=True, cwd=ROOT, env={"DEBUG": "true", "PATH": "/usr/bin", "COLUMNS": "100"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     own = re.split(r"\n\n", done.stdout.partition("\noptions:")[0], maxsplit=1)[1]
-    assert len(own) > 300 and "Exit status" in own, "less than a paragraph, or nothing about its exit status"
+    assert len(own) > 300 and "Exit status" in own, "less than a paragraph, or without its exit status"
 
 
-def test_the_script_explains_each_of_its_commands() -> None:
+def test_the_script_lists_each_of_its_commands() -> None:
     help_text = subprocess.run([ROOT / "lab", "help"], capture_output=True, text=True, check=True).stdout
     assert [name for name in lab_commands() if f"./lab {name}" not in help_text] == []
 
 
-def test_an_unknown_command_is_refused_in_one_line() -> None:
+def test_an_unknown_command_is_a_one_line_error() -> None:
     done = subprocess.run([ROOT / "lab", "frobnicate"], capture_output=True, text=True)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""docs/glossary.md lists retired words; no text that people read, and no name in the code, uses one."""
+"""docs/glossary.md lists retired words; no text that people read, no name in the code and no test uses one."""
 
 import ast
 import re
@@ -136,3 +136,28 @@ def test_names_docstrings_comments_and_messages(path: Path) -> None:
     with path.open("rb") as file:
         texts = [token.string for token in tokenize.tokenize(file.readline) if token.type in TEXT_TOKENS]
     assert found_in(" ".join(texts)) == []
+
+
+TEST_SOURCES = sorted({*(ROOT / "tests").rglob("*.py")} - {Path(__file__)})
+
+
+def _test_texts(path: Path) -> Iterator[str]:
+    """Comments, docstrings, assertion messages, and the names of functions and classes as words."""
+    with path.open("rb") as file:
+        yield from (token.string for token in tokenize.tokenize(file.readline) if token.type == tokenize.COMMENT)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name.replace("_", " ")
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef):
+            yield ast.get_docstring(node) or ""
+        if isinstance(node, ast.Assert) and node.msg:
+            yield ast.unparse(node.msg)
+
+
+@pytest.mark.parametrize("path", TEST_SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_tests(path: Path) -> None:
+    assert [hit for text in _test_texts(path) for hit in found_in(text)] == []
+
+
+def test_case_descriptions() -> None:
+    assert found_in((ROOT / "tests/CASES.md").read_text()) == []

@@ -1,8 +1,8 @@
-"""Many processes, each admitting its own share of people for the first time (C1).
+"""Many processes, in each of which several people sign in for the first time (C1).
 
 `python -m tests.accounts.first_sign_ins HOW PROCESSES EACH`, in the portal's environment. HOW is `page` (the whole
-way: sign-in page, directory, session) or `service` (what follows after the directory has said yes). Prints
-everything that went wrong; the exit status is the number of processes in which something did.
+path: sign-in page, directory, session) or `service` (what follows after the directory accepted the password). Prints
+each error; the exit status is the number of processes with errors.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""Keys for tests: real ones from ssh-keygen, and security keys built by their specification (PROTOCOL.u2f)."""
+"""Keys for tests: from ssh-keygen, and security keys built as PROTOCOL.u2f specifies."""
 
 import base64
 import functools
@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 @functools.cache
 def generated(kind: str = "ed25519", bits: int = 0, number: int = 0) -> tuple[str, str]:
-    """The public line and the private key's file; another `number` is another key."""
+    """The public line and the private key file; each `number` is a different key."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "key"
         size = ["-b", str(bits)] if bits else []

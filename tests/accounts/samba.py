@@ -35,7 +35,7 @@ CONFIGURATION = """
 
 
 class ActiveDirectory:
-    """Lives in `folder`. People get passwords that the domain's policy accepts: long, with a capital and a digit."""
+    """Stored in `folder`. People get passwords that the domain's policy accepts: long, with a capital and a digit."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -69,7 +69,7 @@ class ActiveDirectory:
         self.daemon.stop()
 
     def tool(self, *words: str) -> None:
-        """Run `samba-tool WORDS` on the files of the running domain."""
+        """Run `samba-tool ARGUMENTS` on the files of the running domain."""
         self._run(*words, f"--configfile={self.conf}")
 
     def add_user(self, name: str, full_name: str, password: str) -> None:

@@ -31,14 +31,14 @@ def domain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ActiveDirectory
 
 @pytest.fixture(autouse=True)
 def _use(domain: ActiveDirectory, settings: Settings) -> None:
-    """What lab_iam/settings.py makes of LDAP_KIND=ad."""
+    """The settings for LDAP_KIND=ad."""
     settings.LDAP_KIND = "ad"
     settings.LDAP_URL = f"ldap://{ADDRESS}"
     settings.LDAP_START_TLS = True
     settings.LDAP_CA_FILE = str(domain.folder / "ca.pem")
     settings.LDAP_BIND_DN = f"{IAM}@ad.lab.test"
     settings.LDAP_BIND_PASSWORD = domain.iam_password
-    settings.LDAP_USER_BASE = BASE  # the root of the domain, where referrals come back as well
+    settings.LDAP_USER_BASE = BASE  # the root of the domain, where answers contain referrals too
     settings.LDAP_LOGIN_ATTR = "sAMAccountName"
     settings.LDAP_USER_FILTER = "(sAMAccountName=%(user)s)"
     settings.LDAP_NAME_ATTR = "displayName"
@@ -47,7 +47,7 @@ def _use(domain: ActiveDirectory, settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["ldap", "ldaps"])
-def test_the_right_password_gives_the_person(settings: Settings, scheme: str) -> None:
+def test_the_right_password_returns_the_person(settings: Settings, scheme: str) -> None:
     settings.LDAP_URL, settings.LDAP_START_TLS = f"{scheme}://{ADDRESS}", scheme == "ldap"
     person = edge.check_password("alice", PASSWORD)
     assert person is not None
@@ -56,7 +56,7 @@ def test_the_right_password_gives_the_person(settings: Settings, scheme: str) ->
 
 
 @pytest.mark.parametrize(("name", "password"), [("alice", "wrong"), ("nobody-here", PASSWORD)])
-def test_a7_a_wrong_password_and_an_unknown_name_are_nobody(name: str, password: str) -> None:
+def test_a7_a_wrong_password_and_an_unknown_name_return_nobody(name: str, password: str) -> None:
     assert edge.check_password(name, password) is None
 
 
@@ -65,7 +65,7 @@ def test_a_member_of_a_group_in_the_staff_group_is_staff() -> None:
     assert person is not None and person.is_staff is True
 
 
-def test_a6_a_disabled_account_is_refused_and_let_in_again(domain: ActiveDirectory) -> None:
+def test_a6_a_disabled_account_is_refused_and_works_again_when_enabled(domain: ActiveDirectory) -> None:
     domain.tool("user", "disable", "charlie")
     assert edge.check_password("charlie", PASSWORD) is None
     domain.tool("user", "enable", "charlie")
@@ -79,7 +79,7 @@ def test_full_names_are_read_with_the_portals_account() -> None:
     assert alice is not None and alice.directory_id == found["alice"].directory_id
 
 
-def test_a5_a_plain_connection_is_a_fault_and_no_wrong_password(settings: Settings) -> None:
+def test_a5_a_plain_connection_is_a_fault_not_a_wrong_password(settings: Settings) -> None:
     """Active Directory refuses simple binds without TLS (strongerAuthRequired)."""
     settings.LDAP_START_TLS = False
     with pytest.raises(DirectoryUnavailable):

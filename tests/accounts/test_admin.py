@@ -30,7 +30,7 @@ def act(client: Client, model: str, action: str, *rows: object, **more: str) -> 
     return unescape(answer.content.decode())
 
 
-def test_the_first_page_counts(client: Client, key: SSHKey, bob: User) -> None:
+def test_the_admin_index_shows_counts(client: Client, key: SSHKey, bob: User) -> None:
     page = client.get("/admin/").content.decode()
     metrics = {section.title: section.metrics for section in client.get("/admin/").context["sections"]}
     shown = {metric.label: metric.value for metric in metrics["People"]}
@@ -44,7 +44,7 @@ def test_the_first_page_counts(client: Client, key: SSHKey, bob: User) -> None:
     assert "Ports left" in page and "lab_iam/admin.css" in page
 
 
-def test_the_own_parts_come_first(client: Client, staff: User) -> None:
+def test_the_apps_of_the_portal_come_first(client: Client, staff: User) -> None:
     apps = [app["app_label"] for app in client.get("/admin/").context["app_list"]]
     assert apps[:2] == ["accounts", "servers"] and len(apps) > 2
 
@@ -79,7 +79,7 @@ def test_a_list_costs_the_same_for_many_rows(client: Client, alice: User, model:
 
 
 @pytest.mark.parametrize("model", LISTS)
-def test_machine_made_rows_are_read_only(client: Client, key: SSHKey, model: str) -> None:
+def test_generated_rows_are_read_only(client: Client, key: SSHKey, model: str) -> None:
     rows: dict[str, Model] = {"user": key.user, "sshkey": key, "port": key.user.port, "subuidrange": key.user.subuids}
     row: Model = rows.get(model) or AuditEvent.objects.latest("pk")
     assert client.get(reverse(f"admin:accounts_{model}_add")).status_code == 403
@@ -89,7 +89,7 @@ def test_machine_made_rows_are_read_only(client: Client, key: SSHKey, model: str
     assert client.post(change, {"username": "evil"}).status_code == 403
 
 
-def test_removing_a_key_asks_first(client: Client, key: SSHKey) -> None:
+def test_removing_a_key_asks_for_confirmation(client: Client, key: SSHKey) -> None:
     page = act(client, "sshkey", "revoke", key)
     assert "Remove these keys?" in page and key.fingerprint in page
     key.refresh_from_db()
@@ -135,7 +135,7 @@ def test_only_the_locked_out_can_be_deleted_and_leave_tombstones(client: Client,
     assert AuditEvent.objects.get(verb="person.deleted").actor == "warden"
 
 
-def test_k10_staff_see_whose_key_was_pasted(client: Client, key: SSHKey, bob: User) -> None:
+def test_k10_staff_can_see_the_owner_of_a_pasted_key(client: Client, key: SSHKey, bob: User) -> None:
     with pytest.raises(ValueError, match="in use"):
         keys.add_keys(actor="bob", user=bob, pasted=line())
     page = unescape(
@@ -144,7 +144,7 @@ def test_k10_staff_see_whose_key_was_pasted(client: Client, key: SSHKey, bob: Us
     assert '"owner": "alice"' in page
 
 
-def test_others_see_none_of_it(alice: User) -> None:
+def test_people_who_are_not_staff_see_nothing(alice: User) -> None:
     stranger = Client()
     stranger.force_login(alice, backend="accounts.backends.DirectoryBackend")
     for path in ["/admin/", *(reverse(f"admin:accounts_{model}_changelist") for model in LISTS)]:

@@ -42,7 +42,7 @@ def test_a1_an_empty_or_blank_password_never_reaches_the_directory(directory: Di
         "a" * 1000,
     ],
 )
-def test_a2_what_is_no_name_never_reaches_the_directory(directory: Directory, name: str) -> None:
+def test_a2_an_invalid_name_never_reaches_the_directory(directory: Directory, name: str) -> None:
     before = directory.count(CONNECTION)
     assert ask(name, password_of("alice")) is None
     assert directory.count(CONNECTION) == before
@@ -54,13 +54,13 @@ def test_a3_capitals_are_the_same_person(directory: Directory) -> None:
     assert first is not None and first == second and first.username == "alice"
 
 
-def test_a7_no_row_is_made_for_a_failed_sign_in(directory: Directory) -> None:
+def test_a7_a_failed_sign_in_creates_no_row(directory: Directory) -> None:
     assert ask("alice", "wrong") is None
     assert ask("nobody-here", "wrong") is None
     assert not User.objects.exists()
 
 
-def test_the_first_success_gives_numbers(directory: Directory) -> None:
+def test_the_first_sign_in_assigns_a_port_and_subuids(directory: Directory) -> None:
     user = ask("alice", password_of("alice"))
     assert user is not None and user.port.number == 22000
 
@@ -72,7 +72,7 @@ def test_a_locked_out_person_is_refused_although_the_password_is_right(directory
     assert ask("alice", password_of("alice")) is None
 
 
-def test_o3_the_new_holder_of_a_name_is_told_what_to_do(directory: Directory) -> None:
+def test_o3_a_new_person_with_a_used_name_reads_what_to_do(directory: Directory) -> None:
     assert ask("alice", password_of("alice")) is not None
     directory.remove_user("alice")
     directory.add_user("alice", "Alice Another", "another")
@@ -80,14 +80,14 @@ def test_o3_the_new_holder_of_a_name_is_told_what_to_do(directory: Directory) ->
         ask("alice", "another")
 
 
-def test_a5_the_directory_being_down_is_no_wrong_password(directory: Directory, settings: Settings) -> None:
+def test_a5_a_directory_that_is_down_is_not_a_wrong_password(directory: Directory, settings: Settings) -> None:
     settings.LDAP_URL = f"ldap://127.0.0.1:{free_port()}"
     with pytest.raises(DirectoryUnavailable, match="directory unavailable"):
         ask("alice", password_of("alice"))
     assert not User.objects.exists()
 
 
-def test_a5_a_local_account_opens_the_door_when_the_directory_is_down(
+def test_a5_a_local_account_can_sign_in_while_the_directory_is_down(
     directory: Directory, settings: Settings, staff: User
 ) -> None:
     settings.LDAP_URL = f"ldap://127.0.0.1:{free_port()}"
@@ -96,12 +96,12 @@ def test_a5_a_local_account_opens_the_door_when_the_directory_is_down(
         ask("warden", "wrong")
 
 
-def test_a_local_account_works_beside_the_directory(directory: Directory, staff: User) -> None:
+def test_a_local_account_works_alongside_the_directory(directory: Directory, staff: User) -> None:
     assert ask("warden", "a-long-local-password") == staff
     assert ask("warden", "wrong") is None
 
 
 def test_the_order_of_the_backends(settings: Settings) -> None:
-    """The lockout must be asked first, or it would stop nobody."""
+    """The lockout must come first, or it would stop nobody."""
     names = [import_string(path).__name__ for path in settings.AUTHENTICATION_BACKENDS]
     assert names == ["AxesStandaloneBackend", "DirectoryBackend", "ModelBackend"]

@@ -29,7 +29,7 @@ def ids() -> set[str]:
     return {str(message.id) for message in messages}
 
 
-def test_a_good_configuration_is_silent() -> None:
+def test_a_good_configuration_has_no_messages() -> None:
     assert ids() == set()
 
 
@@ -63,7 +63,7 @@ def test_each_mistake_has_its_id(settings: Settings, id_: str, changed: dict[str
     assert ids() == {id_}
 
 
-def test_accounts_e005_a_file_that_is_there(settings: Settings, tmp_path: Path) -> None:
+def test_accounts_e005_an_existing_file_is_accepted(settings: Settings, tmp_path: Path) -> None:
     settings.LDAP_CA_FILE = str(tmp_path / "ca.pem")
     (tmp_path / "ca.pem").touch()
     assert ids() == set()

@@ -18,31 +18,31 @@ def spans(key: SSHKey) -> list[tuple[int, int | None]]:
     return list(key.ranges.order_by("start").values_list("start", "until"))
 
 
-def test_a_key_is_wanted_from_its_addition_until_its_removal(alice: User) -> None:
+def test_a_key_range_lasts_from_addition_to_removal(alice: User) -> None:
     key, other = give_key(alice, 1), give_key(alice, 2)
     assert (spans(key), spans(other)) == ([(1, None)], [(2, None)])
     keys.revoke_key(actor="alice", key=key)
     assert (spans(key), spans(other)) == ([(1, 3)], [(2, None)])
 
 
-def test_o1_locking_out_ends_a_range_and_unlocking_starts_another(alice: User, bob: User) -> None:
+def test_o1_locking_out_ends_a_range_and_unlocking_starts_a_new_one(alice: User, bob: User) -> None:
     key, removed, other = give_key(alice, 1), give_key(alice, 2), give_key(bob, 3)
     keys.revoke_key(actor="alice", key=removed)
     people.set_active(actor="warden", user=alice, active=False)
     people.set_active(actor="warden", user=alice, active=True)
     assert spans(key) == [(1, 5), (6, None)]
-    assert spans(removed) == [(2, 4)], "a removed key does not come back"
+    assert spans(removed) == [(2, 4)], "a removed key stays removed"
     assert spans(other) == [(3, None)]
 
 
-def test_a_key_waits_for_the_port(staff: User) -> None:
+def test_a_key_without_a_port_has_no_range(staff: User) -> None:
     key = give_key(staff)
     assert spans(key) == [] and keys.current_state().users == {}
     numbers.assign(staff)
     assert spans(key) == [(2, None)] and list(keys.current_state().users) == [staff.username]
 
 
-def test_the_ranges_give_what_was_wanted_at_any_revision(alice: User) -> None:
+def test_the_ranges_give_the_keys_at_any_revision(alice: User) -> None:
     first, second = give_key(alice, 1), give_key(alice, 2)
     keys.revoke_key(actor="alice", key=first)
     wanted = [{one.key for one in KeyRange.objects.wanted_at(number)} for number in range(4)]

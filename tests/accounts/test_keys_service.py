@@ -24,7 +24,7 @@ def test_a_paste_is_one_revision(alice: User) -> None:
     assert {one.start for one in KeyRange.objects.open()} == {before + 1}
 
 
-def test_a_key_that_is_there_already_changes_nothing(alice: User) -> None:
+def test_adding_a_known_key_changes_nothing(alice: User) -> None:
     add(alice, line())
     before = keys.current_revision()
     done = add(alice, line(comment="renamed"))
@@ -39,13 +39,13 @@ def test_each_key_leaves_an_audit_row(alice: User) -> None:
     assert event.detail["fingerprint"] == done.added[0].fingerprint
 
 
-def test_one_bad_line_refuses_the_whole_paste(alice: User) -> None:
+def test_one_bad_line_rejects_the_whole_paste(alice: User) -> None:
     with pytest.raises(KeyRefused):
         add(alice, f"{line()}\nssh-dss AAAA")
     assert not SSHKey.objects.exists() and keys.current_revision() == 0
 
 
-def test_k10_the_key_of_another_person_is_refused_without_saying_whose(alice: User, bob: User) -> None:
+def test_k10_the_key_of_another_person_is_refused_without_naming_the_owner(alice: User, bob: User) -> None:
     add(alice, line())
     with pytest.raises(KeyRefused) as caught:
         add(bob, f"{line(1)}\n{line(comment='bobs')}")
@@ -53,7 +53,7 @@ def test_k10_the_key_of_another_person_is_refused_without_saying_whose(alice: Us
     assert not bob.ssh_keys.exists()
 
 
-def test_k10_the_staff_can_see_who_pasted_whose_key(alice: User, bob: User) -> None:
+def test_k10_staff_can_see_who_pasted_the_key_of_another_person(alice: User, bob: User) -> None:
     add(alice, line())
     with pytest.raises(KeyRefused):
         add(bob, line())
@@ -62,13 +62,13 @@ def test_k10_the_staff_can_see_who_pasted_whose_key(alice: User, bob: User) -> N
     assert event.detail == {"fingerprint": fingerprint(line()), "reason": "in use", "owner": "alice"}
 
 
-def test_k10_the_database_itself_holds_a_fingerprint_once(alice: User, bob: User) -> None:
+def test_k10_fingerprints_are_unique_in_the_database(alice: User, bob: User) -> None:
     key = add(alice, line()).added[0]
     with pytest.raises(IntegrityError, match=r"fingerprint|key_active_once"), transaction.atomic():
         SSHKey.objects.create(user=bob, key_type=key.key_type, blob=key.blob, fingerprint=key.fingerprint)
 
 
-def test_a_removed_key_is_gone_and_may_come_again(alice: User) -> None:
+def test_a_removed_key_can_be_added_again(alice: User) -> None:
     key = add(alice, line()).added[0]
     assert keys.revoke_key(actor="alice", key=key)
     key.refresh_from_db()
@@ -77,7 +77,7 @@ def test_a_removed_key_is_gone_and_may_come_again(alice: User) -> None:
     assert len(add(alice, line()).added) == 1
 
 
-def test_removing_twice_is_once(alice: User) -> None:
+def test_removing_a_key_twice_has_no_further_effect(alice: User) -> None:
     key = add(alice, line()).added[0]
     assert keys.revoke_key(actor="alice", key=key)
     assert not keys.revoke_key(actor="alice", key=key)
@@ -92,9 +92,7 @@ def test_a_person_has_a_limited_number_of_keys(alice: User, monkeypatch: pytest.
         add(alice, line(2))
 
 
-def test_the_state_holds_active_people_with_a_port_and_a_key(
-    alice: User, bob: User, charlie: User, staff: User
-) -> None:
+def test_the_keys_are_those_of_active_people_with_a_port(alice: User, bob: User, charlie: User, staff: User) -> None:
     add(alice, f"{line()}\n{line(1)}")
     add(charlie, line(2))
     people.set_active(actor="warden", user=charlie, active=False)
@@ -105,13 +103,13 @@ def test_the_state_holds_active_people_with_a_port_and_a_key(
     assert state.revision == keys.current_revision()
 
 
-def test_the_state_costs_two_queries(alice: User, bob: User, django_assert_num_queries: object) -> None:
+def test_reading_all_keys_costs_two_queries(alice: User, bob: User, django_assert_num_queries: object) -> None:
     add(alice, f"{line()}\n{line(1)}")
     with django_assert_num_queries(2):  # type: ignore[operator]
         keys.current_state()
 
 
-def test_a_locked_out_person_adds_nothing(alice: User) -> None:
+def test_a_locked_out_person_cannot_add_keys(alice: User) -> None:
     stale = User.objects.get(pk=alice.pk)
     people.set_active(actor="warden", user=alice, active=False)
     with pytest.raises(KeyRefused, match="locked"):
@@ -119,7 +117,7 @@ def test_a_locked_out_person_adds_nothing(alice: User) -> None:
 
 
 @pytest.fixture
-def heard() -> Iterator[list[int]]:
+def revisions() -> Iterator[list[int]]:
     revisions: list[int] = []
 
     def listen(revision: int, **kwargs: object) -> None:
@@ -130,15 +128,15 @@ def heard() -> Iterator[list[int]]:
     keys_changed.disconnect(dispatch_uid="test")
 
 
-def test_listeners_hear_after_the_commit(
-    alice: User, heard: list[int], django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
+def test_listeners_are_called_after_the_commit(
+    alice: User, revisions: list[int], django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
 ) -> None:
     with django_capture_on_commit_callbacks() as callbacks:
         add(alice, line())
-    assert heard == []
+    assert revisions == []
     for callback in callbacks:
         callback()
-    assert heard == [1]
+    assert revisions == [1]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -24,7 +24,7 @@ def fail(times: int, name: str = "alice", address: str = "10.9.9.9", **headers: 
     return [sign_in(name, f"wrong-{number}", address, **headers) for number in range(times)]
 
 
-def test_a4_ten_wrong_passwords_lock_the_name_from_everywhere(directory: Directory) -> None:
+def test_a4_ten_wrong_passwords_lock_the_name_at_every_address(directory: Directory) -> None:
     assert fail(10) == [200] * 9 + [429]
     assert sign_in("alice", password_of("alice"), "10.1.1.1") == 429
     assert sign_in("ALICE", password_of("alice"), "10.1.1.1") == 429
@@ -38,7 +38,7 @@ def test_a4_ten_wrong_passwords_lock_the_address_for_every_name(directory: Direc
     assert sign_in("bob", password_of("bob"), "10.1.1.1") == 302
 
 
-def test_a4_the_locked_out_never_reach_the_directory(directory: Directory) -> None:
+def test_a4_a_locked_sign_in_never_reaches_the_directory(directory: Directory) -> None:
     fail(10)
     before = directory.count(CONNECTION)
     fail(3)
@@ -60,7 +60,7 @@ def test_a4_behind_a_proxy_the_real_address_is_locked(directory: Directory, sett
     assert sign_in("bob", right, "127.0.0.1", HTTP_X_FORWARDED_FOR="10.7.7.8") == 302
 
 
-def test_a4_the_paste_page_is_covered_too(directory: Directory, client: Client) -> None:
+def test_a4_the_paste_page_is_locked_too(directory: Directory, client: Client) -> None:
     fail(9)
     fields = {"username": "alice", "keys": line(), "password": "wrong"}
     answer = client.post("/", fields)
@@ -80,14 +80,14 @@ def test_a4_the_lock_ends_by_itself(directory: Directory) -> None:
     assert sign_in("alice", password_of("alice")) == 302
 
 
-def test_trying_on_does_not_prolong_the_lock(directory: Directory) -> None:
+def test_more_attempts_do_not_prolong_the_lock(directory: Directory) -> None:
     fail(10)
     before = AccessAttempt.objects.get().attempt_time
     fail(3)
     assert AccessAttempt.objects.get().attempt_time == before
 
 
-def test_the_right_password_ends_the_counting_of_ones_own_mistakes_only(directory: Directory) -> None:
+def test_a_success_clears_only_the_failed_attempts_of_that_name(directory: Directory) -> None:
     fail(6, "alice")
     fail(2, "bob")
     assert sign_in("alice", password_of("alice")) == 302
@@ -101,15 +101,13 @@ def test_a5_an_outage_locks_nobody_out(directory: Directory, settings: Settings)
     assert not AccessAttempt.objects.exists()
 
 
-def test_an_outage_is_no_time_to_guess_the_staffs_local_passwords(
-    directory: Directory, settings: Settings, staff: User
-) -> None:
+def test_local_passwords_are_protected_during_an_outage(directory: Directory, settings: Settings, staff: User) -> None:
     settings.LDAP_URL = f"ldap://127.0.0.1:{free_port()}"
     assert fail(10, "warden")[-1] == 429
     assert sign_in("warden", "a-long-local-password") == 429
 
 
-def test_x1_what_is_counted_holds_no_secrets(
+def test_x1_the_counters_hold_no_secrets(
     directory: Directory, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)

@@ -9,7 +9,7 @@ from tests.accounts.keys import line
 
 
 @pytest.mark.parametrize("name", ["alice", "a", "_x", "lqchen", "a-b_c9", "a" * 32])
-def test_a_good_name(name: str) -> None:
+def test_a_valid_name_is_accepted(name: str) -> None:
     assert names.clean(name) == name
 
 
@@ -36,14 +36,14 @@ BAD = [
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_name(name: str) -> None:
+def test_an_invalid_name_is_refused(name: str) -> None:
     with pytest.raises(names.NameRefused, match="not a name"):
         names.clean(name)
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("name", [name for name in BAD if len(name) <= 32] + ["Alice"])
-def test_the_database_refuses_it_too(name: str) -> None:
+def test_the_database_refuses_invalid_names_too(name: str) -> None:
     with pytest.raises(IntegrityError, match="user_name_is_linux_safe"), transaction.atomic():
         User(username=name).save()
 
@@ -67,7 +67,7 @@ def test_the_audit_log_is_append_only() -> None:
             attempt()
 
 
-def test_every_model_says_what_it_is(alice: User) -> None:
+def test_every_model_has_a_readable_text(alice: User) -> None:
     key = keys.add_keys(actor="alice", user=alice, pasted=line()).added[0]
     assert str(alice) == "alice"
     assert str(key) == f"{key.fingerprint} (me@laptop)"

@@ -26,7 +26,7 @@ def test_adding_a_key(client: Client, alice: User) -> None:
     assert client.session["pasted_as"] == "alice"
 
 
-def test_what_is_wrong_is_reported_beside_the_field(client: Client) -> None:
+def test_an_error_is_shown_at_the_field(client: Client) -> None:
     page = unescape(client.post("/me/keys/add", {"keys": "ssh-dss AAAA"}).content.decode())
     assert "Line 1: DSA" in page and 'aria-invalid="true"' in page
 
@@ -37,13 +37,13 @@ def test_k6_a_private_key_is_not_shown_again(client: Client) -> None:
     assert not [part for part in private().splitlines()[1:-1] if part in page]
 
 
-def test_k10_the_key_of_another_person(client: Client, bob: User) -> None:
+def test_k10_the_key_of_another_person_is_refused(client: Client, bob: User) -> None:
     add(bob)
     page = client.post("/me/keys/add", {"keys": line()}).content.decode()
     assert "another account" in page and "bob" not in page
 
 
-def test_removing_asks_first(client: Client, alice: User) -> None:
+def test_removing_a_key_asks_for_confirmation(client: Client, alice: User) -> None:
     key, _ = add(alice), add(alice, 1)
     page = client.get(f"/me/keys/{key.pk}/remove").content.decode()
     assert unescape(page).count(key.fingerprint) == 1 and "last key" not in page
@@ -72,7 +72,7 @@ def test_somebody_elses_key_is_not_found(client: Client, bob: User) -> None:
     assert key.is_active
 
 
-def test_strangers_are_sent_to_the_sign_in_page(alice: User) -> None:
+def test_anonymous_visitors_are_sent_to_the_sign_in_page(alice: User) -> None:
     key = add(alice)
     for path in ("/me/keys/add", f"/me/keys/{key.pk}/remove"):
         for answer in (Client().get(path), Client().post(path, {"keys": line(1)})):

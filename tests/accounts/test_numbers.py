@@ -10,7 +10,7 @@ from accounts.services import numbers, people
 
 
 @pytest.mark.parametrize("text", ["", "22000", "a-b", "1-2-3", "-5-7", "30000-20000", "1 - 2", "9999999999999-2"])
-def test_a_range_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_range_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="range"):
         NumberRange.parse(text)
 
@@ -20,7 +20,7 @@ def test_a_range_must_hold_a_block() -> None:
         NumberRange.parse("100000-100100", SUBUID_COUNT)
 
 
-def test_numbers_go_upwards() -> None:
+def test_numbers_increase() -> None:
     assert NumberRange(10, 19).first_free([]) == 10
     assert NumberRange(10, 19).first_free([10, 11]) == 12
     assert NumberRange(10, 19).first_free([11]) == 10
@@ -33,7 +33,7 @@ def test_numbers_go_upwards() -> None:
     st.integers(1, 60),
     st.sets(st.integers(0, 120), max_size=20),
 )
-def test_a_free_block_touches_no_issued_one(first: int, size: int, length: int, issued: set[int]) -> None:
+def test_a_free_block_overlaps_no_issued_one(first: int, size: int, length: int, issued: set[int]) -> None:
     numbers = NumberRange(first, first + size + length - 1, size)
     free = [
         start
@@ -52,28 +52,28 @@ def person(name: str) -> User:
 
 
 @pytest.mark.django_db
-def test_c2_empty_table_begins_at_the_first_number(settings: Settings) -> None:
+def test_c2_the_first_number_is_issued_first(settings: Settings) -> None:
     port, block = numbers.assign(person("alice"))
     assert (port.number, block.start) == (settings.LAB_PORTS.first, settings.LAB_SUBUIDS.first)
     assert (port.username, block.username) == ("alice", "alice")
 
 
-def test_assigning_again_gives_the_same(alice: User) -> None:
+def test_assigning_again_returns_the_same_numbers(alice: User) -> None:
     assert numbers.assign(alice) == (alice.port, alice.subuids)
     assert Port.objects.count() == SubuidRange.objects.count() == 1
 
 
 @pytest.mark.django_db
-def test_c2_last_number_is_issued_then_clear_words(settings: Settings) -> None:
+def test_c2_after_the_last_number_there_is_a_clear_error(settings: Settings) -> None:
     settings.LAB_PORTS = NumberRange(22000, 22001)
     assert [numbers.assign(person(name))[0].number for name in ("alice", "bob")] == [22000, 22001]
     with pytest.raises(numbers.NumbersExhausted, match=r"All ports of 22000-22001 are issued.*LAB_PORTS"):
         numbers.assign(person("charlie"))
-    assert SubuidRange.objects.count() == 2, "half an assignment stayed"
+    assert SubuidRange.objects.count() == 2, "a partial assignment was saved"
 
 
 @pytest.mark.django_db
-def test_c2_exhausted_subuids_have_clear_words(settings: Settings) -> None:
+def test_c2_exhausted_subuids_give_a_clear_error(settings: Settings) -> None:
     settings.LAB_SUBUIDS = NumberRange(100000, 100000 + 2 * SUBUID_COUNT - 2, SUBUID_COUNT)
     numbers.assign(person("alice"))
     with pytest.raises(numbers.NumbersExhausted, match="LAB_SUBUIDS"):
@@ -82,7 +82,7 @@ def test_c2_exhausted_subuids_have_clear_words(settings: Settings) -> None:
 
 
 @pytest.mark.django_db
-def test_c2_a_shrunk_range_goes_on_inside_it(settings: Settings) -> None:
+def test_c2_a_smaller_range_continues_within_it(settings: Settings) -> None:
     settings.LAB_PORTS = NumberRange(22000, 29999)
     Port.objects.create(number=29000, username="old")
     settings.LAB_PORTS = NumberRange(22000, 22500)
@@ -97,7 +97,7 @@ def test_c2_a_moved_range_never_overlaps_an_old_block(settings: Settings) -> Non
 
 
 @pytest.mark.django_db
-def test_gaps_are_used_only_when_the_end_is_reached(settings: Settings) -> None:
+def test_gaps_are_used_only_after_the_end_of_the_range(settings: Settings) -> None:
     settings.LAB_PORTS = NumberRange(22000, 22002)
     Port.objects.create(number=22001, username="old")
     assert [numbers.assign(person(name))[0].number for name in ("alice", "bob")] == [22002, 22000]
@@ -120,7 +120,7 @@ def test_c3_a_tombstone_cannot_be_deleted(alice: User) -> None:
             row.delete()
 
 
-def test_the_database_refuses_numbers_that_are_none(alice: User) -> None:
+def test_the_database_refuses_invalid_numbers(alice: User) -> None:
     for make in (
         lambda: Port.objects.create(number=80, username="x"),
         lambda: SubuidRange.objects.create(start=2**32 - SUBUID_COUNT, username="x"),

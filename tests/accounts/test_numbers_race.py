@@ -1,4 +1,4 @@
-"""C1: many processes admit people at once, on a database of each kind."""
+"""C1: many processes sign people in at once, on a database of each kind."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Portal:
-    """The portal with a fresh database of its own, used by as many processes as one likes."""
+    """The portal with a fresh database, for any number of processes."""
 
     def __init__(self, url: str, **settings: str) -> None:
         self.environment = {
@@ -56,7 +56,7 @@ class Database:
 
 @pytest.fixture(scope="module")
 def empty_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with all its tables and nothing in them."""
+    """A database with empty tables."""
     path = tmp_path_factory.mktemp("empty") / "portal.sqlite3"
     Portal(f"sqlite:///{path}").run("manage.py", "migrate", "--verbosity", "0")
     return path
@@ -64,7 +64,7 @@ def empty_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def empty_database(postgres: Postgres) -> str:
-    """The same on PostgreSQL; gives its name."""
+    """The same on PostgreSQL. Returns its name."""
     Portal(postgres.create("empty")).run("manage.py", "migrate", "--verbosity", "0")
     return "empty"
 

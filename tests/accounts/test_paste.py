@@ -18,7 +18,7 @@ pytestmark = pytest.mark.django_db
 
 
 def paste(client: Client, pasted: str, password: str = "", name: str = "alice", path: str = "/") -> str:
-    """The page after it: "" if it led to the push log."""
+    """The page after the form: "" if it redirected to the push log."""
     fields = {"username": name, "keys": pasted, "password": password or password_of("alice")}
     answer = client.post(path, fields)
     if answer.status_code == 302:
@@ -45,7 +45,7 @@ def test_messages_list_new_and_known_keys(directory: Directory, client: Client) 
     assert words == ["Key", "You"]
 
 
-def test_a_wrong_password_saves_nothing_and_keeps_the_paste(directory: Directory, client: Client) -> None:
+def test_a_wrong_password_saves_nothing_and_leaves_the_paste_in_the_form(directory: Directory, client: Client) -> None:
     page = paste(client, line(), "wrong")
     assert "Wrong user name or password" in page and line().split()[1].replace("+", "&#x2B;") in page.replace(
         "+", "&#x2B;"
@@ -55,7 +55,7 @@ def test_a_wrong_password_saves_nothing_and_keeps_the_paste(directory: Directory
 
 
 @pytest.mark.parametrize("path", ["/manage/ssh-key/bob", "/manage/ssh-key/charlie"])
-def test_the_name_of_the_address_decides(directory: Directory, client: Client, path: str) -> None:
+def test_the_user_name_in_the_url_decides(directory: Directory, client: Client, path: str) -> None:
     assert "Wrong user name or password" in paste(client, line(), path=path)
     assert not SSHKey.objects.exists()
 
@@ -71,18 +71,18 @@ def test_a7_unknown_and_known_names_look_alike(directory: Directory, client: Cli
     assert page("bob", password="wrong") == page("nobody-there", password="wrong")
 
 
-def test_looking_changes_nothing(directory: Directory, client: Client) -> None:
+def test_opening_the_page_changes_nothing(directory: Directory, client: Client) -> None:
     for path in ("/", "/manage/ssh-key/alice", "/login/"):
         assert client.get(path).status_code == 200
     assert not User.objects.exists() and not client.session.keys()
 
 
 @pytest.mark.parametrize("name", ["root", "a.b", "9lives", "alice)(uid=*", "a" * 33])
-def test_an_address_with_what_is_no_name_is_not_found(client: Client, name: str) -> None:
+def test_a_url_with_an_invalid_name_is_not_found(client: Client, name: str) -> None:
     assert client.get(f"/manage/ssh-key/{name}").status_code == 404
 
 
-def test_a1_no_password_is_reported_beside_the_field(directory: Directory, client: Client) -> None:
+def test_a1_a_missing_password_is_reported_at_the_field(directory: Directory, client: Client) -> None:
     before = directory.count(CONNECTION)
     for password in (" ", "\t"):
         assert "Enter your password" in paste(client, line(), password)
@@ -97,12 +97,12 @@ def test_a_bad_paste_never_reaches_the_directory(directory: Directory, client: C
 
 
 def dump() -> str:
-    """Everything in the database."""
+    """All contents of the database."""
     return "\n".join(str(list(model._base_manager.values_list())) for model in apps.get_models())
 
 
 @pytest.mark.parametrize("path", ["/", "/manage/ssh-key/alice"])
-def test_k6_a_private_key_is_refused_and_never_stored_logged_or_echoed(
+def test_k6_a_private_key_is_refused_and_never_stored_logged_or_shown(
     directory: Directory, client: Client, caplog: pytest.LogCaptureFixture, path: str
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -112,7 +112,7 @@ def test_k6_a_private_key_is_refused_and_never_stored_logged_or_echoed(
         assert part not in page and part not in caplog.text and part not in dump()
 
 
-def test_k7_the_page_shows_the_converting_command(directory: Directory, client: Client) -> None:
+def test_k7_the_page_shows_the_command_that_converts_the_key(directory: Directory, client: Client) -> None:
     page = paste(client, converted(generated("rsa", 3072)[0], "RFC4716"))
     assert "ssh-keygen -i -f FILE" in page
 

@@ -15,7 +15,7 @@ def admit(name: str = "alice", directory_id: str = "id-of-alice", is_staff: bool
 
 
 @pytest.mark.django_db
-def test_the_first_sign_in_gives_a_port_and_subuids() -> None:
+def test_the_first_sign_in_assigns_a_port_and_subuids() -> None:
     user = admit()
     assert user.port.number and user.subuids.start
     assert user.display_name == "Alice" and not user.has_usable_password()
@@ -38,7 +38,7 @@ def test_a_name_changed_in_the_directory_is_the_same_person() -> None:
 
 
 @pytest.mark.django_db
-def test_the_staff_group_decides_and_its_changes_are_audited() -> None:
+def test_staff_follows_the_staff_group_and_changes_are_audited() -> None:
     assert admit(is_staff=True).is_superuser
     user = admit(is_staff=False)
     user.refresh_from_db()
@@ -47,18 +47,18 @@ def test_the_staff_group_decides_and_its_changes_are_audited() -> None:
 
 
 @pytest.mark.django_db
-def test_without_a_staff_group_the_flags_stay() -> None:
+def test_without_a_staff_group_is_staff_stays() -> None:
     User.objects.create_user("alice", directory_id="id-of-alice", is_staff=True)
     assert admit(is_staff=None).is_staff
 
 
 @pytest.mark.django_db
-def test_a_locked_out_person_is_not_admitted() -> None:
+def test_a_locked_out_person_cannot_sign_in() -> None:
     people.set_active(actor="warden", user=admit(), active=False)
     assert people.admit(Person("alice", "id-of-alice", "Alice")) is None
 
 
-def test_o3_a_name_given_to_a_new_person_inherits_nothing(alice: User) -> None:
+def test_o3_a_new_person_with_a_used_name_inherits_nothing(alice: User) -> None:
     keys.add_keys(actor="alice", user=alice, pasted=line())
     with pytest.raises(people.PersonRefused, match="belonged to somebody else"):
         admit("alice", "another-id")
@@ -67,7 +67,7 @@ def test_o3_a_name_given_to_a_new_person_inherits_nothing(alice: User) -> None:
     assert event.detail["directory_id"] == "another-id"
 
 
-def test_o3_once_the_name_is_free_the_new_person_begins_with_nothing(alice: User) -> None:
+def test_o3_once_the_name_is_free_the_new_person_starts_with_nothing(alice: User) -> None:
     keys.add_keys(actor="alice", user=alice, pasted=line())
     port, start = alice.port.number, alice.subuids.start
     people.set_active(actor="warden", user=alice, active=False)
@@ -92,7 +92,7 @@ def test_c2_exhausted_numbers_refuse_people_but_not_the_staff(settings: Settings
     assert admit("boss", "id-of-boss", is_staff=True).is_staff
 
 
-def test_locking_out_rises_the_revision_and_leaves_the_keys(alice: User) -> None:
+def test_locking_out_increases_the_revision_and_leaves_the_keys(alice: User) -> None:
     keys.add_keys(actor="alice", user=alice, pasted=line())
     assert people.set_active(actor="warden", user=alice, active=False)
     assert keys.current_revision() == 2 and keys.current_state().users == {}
@@ -103,7 +103,7 @@ def test_locking_out_rises_the_revision_and_leaves_the_keys(alice: User) -> None
     assert [event.verb for event in events] == ["person.unlocked", "person.locked_out"]
 
 
-def test_locking_out_twice_is_once(alice: User) -> None:
+def test_locking_out_twice_has_no_further_effect(alice: User) -> None:
     assert people.set_active(actor="warden", user=alice, active=False)
     assert not people.set_active(actor="warden", user=alice, active=False)
     assert keys.current_revision() == 1

@@ -1,4 +1,4 @@
-"""lab_iam/settings.py in processes of their own, as every start of the portal reads it."""
+"""lab_iam/settings.py, each time in a new process as at a start of the portal."""
 
 import json
 import os
@@ -26,13 +26,13 @@ def read(*names: str, **environment: str) -> list[str]:
     return values
 
 
-def test_production_demands_a_secret_key() -> None:
+def test_production_requires_a_secret_key() -> None:
     done = start("DEBUG")
     assert done.returncode != 0
     assert "SECRET_KEY is missing" in done.stderr.splitlines()[-1]
 
 
-def test_debugging_needs_nothing() -> None:
+def test_debug_mode_requires_no_settings() -> None:
     assert start("DEBUG", DEBUG="true").returncode == 0
 
 
@@ -62,14 +62,14 @@ def test_a_wrong_value_fails_loudly(name: str, value: str, words: str) -> None:
     assert name in last and words in last
 
 
-def test_every_secret_may_stand_in_a_file(tmp_path: Path) -> None:
+def test_every_secret_can_be_read_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("from-the-file\nsecond line\n")
     path = str(tmp_path / "secret")
     files = {"SECRET_KEY_FILE": path, "LDAP_BIND_PASSWORD_FILE": path, "SECRET_KEY": ""}
     assert read("SECRET_KEY", "LDAP_BIND_PASSWORD", **files) == ["from-the-file"] * 2
 
 
-def test_a_secret_given_twice_is_a_mistake(tmp_path: Path) -> None:
+def test_a_secret_set_twice_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("b")
     done = start("DEBUG", SECRET_KEY="a", SECRET_KEY_FILE=str(tmp_path / "secret"))
     assert "both set" in done.stderr
@@ -81,7 +81,7 @@ def test_https_makes_cookies_secure() -> None:
     assert read(*names, PORTAL_URL="http://iam.mylab.com", HSTS_SECONDS="60") == ["False", "False", "0"]
 
 
-def test_the_kind_of_directory_chooses_the_attributes() -> None:
+def test_the_kind_of_directory_decides_the_attributes() -> None:
     names = ("LDAP_USER_FILTER", "LDAP_NAME_ATTR", "LDAP_ID_ATTR")
     assert read(*names) == ["(uid=%(user)s)", "cn", "entryUUID"]
     assert read(*names, LDAP_KIND="ad") == ["(sAMAccountName=%(user)s)", "displayName", "objectGUID"]
@@ -96,7 +96,7 @@ def test_the_kind_of_directory_chooses_the_attributes() -> None:
         ("ldap://ldap.mylab.com", ""),
     ],
 )
-def test_the_address_of_the_directory_may_name_the_base(url: str, base: str) -> None:
+def test_the_directory_url_may_contain_the_base(url: str, base: str) -> None:
     assert read("LDAP_URL", "LDAP_USER_BASE", LDAP_URL=url) == ["ldap://ldap.mylab.com", base]
 
 

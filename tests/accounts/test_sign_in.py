@@ -16,7 +16,7 @@ def sign_in(client: Client, name: str = "alice", password: str = "", next_: str 
     return answer.status_code, answer.headers.get("Location", ""), answer.content.decode()
 
 
-def test_the_right_password_leads_to_my_page(directory: Directory, client: Client) -> None:
+def test_the_right_password_opens_my_page(directory: Directory, client: Client) -> None:
     assert sign_in(client)[:2] == (302, "/me/")
     assert client.session["_auth_user_id"] == str(User.objects.get(username="alice").pk)
 
@@ -27,7 +27,7 @@ def test_a3_capitals_are_the_same_person(directory: Directory, client: Client) -
     assert User.objects.count() == 1
 
 
-def test_one_goes_on_to_where_one_wanted(directory: Directory, client: Client) -> None:
+def test_after_signing_in_the_requested_page_opens(directory: Directory, client: Client) -> None:
     assert sign_in(client, next_="/log/push-keys")[1] == "/log/push-keys"
     assert sign_in(Client(), next_="https://evil.example/")[1] == "/me/"
 
@@ -42,7 +42,7 @@ def test_a7_unknown_and_known_names_are_answered_alike(directory: Directory, cli
     assert not User.objects.exists()
 
 
-def test_a2_a_star_is_nobody(directory: Directory, client: Client) -> None:
+def test_a2_a_star_is_not_a_name(directory: Directory, client: Client) -> None:
     for name in ("*", ")(uid=*", "uid=alice", "DOMAIN\\alice"):
         status, _, page = sign_in(client, name)
         assert status == 200 and "Wrong user name or password" in page
@@ -69,7 +69,7 @@ def test_staff_of_the_directory_may_open_the_admin(directory: Directory, client:
     assert client.get("/admin/").status_code == 200
 
 
-def test_others_may_not(directory: Directory, client: Client) -> None:
+def test_others_may_not_open_the_admin(directory: Directory, client: Client) -> None:
     assert client.get("/admin/")["Location"] == "/admin/login/?next=/admin/"
     assert client.get("/admin/login/?next=/admin/")["Location"] == "/login/?next=/admin/"
     sign_in(client)
@@ -77,7 +77,7 @@ def test_others_may_not(directory: Directory, client: Client) -> None:
     assert answer.status_code == 403 and b"Not allowed" in answer.content
 
 
-def test_signing_out_needs_a_post(directory: Directory, client: Client) -> None:
+def test_signing_out_requires_a_post(directory: Directory, client: Client) -> None:
     sign_in(client)
     assert client.get("/logout/").status_code == 405
     assert client.post("/logout/")["Location"] == "/"

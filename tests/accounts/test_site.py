@@ -7,7 +7,7 @@ from lab_iam.network import client_address
 
 
 @pytest.mark.django_db
-def test_headers_of_every_page(client: Client) -> None:
+def test_every_page_has_the_security_headers(client: Client) -> None:
     headers = client.get("/").headers
     assert "default-src 'self'" in headers["Content-Security-Policy"]
     assert "unsafe" not in headers["Content-Security-Policy"]
@@ -17,7 +17,7 @@ def test_headers_of_every_page(client: Client) -> None:
 
 
 @pytest.mark.django_db
-def test_pages_need_nothing_from_elsewhere_and_no_inline_code(client: Client) -> None:
+def test_pages_load_nothing_external_and_have_no_inline_code(client: Client) -> None:
     for path in ("/", "/login/", "/nothing-here"):
         page = client.get(path).content.decode()
         assert "http://" not in page and "https://" not in page
@@ -32,13 +32,13 @@ def test_static_files_are_served_without_another_web_server(client: Client, path
 
 
 @pytest.mark.django_db
-def test_an_unknown_address_has_a_page_of_its_own(client: Client) -> None:
+def test_an_unknown_url_has_its_own_page(client: Client) -> None:
     answer = client.get("/nothing-here")
     assert answer.status_code == 404 and b"There is no page at this address" in answer.content
 
 
 @pytest.mark.django_db
-def test_a_mistake_of_the_portal_shows_no_internals(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_shows_no_internals(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: object, **kwargs: object) -> None:
         raise RuntimeError("secret internals")
 
@@ -53,7 +53,7 @@ def test_a_wrong_host_is_refused(client: Client) -> None:
     assert client.get("/", headers={"host": "evil.example"}).status_code == 400
 
 
-def test_navigation_for_strangers_people_and_staff(client: Client, alice: User, staff: User) -> None:
+def test_navigation_for_anonymous_visitors_people_and_staff(client: Client, alice: User, staff: User) -> None:
     def links() -> str:
         page = client.get("/").content.decode()
         return page[page.index("<nav") : page.index("</nav>")]

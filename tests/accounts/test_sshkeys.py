@@ -85,14 +85,14 @@ def test_k4_truncated_or_with_trailing_bytes(kind: str) -> None:
         refusal(f"{type_} {base64.b64encode(changed).decode()}")
 
 
-def test_k4_base64_that_is_not_the_canonical_one() -> None:
+def test_k4_base64_must_be_canonical() -> None:
     type_, blob, _ = keys.line().split()
     for spoilt in (blob[:-1], blob + "=", blob[:10] + "!" + blob[11:], blob[:10] + " " + blob[10:]):
         refusal(f"{type_} {spoilt}")
 
 
-def test_k4_base64_with_bits_that_nobody_reads() -> None:
-    """ecdsa-521's blob ends in "=="; other values of the bits before it decode to the same key."""
+def test_k4_base64_with_unused_bits_set() -> None:
+    """The blob of ecdsa-521 ends in "=="; other values of the unused bits before it decode to the same key."""
     type_, blob, *_ = keys.generated("ecdsa", 521)[0].split()
     assert blob.endswith("==")
     other = blob[:-3] + chr(ord(blob[-3]) + 1) + "=="
@@ -108,7 +108,7 @@ def test_k4_a_point_that_is_not_on_the_curve() -> None:
 
 
 @pytest.mark.parametrize("application", [b"", b"https://example.org", b"ssh:" + b"x" * 300, "ssh:é".encode()])
-def test_k4_a_security_key_for_something_else(application: bytes) -> None:
+def test_k4_a_security_key_of_another_application(application: bytes) -> None:
     refusal(keys.sk_ed25519(application))
     refusal(keys.sk_ecdsa(application))
 
@@ -145,7 +145,7 @@ PRIVATE = {
 
 
 @pytest.mark.parametrize("kind", PRIVATE)
-def test_k6_a_private_key_is_refused_loudly_and_not_repeated(kind: str) -> None:
+def test_k6_a_private_key_is_refused_with_a_warning_and_not_repeated(kind: str) -> None:
     pasted = PRIVATE[kind]()
     with pytest.raises(PrivateKeyPasted) as caught:
         parse(pasted)
@@ -154,7 +154,7 @@ def test_k6_a_private_key_is_refused_loudly_and_not_repeated(kind: str) -> None:
     assert not [line for line in pasted.splitlines() if len(line) > 8 and line in message]
 
 
-def test_k6_a_comment_about_a_private_key_is_no_private_key() -> None:
+def test_k6_a_comment_that_mentions_a_private_key_is_accepted() -> None:
     assert len(parse(keys.line(comment="for my private key"))) == 1
 
 
@@ -197,21 +197,21 @@ def test_k8_a_comment_may_have_several_words_and_letters_of_any_script() -> None
     ],
     ids=["1 MB line", "10,000 blank lines", "10,000 keys", "60 KB line", "1 MB comment", "words"],
 )
-def test_k9_too_much_is_refused_fast(pasted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_k9_a_huge_paste_is_refused_fast(pasted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     parsed: list[str] = []
     real = sshkeys.parse_line
     monkeypatch.setattr(sshkeys, "parse_line", lambda text: parsed.append(text) or real(text))  # type: ignore[func-returns-value]
     assert refusal(pasted)
-    assert len(parsed) <= 1, "the size alone refuses it"
+    assert len(parsed) <= 1, "it is refused because of its size"
 
 
-def test_k9_no_more_keys_at_once_than_a_person_may_have() -> None:
+def test_k9_a_paste_has_no_more_keys_than_a_person_may_have() -> None:
     lines = [keys.as_line("ssh-ed25519", number.to_bytes(32, "big")) for number in range(sshkeys.MAX_KEYS + 1)]
     assert len(parse("\n".join(lines[:-1]))) == sshkeys.MAX_KEYS
     assert "Too many keys" in refusal("\n".join(lines))
 
 
-def test_each_bad_line_is_named_and_nothing_is_accepted() -> None:
+def test_each_bad_line_is_reported_and_nothing_is_accepted() -> None:
     with pytest.raises(KeyRefused) as caught:
         parse(f"{keys.line()}\nssh-dss AAAA\n\nhello")
     first, second = caught.value.reasons
@@ -219,12 +219,12 @@ def test_each_bad_line_is_named_and_nothing_is_accepted() -> None:
 
 
 @pytest.mark.parametrize("pasted", ["", "   ", "# nothing", "hello", "ssh-ed25519", "ssh-ed25519 "])
-def test_no_key_at_all(pasted: str) -> None:
+def test_a_paste_without_a_key_is_refused(pasted: str) -> None:
     refusal(pasted)
 
 
 @given(st.text(max_size=400))
-def test_any_text_is_either_refused_or_keys(pasted: str) -> None:
+def test_any_text_is_refused_or_parsed_to_keys(pasted: str) -> None:
     try:
         words = [key.line for key in parse(pasted)]
     except KeyRefused as refused:
@@ -233,7 +233,7 @@ def test_any_text_is_either_refused_or_keys(pasted: str) -> None:
 
 
 @given(st.binary(max_size=120), st.sampled_from(sorted(sshkeys.TYPES)), st.text(max_size=40))
-def test_any_blob_that_is_accepted_can_be_read_again(raw: bytes, type_: str, comment: str) -> None:
+def test_any_accepted_blob_can_be_parsed_again(raw: bytes, type_: str, comment: str) -> None:
     blob = base64.b64encode(keys.string(type_.encode()) + raw).decode()
     try:
         [key] = parse(f"{type_} {blob} {comment}")

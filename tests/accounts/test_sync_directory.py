@@ -40,24 +40,24 @@ def test_the_second_run_changes_nothing(known: Directory) -> None:
     assert run() == run() == "0 updated, 2 unchanged, 0 not in the directory\n"
 
 
-def test_people_who_never_signed_in_are_not_made(known: Directory) -> None:
+def test_people_who_never_signed_in_are_not_created(known: Directory) -> None:
     run()
     assert sorted(User.objects.values_list("username", flat=True)) == ["alice", "bob"]
 
 
-def test_a_dry_run_only_says_so(known: Directory) -> None:
+def test_a_dry_run_only_reports_changes(known: Directory) -> None:
     known.rename("alice", "Alice Archer-Brown")
     assert "would update: alice" in run("--dry-run")
     assert User.objects.get(username="alice").display_name == "Alice Archer"
 
 
-def test_o2_whoever_is_missing_is_reported_and_stays(known: Directory) -> None:
+def test_o2_a_person_missing_in_the_directory_is_reported_and_stays(known: Directory) -> None:
     known.remove_user("bob")
     assert "not in the directory: bob" in run()
     assert User.objects.get(username="bob").is_active
 
 
-def test_o3_a_new_person_of_the_same_name_is_somebody_else(known: Directory) -> None:
+def test_o3_a_new_person_with_the_same_name_is_another_person(known: Directory) -> None:
     known.remove_user("bob")
     known.add_user("bob", "Bob Another", "x")
     assert "not in the directory: bob" in run()
@@ -71,7 +71,7 @@ def test_a5_directory_down_is_exit_status_1_and_changes_nothing(known: Directory
     assert caught.value.returncode == 1
 
 
-def test_without_a_directory_it_is_wrong_usage(settings: Settings) -> None:
+def test_without_a_directory_the_command_exits_with_a_usage_error(settings: Settings) -> None:
     with pytest.raises(CommandError, match="LDAP_URL is not set") as caught:
         run()
     assert caught.value.returncode == 2
@@ -81,7 +81,7 @@ def test_the_service_does_nothing_without_a_directory(alice: User) -> None:
     assert people.sync_names(actor="worker") == people.SyncNames()
 
 
-def test_no_transaction_is_held_while_the_directory_is_asked(known: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_transaction_is_open_during_the_directory_query(known: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
     from django.db import connection
 
     from accounts import directory as edge

@@ -1,4 +1,4 @@
-"""`./lab bench containers`: the times that people wait on a booted server, beside the time of the parts alone."""
+"""`./lab bench containers`: how long people wait on a booted server, compared with the time of the parts alone."""
 
 import argparse
 import io
@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> int:
     if options.json:
         print(json.dumps({key: round(value.median, 3) for key, value in figures.items()} | _spreads(figures)))
     else:
-        _tell(figures)
+        _print(figures)
     return 0
 
 
@@ -79,7 +79,7 @@ def _spreads(figures: dict[str, Figure]) -> dict[str, object]:
     return {"spread": {key: [round(bound, 3) for bound in value.spread] for key, value in figures.items()}}
 
 
-def _tell(figures: dict[str, Figure]) -> None:
+def _print(figures: dict[str, Figure]) -> None:
     for key, value in figures.items():
         goal = f"   at most {GOALS[key]}" if key in GOALS else ""
         print(f"{key:24} {value}{goal}")
@@ -118,7 +118,7 @@ class Bench:
         return {key: found[key] for key in order}
 
     def _registrations(self) -> dict[str, Figure]:
-        """With both templates in turn, so that a machine that is busy for a while slows both."""
+        """With both templates in turn, so that a busy machine slows down both."""
         times: dict[str, list[float]] = {}
         for label, size in (("large", LARGE), ("small", SMALL)):
             self._template(label, size)
@@ -130,7 +130,7 @@ class Bench:
         return {key: figure(seconds) for key, seconds in times.items()}
 
     def _days_work(self, name: str) -> dict[str, Figure]:
-        """Start, stop, snapshot and rebuild of a container that was used before."""
+        """Start, stop, snapshot and rebuild of a used container."""
         self._start_to_login(name)
         address = self.machine.run(
             f'sed -n \'s/.*"address": "\\(.*\\)".*/\\1/p\' {STATE}/users/{name}.json'
@@ -145,8 +145,8 @@ class Bench:
             times["snapshot_s"].append(self._manage(name, "snapshot"))
         for _ in range(self.runs):
             self._manage(name, "stop")
-            word = self.lab.people[name].confirmation_code("gpu17", "rebuild")
-            times["rebuild_s"].append(self._manage(name, f"rebuild {word}"))
+            code = self.lab.people[name].confirmation_code("gpu17", "rebuild")
+            times["rebuild_s"].append(self._manage(name, f"rebuild {code}"))
             (self.lab.people[name].folder / ".ssh/known_hosts").unlink()
             self._start_to_login(name)
         times |= {"floor_start_s": floors, "floor_connections_s": connections}
@@ -163,7 +163,7 @@ class Bench:
         return self._timed(lambda: (person.ssh("gpu17-manage"), person.ssh("gpu17", "true")))
 
     def _connections(self, name: str) -> float:
-        """The two connections of a start and the login after it, with nothing to do."""
+        """The two connections of a start and of the login after it, without any work."""
         person = self.lab.people[name]
         return self._timed(lambda: (person.ssh("gpu17-manage", "help"), person.ssh("gpu17", "true")))
 

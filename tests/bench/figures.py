@@ -1,4 +1,4 @@
-"""Medians with their spread, and how a figure is printed."""
+"""Medians with their spread, and their output."""
 
 import statistics
 from collections.abc import Sequence
@@ -29,5 +29,5 @@ def figure(runs: Sequence[float]) -> Figure:
 
 
 def ratio(of: Figure, floor: Figure) -> Figure:
-    """Run by run, each divided by its own floor: a machine that is slow for a while slows both."""
+    """Each run divided by its own floor: a slow machine slows down both."""
     return figure([run / beside for run, beside in zip(of.runs, floor.runs, strict=True)])

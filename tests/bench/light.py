@@ -1,6 +1,6 @@
 """Light servers, many on one machine: each a network namespace, an overlay of the server image and a real sshd.
 
-What the portal speaks to is real: sshd, sudo and the installed host programs, as in setup-gpu-server.bash. There is no
+The portal connects to real programs: sshd, sudo and the installed host programs, as in setup-gpu-server.bash. There is no
 init; accounts and containers are folders as registration leaves them, and no container ever runs.
 """
 
@@ -131,7 +131,7 @@ class Seed:
 
     def _user(self, name: str, number: int) -> dict[str, Any]:
         if str(SCRIPTS) not in sys.path:
-            sys.path.insert(0, str(SCRIPTS))  # labhost is installed as a package of its own
+            sys.path.insert(0, str(SCRIPTS))  # labhost is installed as a separate package
         from labhost.host.user_state import User
 
         user = User(
@@ -193,9 +193,9 @@ class LightServer:
 
 
 def remove_all(folder: Path) -> bool:
-    """Stop and remove every light server and the network between them. Returns False if there was nothing."""
+    """Stop and remove every light server and their network. Returns False if there was nothing."""
     found = folder.exists()
-    for record in folder.rglob("*.pid"):  # a portal's as well, of a bench that was killed
+    for record in folder.rglob("*.pid"):  # also those of a portal, after a bench that was killed
         Daemon(record.stem, record.parent).kill()
     for path in sorted(Path("/run/netns").glob(f"{PREFIX}-*")):
         found = True
@@ -263,7 +263,7 @@ def memory_mb(pids: list[int]) -> float:
 
 
 def peak_mb(pids: list[int]) -> float:
-    """The highest resident set size that any of these processes ever had, shared pages included."""
+    """The highest resident set size of any of these processes so far, shared pages included."""
     peaks = [0]
     for pid in pids:
         with suppress(OSError):

@@ -67,7 +67,7 @@ class Rows:
         return int(self._database.execute("SELECT number FROM accounts_revision").fetchone()[0])
 
     def wait_for(self, revision: int) -> None:
-        """Wait until every server is recorded as having this revision, without an error."""
+        """Wait until every server has confirmed this revision without an error."""
         query = "SELECT count(*) FROM servers_serverstate WHERE applied_revision < ? OR last_error IS NOT NULL"
         self.wait(query, (revision,), 0)
 
@@ -76,5 +76,5 @@ class Rows:
         while self._database.execute(query, values).fetchone()[0] != wanted:
             if time.monotonic() > end:
                 errors = self._database.execute("SELECT DISTINCT last_error FROM servers_serverstate").fetchall()
-                raise TimeoutError(f"not delivered within {PATIENCE:.0f} s: {errors}")
+                raise TimeoutError(f"not pushed within {PATIENCE:.0f} s: {errors}")
             time.sleep(0.002)

@@ -1,4 +1,4 @@
-"""`./lab bench soak`: many servers behind real sshds, some of them down or silent, for a long time.
+"""`./lab bench soak`: many servers with real sshds, some of them down or silent, for a long time.
 
 This process is the worker, so that its memory can be measured alone.
 """
@@ -57,14 +57,14 @@ def _measure(folder: Path, options: argparse.Namespace, say: Callable[[str], Non
         say(f"{options.servers} servers, {bad} of them down or silent; {PEOPLE} people with 2 keys. Seconds until")
         say("the last of the others has a change:")
         with soak.worker():
-            cold = soak.deliver()
+            cold = soak.push_all()
             say(f"  the first push, with no connection open   {cold:6.2f}")
             warm = [soak.change() for _ in range(options.runs)]
             say(
                 f"  one change (median of {options.runs})                 {statistics.median(warm):6.2f}  worst {max(warm):.2f}"
             )
         began = time.monotonic()
-        soak.passes(options.passes // 10)  # what is loaded or kept at first is not counted
+        soak.passes(options.passes // 10)  # what is loaded or cached at the start is not counted
         memory = [memory_mb()]
         say(f"memory of the worker: {memory[0]:.1f} MB")
         for quarter in range(1, QUARTERS + 1):
@@ -143,15 +143,15 @@ class Soak:
         from accounts.services import keys
 
         user = self._dice.choice(self._users)
-        theirs = user.ssh_keys.active()
-        if theirs.count() > 4:
-            keys.revoke_key(actor="soak", key=theirs[0])
+        active = user.ssh_keys.active()
+        if active.count() > 4:
+            keys.revoke_key(actor="soak", key=active[0])
         else:
             self._add_key(user)
 
     @contextmanager
     def worker(self) -> Iterator[None]:
-        """Run passes as the worker does: two at a time, as it has two processes."""
+        """Run pushes as the worker does: two runs at once, as it has two processes."""
         from servers.services.push import runner
 
         is_over = threading.Event()
@@ -169,7 +169,7 @@ class Soak:
             is_over.set()
             from servers.models import Server
 
-            # nothing is due any more, so that the passes end
+            # no push is due any more, so that the runs end
             Server.objects.exclude(pk__in=[server.pk for server in self._good]).update(enabled=False)
             for thread in threads:
                 thread.join()
@@ -179,10 +179,10 @@ class Soak:
 
         time.sleep(runner.SPACING.total_seconds() + 0.5)
         self._change_one()
-        return self.deliver()
+        return self.push_all()
 
-    def deliver(self) -> float:
-        """Wait until every good server is recorded as having the latest keys. Returns the seconds."""
+    def push_all(self) -> float:
+        """Wait until every working server has confirmed the latest keys. Returns the seconds."""
         from accounts.services import keys
         from servers.models import ServerState
 
@@ -191,12 +191,12 @@ class Soak:
         while good.filter(applied_revision__lt=revision).exists():
             if time.monotonic() - began > PATIENCE:
                 errors = good.filter(last_error__isnull=False).values_list("last_error", flat=True)[:3]
-                raise TimeoutError(f"not delivered within {PATIENCE:.0f} s: {list(errors)}")
+                raise TimeoutError(f"not pushed within {PATIENCE:.0f} s: {list(errors)}")
             time.sleep(0.02)
         return time.monotonic() - began
 
     def passes(self, count: int) -> None:
-        """Repeat a change and a pass to some of the servers, all of them in turn."""
+        """Repeat a change and a push to some of the servers, all of them in turn."""
         from servers.models import ServerState
         from servers.services.push import runner
 
@@ -215,7 +215,7 @@ def memory_mb() -> float:
         import gc
 
         gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)  # what is free is no leak
+        ctypes.CDLL(None).malloc_trim(0)  # freed memory is no leak
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 

@@ -1,4 +1,4 @@
-"""`./lab bench sync`: the time from a saved key to every server, beside the time that OpenSSH itself needs."""
+"""`./lab bench sync`: the time from a saved key to every server, compared with the time that OpenSSH itself needs."""
 
 import argparse
 import json
@@ -135,7 +135,7 @@ class Bench:
         self._warm_up()
         self.floor.open()
         runs: dict[str, list[float]] = {}
-        # The floor is measured beside each figure, so that other load on the machine slows both.
+        # The floor is measured together with each figure, so that other load on the machine slows down both.
         for _ in range(self.options.runs):
             self._note(runs, "floor_cold_s", self.floor.cold)
             self._note(runs, "floor_warm_s", self.floor.warm)
@@ -149,7 +149,7 @@ class Bench:
         self._warm_up()
         before = self._key_files()
         for _ in range(self.options.runs):
-            self._note(runs, "no_change_pass_s", self._ordered)
+            self._note(runs, "no_change_pass_s", self._requested)
         counts = {
             "bytes_one_change": int(sorted(sent)[len(sent) // 2]),
             "no_change_files_written": sum(1 for path, now in self._key_files().items() if before.get(path) != now),
@@ -248,11 +248,11 @@ class Bench:
         return seconds
 
     def _warm_up(self) -> None:
-        """Wait until every process of the worker that takes part has its connections."""
+        """Wait until every process of the worker has its connections."""
         for _ in range(self.WARM_UPS):
             self._one_change([])
 
-    def _ordered(self) -> float:
+    def _requested(self) -> float:
         from servers.models import Server
         from servers.services.push import runner
 

@@ -14,7 +14,7 @@ from tests.lab.images import REPOSITORY
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
-# In a process of its own: it enters a network namespace and becomes part of another portal.
+# In a separate process: it enters a network namespace and belongs to another portal.
 SMALL = """
 import sys
 from tests.bench import sync
@@ -27,7 +27,7 @@ WANTED = {
 }  # fmt: skip
 
 
-def test_a_small_bench_reports_all_figures_and_leaves_nothing() -> None:
+def test_a_small_benchmark_reports_all_figures_and_leaves_nothing() -> None:
     words = [sys.executable, "-c", SMALL, "--servers", "2", "--users", "20", "--runs", "1", "--json"]
     env = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}  # not the settings of the tests
     done = subprocess.run(words, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=180)

@@ -41,7 +41,7 @@ def page(lab: Lab, chromium: Browser) -> Iterator[Page]:
 
 
 def sign_in(page: Page, name: str) -> None:
-    """By the names of the fields, which stay when the labels change."""
+    """By the names of the fields, which do not change with the labels."""
     page.goto("/login/")
     page.locator("input[name=username]").fill(name)
     page.locator("input[name=password]").fill(PEOPLE[name][1])

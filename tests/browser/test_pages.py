@@ -14,7 +14,7 @@ PICTURES = os.environ.get("PICTURES_FOLDER", "")
 
 
 def picture(page: Page, name: str) -> None:
-    """For a person to look at: PICTURES_FOLDER=FOLDER keeps them."""
+    """Screenshots to look at, saved if PICTURES_FOLDER is set."""
     if PICTURES:
         page.screenshot(path=str(Path(PICTURES) / f"{name}.png"), full_page=True)
 
@@ -30,8 +30,8 @@ def test_a_pasted_key_is_followed_live_to_both_servers(lab: Lab, page: Page) -> 
     for server in ("gpu17", "gpu18"):
         expect(page.get_by_text(server).first).to_be_visible()
     expect(page.locator("#push-summary.good")).to_contain_text("live on 2 of 2 servers", timeout=60_000)
-    assert all(is_known(server, line) for server in lab.servers.values()), "the page said more than was true"
-    assert page.locator("#push-log").get_attribute("hx-trigger") is None, "it goes on asking"
+    assert all(is_known(server, line) for server in lab.servers.values()), "the page showed more than was true"
+    assert page.locator("#push-log").get_attribute("hx-trigger") is None, "it does not stop polling"
     picture(page, "log")
 
 
@@ -71,7 +71,7 @@ def test_my_page_shows_port_keys_and_configuration(lab: Lab, page: Page) -> None
     picture(page, "me")
 
 
-def test_a_key_is_removed_after_a_question(lab: Lab, page: Page) -> None:
+def test_a_key_is_removed_after_confirmation(lab: Lab, page: Page) -> None:
     line = lab.people["bob"].make_key("to_be_removed")
     sign_in(page, "bob")
     page.get_by_label("SSH public keys").fill(line)
@@ -93,14 +93,14 @@ def test_staff_see_servers_and_people(page: Page) -> None:
         picture(page, f"admin-{path.strip('/').replace('/', '-') or 'index'}")
 
 
-def test_staff_cannot_make_the_worker_run_anything_or_a_token_for_anybody(page: Page) -> None:
+def test_staff_cannot_queue_arbitrary_tasks_or_create_tokens_for_others(page: Page) -> None:
     sign_in(page, "boss")
     page.goto("/admin/")
     assert page.get_by_role("link", name="Scheduled tasks").count() == 0
     assert page.get_by_role("link", name="Auth tokens").count() == 0
 
 
-def test_a_wrong_password_is_reported_beside_the_field(page: Page) -> None:
+def test_a_wrong_password_is_reported_at_the_field(page: Page) -> None:
     page.goto("/login/")
     page.get_by_label("User name").fill("bob")
     page.get_by_label("Password").fill("wrong")

@@ -1,6 +1,6 @@
-"""The README's pictures: a person's own page and the first page of the admin, with something on them.
+"""The README's pictures: My page and the first page of the admin, with some data.
 
-`./lab pictures` sets PICTURES_FOLDER to collect them; without it they are made and checked all the same.
+`./lab pictures` sets PICTURES_FOLDER to collect them; without it they are still made and checked.
 """
 
 import os
@@ -40,7 +40,7 @@ def test_a_picture_of_the_page_has_the_size_of_the_readme(
     sign_in(page, person)
     answer = page.goto(address, wait_until="networkidle")
     assert answer is not None and answer.status == 200
-    # On a person's page the servers come below the keys, and both are to be seen. The admin's page names no server.
+    # On My page both keys and servers must be visible; the servers are below. The admin's page names no server.
     for server in page.get_by_text("gpu18").locator("visible=true").all()[:1]:
         server.evaluate("element => { document.documentElement.style.zoom = 0.9;"
                         " (element.closest('tr') ?? element).scrollIntoView({block: 'end'}); }")  # fmt: skip

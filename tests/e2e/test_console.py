@@ -1,4 +1,4 @@
-"""`console`: root inside one's own container and nothing outside, on a terminal that is not the server's."""
+"""`console`: root inside the person's own container and nothing outside, on a terminal that is not the server's."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def left(machine: Machine) -> str:
     ).stdout
 
 
-def test_it_is_root_of_the_container_in_her_scope(lab: Lab, alice: Person, machine: Machine) -> None:
+def test_it_is_root_of_the_container_in_the_persons_scope(lab: Lab, alice: Person, machine: Machine) -> None:
     subuid = Walk(lab).rows("SELECT start FROM accounts_subuidrange WHERE username = 'alice'")[0][0]
     with alice.on_a_terminal("gpu17-manage", "console") as console:
         console.wait_for("# ")
@@ -39,7 +39,7 @@ def test_it_is_root_of_the_container_in_her_scope(lab: Lab, alice: Person, machi
         seen = console.wait_for("# ")
         assert f" 0 {subuid} 65536" in seen and "gpu17" in seen
         who = machine.run("ps axo user:20,args | grep '[l]xc-attach --lxcpath'").stdout.split()[0]
-        assert who == "alice", "lxc-attach runs as somebody else"
+        assert who == "alice", "lxc-attach runs as another account"
         uid = machine.run("id -u alice").stdout.strip()
         pid = machine.run("pgrep -f 'lxc-attach --lxcpath' | head -n 1").stdout.strip()
         assert f"user-{uid}.slice/user@{uid}.service/" in machine.file(f"/proc/{pid}/cgroup")
@@ -48,7 +48,7 @@ def test_it_is_root_of_the_container_in_her_scope(lab: Lab, alice: Person, machi
     assert code == 0 and left(machine) == ""
 
 
-def test_it_needs_a_terminal_and_says_how(alice: Person) -> None:
+def test_it_needs_a_terminal_and_prints_how_to_get_one(alice: Person) -> None:
     done = alice.ssh("gpu17-manage", "console", check=False)
     assert done.returncode == 2 and "ssh -t gpu17-manage console" in done.stdout
 
@@ -64,16 +64,16 @@ def test_it_ends_with_the_connection(alice: Person, machine: Machine) -> None:
     with alice.on_a_terminal("gpu17-manage", "console") as console:
         console.wait_for("# ")
         console.type("sleep 54321\n")
-        eventually(lambda: "sleep 54321" in left(machine), "what runs in the console")
-    eventually(lambda: left(machine) == "", "the end of everything that it began")
+        eventually(lambda: "sleep 54321" in left(machine), "the process in the console")
+    eventually(lambda: left(machine) == "", "the end of its processes")
 
 
-def test_l1_what_is_injected_into_its_terminal_stays_inside(alice: Person, machine: Machine, lab: Lab) -> None:
+def test_l1_input_injected_into_the_terminal_stays_in_the_container(alice: Person, machine: Machine, lab: Lab) -> None:
     """TIOCSTI types into a terminal: as root in the container, into every terminal that can be reached there."""
-    setting = Path("/proc/sys/dev/tty/legacy_tiocsti")  # the kernel's, so this machine's as well
+    setting = Path("/proc/sys/dev/tty/legacy_tiocsti")  # a setting of the kernel, so of this machine too
     kept = setting.read_text() if setting.exists() else ""
     if kept:
-        setting.write_text("1")  # newer kernels refuse it to everybody; the older ones of real servers do not
+        setting.write_text("1")  # newer kernels refuse it to everybody; older ones on real servers do not
     inject = "perl -e 'for my $c (split //, \"touch /tmp/injected\\n\") { ioctl(STDIN, 0x5412, $c) or die }'"
     before = len(Walk(lab).commands_by("alice"))
     try:
@@ -88,8 +88,8 @@ def test_l1_what_is_injected_into_its_terminal_stays_inside(alice: Person, machi
     assert len(Walk(lab).commands_by("alice")) == before + 1
 
 
-def test_escapes_of_the_container_are_not_in_the_servers_own_words(alice: Person, machine: Machine) -> None:
-    """The console passes bytes on, as ssh does; what labhost itself says of a container holds none of its."""
+def test_terminal_escapes_of_the_container_are_not_in_the_servers_messages(alice: Person, machine: Machine) -> None:
+    """The console passes bytes on, as ssh does; messages of labhost about a container contain none of its bytes."""
     alice.ssh("gpu17", "sudo ln -sfn $(printf 'libcuda.so.1\\033[2J') /usr/lib/x86_64-linux-gnu/libcuda.so.1")
     done = alice.ssh("gpu17-manage", "status")
     assert "\x1b" not in done.stdout

@@ -1,4 +1,4 @@
-"""`labhost doctor`: each difference is really made on a booted server, told, corrected, and then gone."""
+"""`labhost doctor`: each difference is made on a booted server, reported, fixed, and then gone."""
 
 import json
 
@@ -14,7 +14,7 @@ NAME = "charlie"
 FOLDER = f"/home/{NAME}/.local/share/lxc/{NAME}"
 JOURNAL = f"/var/lib/lab-iam/users/{NAME}.json"
 
-# What breaks it -> what the doctor says of it. All of these at once, so that one round must correct them all.
+# What breaks it -> the finding of the doctor. All of these at once, so that one run must fix them all.
 SMALL = {
     f"usermod -s /bin/bash {NAME}": "the login shell is /bin/bash",
     f"echo {NAME}:secret | chpasswd": "the account has a password",
@@ -33,7 +33,7 @@ SMALL = {
     "mkdir -p /home/.lab-iam-kept; chmod 755 /home/.lab-iam-kept": "can read the files of removed people",
     "touch /etc/lxc/.lxc-usernet.lab-iam-new": ".lxc-usernet.lab-iam-new was left by an interrupted write",
 }
-# Each alone, because it hides or brings others.
+# Each alone, because it hides or causes others.
 LARGE = {
     "account": (f"pkill -9 -u {NAME}; sleep 0.5; userdel -f {NAME}", "the account is missing"),
     "subids": (f"sed -i '/^{NAME}:/d' /etc/subuid /etc/subgid", "no subordinate ids in /etc/subuid"),
@@ -66,40 +66,40 @@ def machine(lab: Lab) -> Machine:
     return machine
 
 
-def is_cured(machine: Machine) -> None:
+def is_fixed(machine: Machine) -> None:
     done = doctor(machine, "--fix")
     assert done.returncode == 0, done.stdout + done.stderr
     again = doctor(machine, "--fix")
     assert (again.returncode, again.stdout) == (0, "no problems found\n"), again.stdout
 
 
-def test_many_small_differences_are_told_and_corrected(lab: Lab, machine: Machine) -> None:
+def test_many_small_differences_are_reported_and_fixed(lab: Lab, machine: Machine) -> None:
     machine.run("\n".join(["set -e", *SMALL]))
     found = doctor(machine)
     assert found.returncode == 1
-    told = found.stdout.splitlines()
+    lines = found.stdout.splitlines()
     for command, words in SMALL.items():
-        assert [line for line in told if words in line and "; fix: " in line], f"{command}: {found.stdout}"
-    assert len(told) <= len(SMALL) + 1, told
-    assert not any("evil" in line for line in told)
-    is_cured(machine)
+        assert [line for line in lines if words in line and "; fix: " in line], f"{command}: {found.stdout}"
+    assert len(lines) <= len(SMALL) + 1, lines
+    assert not any("evil" in line for line in lines)
+    is_fixed(machine)
     assert machine.status("/public/login.bash") == "root root 755"
     assert machine.run("getent shadow charlie").stdout.split(":")[1] == "*"
     assert lab.people[NAME].ssh("gpu18", "id -un").stdout.strip() == NAME
 
 
 @pytest.mark.parametrize("kind", LARGE)
-def test_a_large_difference_is_told_and_corrected(lab: Lab, machine: Machine, kind: str) -> None:
+def test_a_large_difference_is_reported_and_fixed(lab: Lab, machine: Machine, kind: str) -> None:
     command, words = LARGE[kind]
     machine.run(command, check=False)
     found = doctor(machine)
     assert found.returncode == 1 and words in found.stdout, found.stdout
-    is_cured(machine)
+    is_fixed(machine)
     exists = machine.run(f"getent passwd {NAME}", check=False).stdout
     assert bool(exists) == (kind != "removal")
 
 
-def test_what_only_a_human_can_decide_stays_and_is_told(lab: Lab, machine: Machine) -> None:
+def test_differences_for_a_human_are_reported_and_not_fixed(lab: Lab, machine: Machine) -> None:
     machine.run("echo mallory:$(grep ^charlie: /etc/subuid | cut -d: -f2):10 >> /etc/subuid")
     try:
         done = doctor(machine, "--fix")
@@ -108,7 +108,7 @@ def test_what_only_a_human_can_decide_stays_and_is_told(lab: Lab, machine: Machi
         machine.run("sed -i /^mallory:/d /etc/subuid")
 
 
-def test_json_is_one_object_and_wrong_use_is_told(lab: Lab, machine: Machine) -> None:
+def test_json_is_one_object_and_wrong_usage_is_reported(lab: Lab, machine: Machine) -> None:
     machine.run("touch /etc/lxc/.x.lab-iam-new")
     answer = json.loads(doctor(machine, "--json").stdout)
     assert not answer["ok"] and answer["findings"][0]["fix"] == "temporary_file"
@@ -117,7 +117,7 @@ def test_json_is_one_object_and_wrong_use_is_told(lab: Lab, machine: Machine) ->
     assert doctor(machine, "--frobnicate").returncode == 2
 
 
-def test_with_the_portal_down_the_rest_is_still_compared(lab: Lab, machine: Machine) -> None:
+def test_with_the_portal_down_local_checks_still_run(lab: Lab, machine: Machine) -> None:
     lab.portal.web.stop()
     try:
         done = doctor(machine)

@@ -1,4 +1,4 @@
-"""Cases H1-H5 on the real server: root inside the container attacks the next push of keys."""
+"""Cases H1-H5 on the real server: root inside the container attacks the next push."""
 
 import shlex
 import time
@@ -13,9 +13,9 @@ from tests.lab.waiting import eventually
 from tests.lab.walk import Walk, body
 
 KEYS = "/home/alice/.ssh/authorized_keys"
-# Everything of the host that a push has no business with: all of it must be as before, content, owner and mode.
+# Everything on the host that a push must not change: content, owner and mode must be as before.
 WATCHED = "/etc /root /public /usr/local /srv /home/iam /home/bob/.ssh /var/lib/lab-iam/users/bob.json"
-# As fast as the kernel can: each swaps two names for 30 s (renameat2 with RENAME_EXCHANGE, number 316 on x86-64).
+# As fast as possible: each swaps two names for 30 s (renameat2 with RENAME_EXCHANGE, number 316 on x86-64).
 RACE = """
 mkdir -p /race && cd /race && rm -rf /race/*
 ln -s /etc folder-link; ln -s /etc/passwd file-link; ln -s /root home-link; ln -s /etc/shadow new-link
@@ -46,7 +46,7 @@ def alice(lab: Lab):  # type: ignore[no-untyped-def]
         f"r={rootfs()}; chattr -i $r/home/alice/.ssh 2>/dev/null; rm -rf $r/home/alice/.ssh $r/home/evil", check=False
     )
     restore(lab)
-    assert person.ssh("gpu17", "true").returncode == 0, "the next push did not heal it"
+    assert person.ssh("gpu17", "true").returncode == 0, "the next push did not repair it"
 
 
 def rootfs() -> str:
@@ -54,7 +54,7 @@ def rootfs() -> str:
 
 
 def attack(lab: Lab, command: str) -> str:
-    """As root inside alice's container; what it printed."""
+    """Run as root inside alice's container; returns the output."""
     walk = Walk(lab)
     walk.user = "alice"
     pid = walk.lxc_info("-pH")
@@ -62,7 +62,7 @@ def attack(lab: Lab, command: str) -> str:
 
 
 def push(lab: Lab) -> dict[str, dict[str, str]]:
-    """What the server has, and a fresh key for alice, as the portal would send it."""
+    """The keys of the server with a new key for alice, as the portal would send them."""
     keys: dict[str, list[str]] = {}
     for line in lab.servers["gpu17"].file("/home/register/.ssh/authorized_keys").splitlines():
         options, _, key = line.partition('" ')
@@ -93,11 +93,11 @@ def test_h1_a_symlink_is_never_followed(lab: Lab, alice: object, kind: str) -> N
     if kind == "home":
         attack(lab, "rm /home/alice; mv /home/evil /home/alice")
     assert after == before
-    # A link in place of the file itself is simply replaced by the file; one on the way to it is refused.
+    # A link in place of the file itself is replaced by the file; one in the path to it is refused.
     assert answer["container"] == ("written" if kind in ("dangling", "file") else "failed"), answer
 
 
-def test_h2_swapped_at_full_speed_during_the_write(lab: Lab, alice: object) -> None:
+def test_h2_a_folder_swapped_at_full_speed_during_the_write(lab: Lab, alice: object) -> None:
     before = watched(lab)
     with ThreadPoolExecutor() as pool:
         race = pool.submit(attack, lab, RACE)
@@ -108,12 +108,12 @@ def test_h2_swapped_at_full_speed_during_the_write(lab: Lab, alice: object) -> N
     after = watched(lab)
     _undo_race(lab)
     assert after == before
-    assert sum(swapped) > 100_000 and len(swapped) == 4, f"too slow a race: {swapped}"
+    assert sum(swapped) > 100_000 and len(swapped) == 4, f"the race is too slow: {swapped}"
     assert sum(seen.values()) >= 10 and set(seen) <= {"written", "unchanged", "failed"}, seen
 
 
 def _undo_race(lab: Lab) -> None:
-    """Her home is wherever the last exchange has left it."""
+    """The home is where the last exchange left it."""
     attack(
         lab,
         "if [ -L /home/alice ]; then rm /home/alice; mv /race/home-link /home/alice; fi; rm -rf /home/alice/.ssh /race",
@@ -121,7 +121,7 @@ def _undo_race(lab: Lab) -> None:
 
 
 SOCKET = "socket(S, AF_UNIX, SOCK_STREAM, 0) && bind(S, sockaddr_un($ARGV[0])) || die $!"
-# Each ends with a check that the obstacle is there.
+# Each ends with a check that it is in place.
 OBSTACLES = {
     "fifo": "rm -f {keys}; mkfifo {keys}; test -p {keys}",
     "socket": f"rm -f {{keys}}; perl -MSocket -e '{SOCKET}' {{keys}}; test -S {{keys}}",
@@ -131,7 +131,7 @@ OBSTACLES = {
 
 
 @pytest.mark.parametrize("kind", OBSTACLES)
-def test_h3_something_else_in_its_place_does_not_hang(lab: Lab, alice: object, kind: str) -> None:
+def test_h3_another_kind_of_file_in_its_place_does_not_hang(lab: Lab, alice: object, kind: str) -> None:
     attack(lab, OBSTACLES[kind].format(keys=KEYS))
     assert push(lab)["alice"]["container"] == ("failed" if kind in ("directory", "fifo-as-folder") else "written")
 
@@ -149,7 +149,7 @@ def test_h4_a_hard_link_to_a_file_of_the_container_is_not_written_through(lab: L
     assert lab.servers["gpu17"].file(f"{rootfs()}/root/precious") == "mine\n"
 
 
-def test_h5_what_was_written_is_accepted_by_the_containers_sshd(lab: Lab, alice: object) -> None:
+def test_h5_the_containers_sshd_accepts_the_written_file(lab: Lab, alice: object) -> None:
     person = lab.people["alice"]
     attack(lab, "rm -rf /home/alice/.ssh")
     line = person.make_key("h5")
@@ -165,8 +165,8 @@ def test_h5_what_was_written_is_accepted_by_the_containers_sshd(lab: Lab, alice:
     ]
 
 
-def test_h6_nothing_of_the_container_is_run_by_the_host(lab: Lab, alice: object) -> None:
-    """Hostile shell, ldconfig and driver libraries inside; start must neither hang nor run them outside."""
+def test_h6_the_host_runs_nothing_from_the_container(lab: Lab, alice: object) -> None:
+    """With a hostile shell, ldconfig and driver libraries inside, start must neither hang nor run them outside."""
     person = lab.people["alice"]
     trap = '#!/bin/bash\\ncat /proc/self/uid_map >> /pwned\\nexec %s.real "$@"\\n'
     attack(

@@ -1,4 +1,4 @@
-"""One test a flow of the document that Lab IAM was ordered with, in the order in which a new person meets them."""
+"""One test per flow of the original specification, in the order in which a new person meets them."""
 
 import pytest
 
@@ -31,7 +31,7 @@ def test_start_the_container(walk: Walk, step: Step) -> None:
 
 
 @every_step_of(login.FLOW)
-def test_login_the_container(walk: Walk, step: Step) -> None:
+def test_log_in_to_the_container(walk: Walk, step: Step) -> None:
     step.check(walk)
 
 

@@ -14,7 +14,7 @@ def iam(lab: Lab) -> Iam:
     return Iam(lab, lab.servers["gpu17"])
 
 
-def test_status_says_what_the_server_has(lab: Lab, iam: Iam) -> None:
+def test_status_reports_the_accounts_and_containers_of_the_server(lab: Lab, iam: Iam) -> None:
     register(lab, "alice")
     status = iam.status()
     assert status["ok"] and status["version"] == 1 and status["name"] == "gpu17"
@@ -22,7 +22,7 @@ def test_status_says_what_the_server_has(lab: Lab, iam: Iam) -> None:
 
 
 @pytest.mark.parametrize("verb", ["", "shell", "status; id", "set-keys x", "STATUS", "$(id)", "bash -i"])
-def test_another_verb_is_refused(iam: Iam, verb: str) -> None:
+def test_an_unknown_verb_is_refused(iam: Iam, verb: str) -> None:
     done = iam.ssh(verb)
     assert done.returncode == 2 and "uid=" not in done.stdout + done.stderr
 
@@ -84,7 +84,7 @@ def test_y8_one_bad_entry_does_not_stop_the_others(lab: Lab, iam: Iam) -> None:
         restore(lab)
 
 
-def test_y8_a_home_that_is_missing_does_not_stop_the_others(lab: Lab, iam: Iam) -> None:
+def test_y8_a_missing_home_does_not_stop_the_others(lab: Lab, iam: Iam) -> None:
     register(lab, "alice")
     register(lab, "bob")
     machine = lab.servers["gpu17"]
@@ -103,7 +103,7 @@ def test_y8_a_home_that_is_missing_does_not_stop_the_others(lab: Lab, iam: Iam) 
 
 
 @pytest.mark.parametrize("name", ["root", "iam", "register", "../alice", "Alice", "a b"])
-def test_a_hostile_portal_gives_keys_to_no_account_that_is_not_ours(lab: Lab, iam: Iam, name: str) -> None:
+def test_a_hostile_portal_cannot_give_keys_to_other_accounts(lab: Lab, iam: Iam, name: str) -> None:
     machine = lab.servers["gpu17"]
     before = machine.run("cat /root/.ssh/authorized_keys /home/iam/.ssh/authorized_keys").stdout
     enemy = lab.people["charlie"].public_key
@@ -116,7 +116,7 @@ def test_a_hostile_portal_gives_keys_to_no_account_that_is_not_ours(lab: Lab, ia
         restore(lab)
 
 
-def test_a_key_line_of_a_hostile_portal_brings_no_option_along(lab: Lab, iam: Iam) -> None:
+def test_a_hostile_portal_cannot_add_options_to_a_key(lab: Lab, iam: Iam) -> None:
     register(lab, "alice")
     key = lab.people["alice"].public_key.split()
     users = {"alice": [{"type": key[0], "blob": key[1], "comment": 'x\nssh-rsa AAAA evil" command="/bin/sh'}]}
@@ -135,8 +135,8 @@ def test_a_key_line_of_a_hostile_portal_brings_no_option_along(lab: Lab, iam: Ia
         restore(lab)
 
 
-def test_a_server_that_was_away_is_brought_up_to_date_when_it_returns(lab: Lab) -> None:
-    """Promise 2, and Y1 with a real machine: gpu17 gets the key while gpu18 is off."""
+def test_a_server_that_was_down_is_brought_up_to_date_when_it_returns(lab: Lab) -> None:
+    """Y1 with a real server: gpu17 gets the key while gpu18 is off."""
     from tests.lab import nvidia
     from tests.lab.people import is_known, paste
 

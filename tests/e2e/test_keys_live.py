@@ -1,4 +1,4 @@
-"""A saved key is live in seconds, a removed one is dead, and a person's port is the same everywhere."""
+"""A saved key works in seconds, a removed one does not, and a person's port is the same everywhere."""
 
 import re
 
@@ -10,7 +10,7 @@ from tests.lab.waiting import eventually
 SECONDS = 10
 
 
-def test_a_saved_key_opens_a_new_session_seconds_later(lab: Lab) -> None:
+def test_a_saved_key_works_seconds_later(lab: Lab) -> None:
     alice = register(lab, "alice")
     alice.ssh("gpu17-manage")
     line = alice.make_key("new_laptop")
@@ -35,7 +35,7 @@ def test_a_removed_key_is_refused_at_every_place(lab: Lab) -> None:
         refused = alice.ssh(host, key="lost_laptop", check=False)
         assert refused.returncode == 255 and "Permission denied" in refused.stderr, host
     assert not is_known(lab.servers["gpu18"], line)
-    assert alice.ssh("gpu17", "true").returncode == 0, "the other key went too"
+    assert alice.ssh("gpu17", "true").returncode == 0, "the other key was removed too"
 
 
 def _remove_key(lab: Lab, page: object, line: str) -> None:
@@ -60,8 +60,8 @@ def test_the_same_port_works_on_the_second_server(lab: Lab) -> None:
         assert seen == [server, "bob", "0"]
 
 
-def test_two_people_have_two_ports_two_blocks_and_two_machines(lab: Lab) -> None:
-    """R8 as well: containers never share SSH host keys or a machine-id."""
+def test_two_people_have_separate_ports_blocks_and_containers(lab: Lab) -> None:
+    """Also R8: containers never share SSH host keys or a machine-id."""
     seen = []
     for name in ("alice", "bob"):
         person = register(lab, name)
@@ -72,7 +72,7 @@ def test_two_people_have_two_ports_two_blocks_and_two_machines(lab: Lab) -> None
         assert of_alice != of_bob
 
 
-def test_somebody_who_never_joined_gets_in_nowhere(lab: Lab) -> None:
+def test_somebody_without_an_account_cannot_log_in_anywhere(lab: Lab) -> None:
     join(lab, "bob")
     stranger = Person("dora", lab.folder / "people/dora")
     stranger.create()

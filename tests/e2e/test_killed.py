@@ -1,4 +1,4 @@
-"""Cases R4 and F2: killed at every step of register, start, stop and remove; the server's current gone in the middle."""
+"""Cases R4 and F2: killed at every step of register, start, stop and remove; power cuts of the server in the middle."""
 
 import pytest
 
@@ -18,7 +18,7 @@ REMOVE, PURGE = f"{LABHOST} remove {NAME} --yes", f"{LABHOST} remove {NAME} --ye
 
 @pytest.fixture
 def machine(lab: Lab) -> Machine:
-    """gpu18, where charlie has a key and no container, and other people's lines stand in the shared files."""
+    """gpu18, where charlie has a key and no container; the shared files have lines of other people."""
     if not lab.people[NAME].config.read_text():
         join(lab, NAME)
     machine = lab.servers["gpu18"]
@@ -43,23 +43,23 @@ def is_gone(machine: Machine) -> None:
     assert machine.run("pgrep -U 1000000000-4000000000", check=False).stdout == ""
 
 
-def test_r4_killed_at_every_step_of_a_registration_the_next_one_completes(lab: Lab, machine: Machine) -> None:
+def test_r4_a_registration_killed_at_any_step_is_completed_by_the_next_one(lab: Lab, machine: Machine) -> None:
     steps = faults.kill_at_each(machine, NAME, REGISTER, lambda: machine.run(PURGE))
     assert {"before:account", "unnoted:clone", "shell"} <= set(steps)
     works(lab.people[NAME])
 
 
-def test_killed_at_every_step_of_a_removal_the_next_one_completes(lab: Lab, machine: Machine) -> None:
+def test_a_removal_killed_at_any_step_is_completed_by_the_next_one(lab: Lab, machine: Machine) -> None:
     machine.run(REGISTER)
     works(lab.people[NAME])
     steps = faults.kill_at_each(machine, NAME, REMOVE, lambda: machine.run(f"{REGISTER} && {START}"))
     assert {"remove:note", "before:remove:data", "remove:place", "remove:tombstone"} <= set(steps)
     is_gone(machine)
     kept = machine.run("ls -d /home/.lab-iam-kept/charlie-*/.local/share/lxc/charlie").stdout.split()
-    assert kept, "the files are kept"
+    assert kept, "the files stay"
 
 
-def test_killed_at_every_step_of_start_and_stop_the_next_one_completes(lab: Lab, machine: Machine) -> None:
+def test_a_start_or_stop_killed_at_any_step_is_completed_by_the_next_one(lab: Lab, machine: Machine) -> None:
     machine.run(REGISTER)
     steps = faults.kill_at_each(machine, NAME, START, lambda: machine.run(STOP))
     assert {"start:up", "start:noted", "start:ruled"} <= set(steps)
@@ -89,7 +89,7 @@ def test_f2_the_server_reboots_in_the_middle_of_a_start(lab: Lab, machine: Machi
     machine.run(REGISTER)
     faults.lose_current(machine, NAME, START, "start:answered")
     person = lab.people[NAME]
-    eventually(lambda: person.ssh("gpu18", "true", check=False).returncode == 0, "it comes back by itself", 40)
+    eventually(lambda: person.ssh("gpu18", "true", check=False).returncode == 0, "its start after the reboot", 40)
     assert person.ssh("gpu18", "id -un").stdout.strip() == NAME
 
 

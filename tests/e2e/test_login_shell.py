@@ -1,4 +1,4 @@
-"""Cases L1 and L4 to L7, and what a person does with her container from outside it."""
+"""Cases L1 and L4 to L7, and what people do with their container from outside."""
 
 import json
 import random
@@ -38,7 +38,7 @@ def test_l1_anything_else_is_refused(lab: Lab, word: str) -> None:
     assert "uid=" not in done.stdout + done.stderr
 
 
-def test_l1_random_words_have_no_effect(lab: Lab) -> None:
+def test_l1_random_arguments_have_no_effect(lab: Lab) -> None:
     """A few hundred through the real sshd, over one connection; 100,000 are in hostscripts/test_shell_commands.py."""
     alice = register(lab, "alice")
     chance = random.Random(17)
@@ -62,7 +62,7 @@ def test_l1_random_words_have_no_effect(lab: Lab) -> None:
 
 
 GOOD = r"(snapshot|recover) [A-Za-z0-9][A-Za-z0-9_.-]*( [a-z0-9]{8})?|port [0-9]+( [0-9]+)?|rebuild [a-z0-9]{8}"
-KNOWN = tuple(name for name in COMMANDS if name != "recover")  # which are complete without arguments
+KNOWN = tuple(name for name in COMMANDS if name != "recover")  # these need no arguments
 
 
 def test_help_names_every_command_and_exit_status(lab: Lab) -> None:
@@ -71,7 +71,7 @@ def test_help_names_every_command_and_exit_status(lab: Lab) -> None:
         assert word in done.stdout, word
 
 
-def test_stop_and_start_again(lab: Lab) -> None:
+def test_a_container_can_be_stopped_and_started_again(lab: Lab) -> None:
     alice = register(lab, "alice")
     walk = Walk(lab)
     walk.user = "alice"
@@ -84,13 +84,13 @@ def test_stop_and_start_again(lab: Lab) -> None:
     assert "stopped" in alice.ssh("gpu17-manage", "status").stdout
     assert rule not in lab.servers["gpu17"].run("iptables-save -t nat").stdout
     assert alice.ssh("gpu17", "true", check=False).returncode == 255
-    assert alice.ssh("gpu17-manage", "stop").returncode == 0, "stopping twice is no error"
+    assert alice.ssh("gpu17-manage", "stop").returncode == 0, "stopping twice is not an error"
     alice.ssh("gpu17-manage", "start")
-    assert alice.ssh("gpu17-manage", "start").returncode == 0, "starting twice is no error"
+    assert alice.ssh("gpu17-manage", "start").returncode == 0, "starting twice is not an error"
     assert alice.ssh("gpu17", "id -un").stdout.strip() == "alice"
 
 
-def test_files_in_the_container_outlive_stop_and_start(lab: Lab) -> None:
+def test_files_in_the_container_survive_stop_and_start(lab: Lab) -> None:
     alice = register(lab, "alice")
     alice.ssh("gpu17-manage")
     alice.ssh("gpu17", "echo kept > ~/note; sudo touch /etc/note")
@@ -99,7 +99,7 @@ def test_files_in_the_container_outlive_stop_and_start(lab: Lab) -> None:
     assert alice.ssh("gpu17", "cat ~/note; ls /etc/note").stdout.split() == ["kept", "/etc/note"]
 
 
-def test_l4_sessions_that_start_and_stop_at_once_end_in_one_state(lab: Lab) -> None:
+def test_l4_concurrent_starts_and_stops_end_in_one_state(lab: Lab) -> None:
     alice = register(lab, "alice")
     argv = [alice.argv("-o", "BatchMode=yes", "gpu17-manage", word) for word in ("start", "stop", "start", "stop")]
     sessions = [subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) for words in argv]
@@ -114,8 +114,8 @@ def test_l4_sessions_that_start_and_stop_at_once_end_in_one_state(lab: Lab) -> N
 
 
 @pytest.mark.parametrize("flags", [["-T"], ["-tt"]], ids=["without a terminal", "with a terminal"])
-def test_l5_the_client_goes_away_during_a_start_and_the_next_login_heals_it(lab: Lab, flags: list[str]) -> None:
-    """Lines that come back from its first steps tell how far the start is."""
+def test_l5_a_start_whose_client_disconnects_is_completed_by_the_next_login(lab: Lab, flags: list[str]) -> None:
+    """Output of the first steps shows how far the start is."""
     alice = register(lab, "alice")
     for lines in (0, 1, 2):
         alice.ssh("gpu17-manage", "stop")
@@ -133,7 +133,7 @@ def test_l5_the_client_goes_away_during_a_start_and_the_next_login_heals_it(lab:
 
 
 @pytest.mark.parametrize("init", ["ends", "missing"])
-def test_l6_a_container_that_does_not_come_up_is_said_with_its_reason(lab: Lab, init: str) -> None:
+def test_l6_a_container_that_does_not_start_is_reported_with_the_reason(lab: Lab, init: str) -> None:
     alice = register(lab, "alice")
     alice.ssh("gpu17-manage", "stop")
     machine, rootfs = lab.servers["gpu17"], "/home/alice/.local/share/lxc/alice/rootfs"
@@ -148,20 +148,20 @@ def test_l6_a_container_that_does_not_come_up_is_said_with_its_reason(lab: Lab, 
         walk = Walk(lab)
         walk.user = "alice"
         rules = machine.run("iptables-save -t nat").stdout
-        assert f"--dport {walk.port} " not in rules, "a rule to a container that is not there"
+        assert f"--dport {walk.port} " not in rules, "a rule for a container that does not exist"
     finally:
         machine.run(f"cd {rootfs}; rm -f sbin/init; mv -T sbin/init.kept sbin/init")
     alice.ssh("gpu17-manage")
 
 
-def test_l6_without_sshd_a_start_ends_in_half_a_minute_and_console_repairs_it(lab: Lab) -> None:
+def test_l6_without_sshd_a_start_ends_in_half_a_minute_and_console_can_repair_it(lab: Lab) -> None:
     alice = register(lab, "alice")
     alice.ssh("gpu17-manage")
     alice.ssh("gpu17", "sudo systemctl mask ssh.service")
     done = alice.ssh("gpu17-manage", "restart", check=False, timeout=60)
     assert done.returncode == 1, done
     assert "no sshd answered" in done.stdout and "ssh -t gpu17-manage console" in done.stdout
-    assert "waiting for its sshd: 2 s" in done.stdout, "twenty seconds without a sign of life"
+    assert "waiting for its sshd: 2 s" in done.stdout, "twenty seconds without output"
     with alice.on_a_terminal("gpu17-manage", "console") as console:
         console.wait_for("# ")
         console.type("systemctl unmask ssh.service; systemctl start ssh.service; echo do''ne\n")
@@ -172,8 +172,8 @@ def test_l6_without_sshd_a_start_ends_in_half_a_minute_and_console_repairs_it(la
     assert alice.ssh("gpu17", "id -un").stdout.strip() == "alice"
 
 
-def test_l7_what_lies_in_the_home_or_the_environment_has_no_effect(lab: Lab) -> None:
-    """The home is root's: the test has to put the files there as root."""
+def test_l7_files_in_the_home_and_environment_variables_have_no_effect(lab: Lab) -> None:
+    """The home belongs to root, so the test puts the files there as root."""
     alice = register(lab, "alice")
     machine = lab.servers["gpu17"]
     machine.run(
@@ -188,7 +188,7 @@ def test_l7_what_lies_in_the_home_or_the_environment_has_no_effect(lab: Lab) -> 
         machine.run("cd /home/alice; rm -f .bashrc .profile .bash_profile .ssh/rc .ssh/environment")
 
 
-def test_a_user_cannot_write_in_her_home_on_the_host(lab: Lab) -> None:
+def test_people_cannot_write_to_their_home_on_the_host(lab: Lab) -> None:
     register(lab, "alice")
     done = lab.servers["gpu17"].run("runuser -u alice -- touch /home/alice/x /home/alice/.ssh/rc", check=False)
     assert done.returncode != 0 and "Permission denied" in done.stderr

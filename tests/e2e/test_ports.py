@@ -16,7 +16,7 @@ from tests.lab.waiting import eventually
 from tests.lab.walk import Walk
 
 SERVER = "172.16.2.17"
-# Says who it is to everybody who connects; the template has perl, and neither python nor netcat.
+# Sends its host name to every client. The template has perl, but neither python nor netcat.
 LISTENER = (
     "sudo systemd-run --quiet --unit listen{port} perl -MIO::Socket::INET -e"
     " 'my $s = IO::Socket::INET->new(LocalPort => {port}, Listen => 5, ReuseAddr => 1) or die;"
@@ -31,7 +31,7 @@ def machine(lab: Lab) -> Machine:
 
 @pytest.fixture
 def alice(lab: Lab) -> Iterator[Person]:
-    """Her container runs, and has no forwards when the test is over."""
+    """Alice, whose container runs. Its forwards are removed after the test."""
     person = register(lab, "alice")
     person.ssh("gpu17-manage")
     yield person
@@ -51,11 +51,11 @@ def lead(person: Person, inside: int, outside: str = "") -> int:
 
 def listen(person: Person, port: int, word: str) -> None:
     person.ssh("gpu17", f"sudo systemctl stop listen{port} 2>/dev/null; {LISTENER.format(port=port, word=word)}")
-    eventually(lambda: f":{port} " in person.ssh("gpu17", "ss -ltn").stdout, f"somebody who listens on {port}")
+    eventually(lambda: f":{port} " in person.ssh("gpu17", "ss -ltn").stdout, f"a listener on port {port}")
 
 
 def says(address: str, port: int) -> str:
-    """What answers there, asked from outside the server; empty if nothing does."""
+    """The answer to a connection from outside the server; empty without one."""
     try:
         with socket.create_connection((address, port), timeout=3) as peer:
             peer.settimeout(3)
@@ -65,7 +65,7 @@ def says(address: str, port: int) -> str:
 
 
 def ask_from(person: Person, address: str, port: int) -> str:
-    """The same, asked from inside a person's container."""
+    """The same from inside a person's container."""
     command = f"timeout 5 bash -c 'cat < /dev/tcp/{address}/{port}'"
     return person.ssh("gpu17", command, check=False).stdout.strip()
 
@@ -74,7 +74,7 @@ def rules(machine: Machine) -> str:
     return machine.run("iptables-save").stdout
 
 
-def test_a_port_leads_to_the_container_from_everywhere(lab: Lab, alice: Person, machine: Machine) -> None:
+def test_a_port_reaches_the_container_from_everywhere(lab: Lab, alice: Person, machine: Machine) -> None:
     """From outside, from the server itself, from a neighbour's container, and from the container itself."""
     bob = register(lab, "bob")
     bob.ssh("gpu17-manage")
@@ -92,7 +92,7 @@ def test_a_port_leads_to_the_container_from_everywhere(lab: Lab, alice: Person, 
     assert str(outside) not in rules(machine)
 
 
-def test_f1_connections_to_the_same_port_elsewhere_are_not_redirected(lab: Lab, alice: Person) -> None:
+def test_f1_connections_to_the_same_port_of_other_hosts_are_not_redirected(lab: Lab, alice: Person) -> None:
     bob = register(lab, "bob")
     bob.ssh("gpu17-manage")
     listen(alice, 8888, "alice")
@@ -107,7 +107,7 @@ def test_f1_connections_to_the_same_port_elsewhere_are_not_redirected(lab: Lab, 
     with socket.create_server((GATEWAY, port)) as elsewhere:
         answering = threading.Thread(target=_answer, args=(elsewhere, 1), daemon=True)
         answering.start()
-        assert ask_from(bob, GATEWAY, port) == "elsewhere", "her SSH port took his connection"
+        assert ask_from(bob, GATEWAY, port) == "elsewhere", "the SSH port of alice received the connection"
         answering.join(timeout=5)
 
 
@@ -146,7 +146,7 @@ def test_f2_a_container_that_ends_by_itself_loses_its_rules(
         alice.ssh("gpu17", "sudo systemctl poweroff", check=False)
     eventually(lambda: walk.container_state() == "STOPPED", "the end of the container")
     assert machine.run("systemctl is-active lab-iam-reconcile.timer").stdout.strip() == "active"
-    machine.run("systemctl start lab-iam-reconcile.service")  # what the timer does each minute
+    machine.run("systemctl start lab-iam-reconcile.service")  # as the timer does each minute
     assert f"{address}:" not in rules(machine)
     status = alice.ssh("gpu17-manage", "status").stdout
     assert "stopped" in status and "ended by itself" in status
@@ -155,7 +155,7 @@ def test_f2_a_container_that_ends_by_itself_loses_its_rules(
 
 
 def address_of(person: Person) -> str:
-    """The address that the person's container has for its whole life."""
+    """The permanent address of the person's container."""
     return str(json.loads(person.ssh("gpu17-manage", "status --json").stdout)["address"])
 
 
@@ -167,7 +167,7 @@ def test_f2_a_start_that_fails_leaves_no_rule(lab: Lab, alice: Person, machine: 
     try:
         machine.run(f"mv {init} {init}.away; kill -9 {walk.lxc_info('-pH')}")
         eventually(lambda: walk.container_state() == "STOPPED", "the end of the container")
-        # As another's start leaves it that sets the rules while this one is just failing.
+        # As a start of another container leaves it that writes the rules while this one is failing.
         assert f"--dport {outside} " in rules(machine)
         assert alice.ssh("gpu17-manage", check=False).returncode == 1
         assert f"{address}:" not in rules(machine)
@@ -177,7 +177,7 @@ def test_f2_a_start_that_fails_leaves_no_rule(lab: Lab, alice: Person, machine: 
     assert f"--dport {outside} " in rules(machine)
 
 
-def test_f2_rules_that_somebody_flushed_or_added_are_set_right(alice: Person, machine: Machine) -> None:
+def test_f2_flushed_or_foreign_rules_are_corrected(alice: Person, machine: Machine) -> None:
     outside = lead(alice, 8888)
     machine.run("iptables -t nat -A LAB-IAM-PRE -p tcp --dport 31999 -j DNAT --to-destination 10.0.3.200:22")
     machine.run("iptables -t nat -F LAB-IAM-OUT; iptables -t nat -D PREROUTING -j LAB-IAM-PRE; iptables -F LAB-IAM-FWD")
@@ -189,20 +189,22 @@ def test_f2_rules_that_somebody_flushed_or_added_are_set_right(alice: Person, ma
     machine.run("iptables -t nat -D PREROUTING -p tcp --dport 9 -j ACCEPT -m comment --comment others")
 
 
-def test_f2_after_a_reboot_the_forward_is_back_with_the_container(lab: Lab, alice: Person, machine: Machine) -> None:
+def test_f2_after_a_reboot_a_started_container_has_its_forward(lab: Lab, alice: Person, machine: Machine) -> None:
     outside, address = lead(alice, 8888), address_of(alice)
     machine.reboot()
     nvidia.make_devices(machine)
-    eventually(lambda: "LAB-IAM-PRE" in rules(machine), "our chains after the boot")
+    eventually(lambda: "LAB-IAM-PRE" in rules(machine), "the chains of Lab IAM after the boot")
     for line in rules(machine).splitlines():
-        assert "DNAT --to" not in line or f"{address}:" in line, "a rule to somebody else's address"
+        assert "DNAT --to" not in line or f"{address}:" in line, "a rule for the address of another person"
     alice.ssh("gpu17-manage")
     assert address_of(alice) == address
     listen(alice, 8888, "alice")
     assert says(SERVER, outside) == "alice"
 
 
-def test_f3_quota_occupied_ports_and_other_ranges_are_refused_in_words(alice: Person, machine: Machine) -> None:
+def test_f3_exceeded_quotas_used_ports_and_other_ranges_are_refused_with_the_reason(
+    alice: Person, machine: Machine
+) -> None:
     machine.run("systemd-run --quiet --unit occupied python3 -m http.server 30000 --bind 127.0.0.1")
     try:
         eventually(lambda: ":30000 " in machine.run("ss -ltn").stdout, "a program on port 30000")
@@ -213,7 +215,9 @@ def test_f3_quota_occupied_ports_and_other_ranges_are_refused_in_words(alice: Pe
         for inside in (443, 8080, 8443, 3306):  # all of them have names in /etc/services
             lead(alice, inside)
         assert "5 of 5" in refused(alice, "port 8081")
-        assert alice.ssh("gpu17-manage", "port 80").returncode == 0, "what she has already is no further one"
+        assert alice.ssh("gpu17-manage", "port 80").returncode == 0, (
+            "a port that is already forwarded does not count twice"
+        )
     finally:
         machine.run("systemctl stop occupied")
 
@@ -234,7 +238,7 @@ def test_f4_another_persons_forward_is_not_seen_changed_or_removed(lab: Lab, ali
     assert [pair["server_port"] for pair in forwards(alice)] == [outside]
 
 
-# A DHCP client of a few lines (RFC 2131), because the template has none: DISCOVER, REQUEST, and what was given.
+# A DHCP client of a few lines (RFC 2131), because the template has none: DISCOVER, REQUEST, and the assigned address.
 DHCP_CLIENT = """
 import socket, struct, sys
 mac = open("/sys/class/net/eth0/address").read().strip() if len(sys.argv) < 2 else sys.argv[1]
@@ -252,8 +256,8 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
 """
 
 
-def test_a_container_that_insists_on_dhcp_is_given_its_own_address(lab: Lab, alice: Person, machine: Machine) -> None:
-    """Asked for in the container's network with the container's hardware address, of the real dnsmasq of lxc-net."""
+def test_a_container_that_uses_dhcp_gets_its_own_address(lab: Lab, alice: Person, machine: Machine) -> None:
+    """Request an address from the real dnsmasq of lxc-net, in the container's network with its hardware address."""
     status, walk = json.loads(alice.ssh("gpu17-manage", "status --json").stdout), Walk(lab)
     walk.user = "alice"
     mac = alice.ssh("gpu17", "cat /sys/class/net/eth0/address").stdout.strip()
@@ -261,4 +265,4 @@ def test_a_container_that_insists_on_dhcp_is_given_its_own_address(lab: Lab, ali
     assert machine.run(client, stdin=DHCP_CLIENT).stdout.strip() == status["address"]
     assert f"{mac} {status['address']} " in machine.file("/var/lib/misc/dnsmasq.lxcbr0.leases")
     alice.ssh("gpu17-manage", "restart")
-    assert address_of(alice) == status["address"], "her own lease cost her the address"
+    assert address_of(alice) == status["address"], "their own lease changed their address"

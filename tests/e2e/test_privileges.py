@@ -1,4 +1,4 @@
-"""Cases P1 and P2: what sudo gives, and who may change what root runs."""
+"""Cases P1 and P2: what sudo allows, and who can change what root runs."""
 
 import pytest
 
@@ -31,7 +31,7 @@ ENTRY_POINTS = [
 
 
 @pytest.mark.parametrize("account", HELPERS)
-def test_p1_sudo_gives_exactly_the_helpers(lab: Lab, account: str) -> None:
+def test_p1_sudo_allows_only_the_helpers(lab: Lab, account: str) -> None:
     register(lab, "alice")
     listing = lab.servers["gpu17"].run(f"sudo -l -U {account}").stdout
     rules = [line.strip() for line in listing.splitlines() if line.strip().startswith("(")]
@@ -41,13 +41,13 @@ def test_p1_sudo_gives_exactly_the_helpers(lab: Lab, account: str) -> None:
             assert rule.startswith("(root) NOPASSWD:"), rule
             allowed += [part.strip() for part in rule.partition("NOPASSWD:")[2].split(",")]
         else:
-            # The sudo group, which the flow asks for, wants a password that nobody has.
+            # The sudo group, which the specification asks for, needs a password that nobody has.
             assert account == "alice" and rule == "(ALL : ALL) ALL", rule
     assert sorted(allowed) == sorted(HELPERS[account])
 
 
 @pytest.mark.parametrize("account", HELPERS)
-def test_p1_no_account_of_ours_has_a_password(lab: Lab, account: str) -> None:
+def test_p1_no_account_of_lab_iam_has_a_password(lab: Lab, account: str) -> None:
     register(lab, "alice")
     password = lab.servers["gpu17"].run(f"getent shadow {account}").stdout.split(":")[1]
     assert password[:1] in ("!", "*"), account
@@ -70,7 +70,7 @@ def test_p1_another_command_is_refused(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("path", ENTRY_POINTS)
-def test_p2_what_root_runs_is_roots_parents_included(lab: Lab, path: str) -> None:
+def test_p2_what_root_runs_belongs_to_root_with_all_parents(lab: Lab, path: str) -> None:
     machine = lab.servers["gpu17"]
     listing = machine.run(f"p={path}; while :; do stat -c '%u %a %n' $p; [ $p = / ] && break; p=$(dirname $p); done")
     below = machine.run(f"find {path} -printf '%U %m %p\\n'")
@@ -79,7 +79,7 @@ def test_p2_what_root_runs_is_roots_parents_included(lab: Lab, path: str) -> Non
         assert owner == "0" and not int(mode, 8) & 0o022, name
 
 
-def test_p2_secrets_are_for_root_only(lab: Lab) -> None:
+def test_p2_only_root_can_read_secrets(lab: Lab) -> None:
     machine = lab.servers["gpu17"]
     assert machine.status("/etc/lab-iam/host.conf") == "root root 600"
     assert machine.status("/var/lib/lab-iam") == "root root 700"

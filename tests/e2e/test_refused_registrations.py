@@ -1,4 +1,4 @@
-"""Cases R7, C4 and C5: registrations that cannot be, refused in clear words and without debris."""
+"""Cases R7, C4 and C5: impossible registrations are refused with a clear message and without leftovers."""
 
 import pytest
 
@@ -15,7 +15,7 @@ SHARED = "/etc/passwd /etc/group /etc/subuid /etc/subgid /etc/lxc/lxc-usernet"
 
 @pytest.fixture
 def machine(lab: Lab) -> Machine:
-    """gpu18, which has nothing of charlie's."""
+    """gpu18, which has nothing of charlie."""
     if not lab.people[NAME].config.read_text():
         join(lab, NAME)
     machine = lab.servers["gpu18"]
@@ -40,7 +40,7 @@ TEMPLATES = {
 
 
 @pytest.mark.parametrize("kind", TEMPLATES)
-def test_r7_a_template_that_is_no_template(lab: Lab, machine: Machine, kind: str) -> None:
+def test_r7_a_file_that_is_not_a_template_is_refused(lab: Lab, machine: Machine, kind: str) -> None:
     command, words = TEMPLATES[kind]
     machine.run(f"mv {TEMPLATE} {TEMPLATE}.away && {{ {command}; }}")
     try:
@@ -49,13 +49,13 @@ def test_r7_a_template_that_is_no_template(lab: Lab, machine: Machine, kind: str
         machine.run(f"mv {TEMPLATE}.away {TEMPLATE}")
 
 
-def test_r7_the_disk_is_low(lab: Lab, machine: Machine) -> None:
-    """The registration alone sees a small file system in place of the homes."""
+def test_r7_a_registration_on_a_nearly_full_disk_is_refused(lab: Lab, machine: Machine) -> None:
+    """Only the registration sees a small file system in place of the homes."""
     small = "mount -t tmpfs -o size=20m tmpfs /home"
     is_refused(machine, "the disk is", f"unshare -m --propagation private sh -c '{small} && /root/new-lxc.bash {NAME}'")
 
 
-def test_c4_a_block_that_overlaps_one_of_the_hosts_own(lab: Lab, machine: Machine) -> None:
+def test_c4_a_block_that_overlaps_one_of_the_host_is_refused(lab: Lab, machine: Machine) -> None:
     walk = Walk(lab)
     walk.user = NAME
     for path in ("/etc/subuid", "/etc/subgid"):
@@ -66,7 +66,7 @@ def test_c4_a_block_that_overlaps_one_of_the_hosts_own(lab: Lab, machine: Machin
             machine.run(f"sed -i /^jim{NAME}:/d {path}")
 
 
-def test_c5_lines_of_others_stay_when_she_comes_and_goes(lab: Lab, machine: Machine) -> None:
+def test_c5_lines_of_others_survive_a_registration_and_a_removal(lab: Lab, machine: Machine) -> None:
     others = f"jim{NAME}:3000000000:65536 {NAME}jim:3100000000:65536"
     machine.run(f"for f in /etc/subuid /etc/subgid; do printf '%s\\n' {others} >> $f; done")
     machine.run(f"printf '# kept\\njim{NAME} veth lxcbr0 3\\n{NAME} veth br1 2\\n' >> /etc/lxc/lxc-usernet")

@@ -1,4 +1,4 @@
-"""O3: a name came to somebody new, and a server that the portal had forgotten still has the former person's container."""
+"""O3: a name belongs to a new person, and a server that was not in the portal still has the previous person's container."""
 
 import shutil
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ Server.objects.filter(pk=server.pk).update(token_digest=token_digest)
 
 @pytest.fixture
 def dana(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Person]:
-    """One more in the directory, with a running container on gpu18."""
+    """Another person in the directory, with a running container on gpu18."""
     monkeypatch.setitem(PEOPLE, NAME, ("Dana Doe", "dana-password"))
     monkeypatch.setitem(lab.people, NAME, Person(NAME, lab.folder / "people" / NAME))
     lab.directory.add_user(NAME, *PEOPLE[NAME])
@@ -48,41 +48,41 @@ def dana(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Person]:
 
 
 def replaced(lab: Lab) -> Person:
-    """Somebody new of the same name, known to gpu17 and to gpu18, which the portal had lost and has again."""
+    """A new person with the same name, on gpu17 and on gpu18, which was removed from the portal and added again."""
     kept = lab.portal.manage("shell", "-c", REPLACED).stdout.splitlines()[-1]
-    newcomer = lab.people[NAME]
-    shutil.move(newcomer.folder, f"{newcomer.folder}-former")
-    newcomer.create()
-    page = paste(lab, NAME, newcomer.public_key)
+    new_person = lab.people[NAME]
+    shutil.move(new_person.folder, f"{new_person.folder}-former")
+    new_person.create()
+    page = paste(lab, NAME, new_person.public_key)
     lab.portal.manage("shell", "-c", ADDED.format(kept))
     page.sign_in(NAME, PEOPLE[NAME][1])
-    newcomer.config.write_text(page.get(f"/user/{NAME}/.ssh/config").text)
-    return newcomer
+    new_person.config.write_text(page.get(f"/user/{NAME}/.ssh/config").text)
+    return new_person
 
 
-def test_o3_a_newcomers_keys_do_not_reach_the_container_of_her_predecessor(lab: Lab, dana: Person) -> None:
+def test_o3_a_new_persons_keys_do_not_reach_the_container_of_the_previous_person(lab: Lab, dana: Person) -> None:
     machine = lab.servers["gpu18"]
     rootfs = f"/home/{NAME}/.local/share/lxc/{NAME}/rootfs"
-    former = Person(NAME, lab.folder / "people" / f"{NAME}-former")
-    newcomer = replaced(lab)
-    told = lab.portal.manage("push_keys", "gpu18", "--wait", check=False).stdout
-    eventually(lambda: is_known(machine, newcomer.public_key), "the newcomer's line for register")
-    assert machine.file(f"/home/{NAME}/.ssh/authorized_keys") == "", told
+    previous = Person(NAME, lab.folder / "people" / f"{NAME}-former")
+    new_person = replaced(lab)
+    output = lab.portal.manage("push_keys", "gpu18", "--wait", check=False).stdout
+    eventually(lambda: is_known(machine, new_person.public_key), "the new person's line for register")
+    assert machine.file(f"/home/{NAME}/.ssh/authorized_keys") == "", output
     assert machine.file(f"{rootfs}/home/{NAME}/.ssh/authorized_keys") == ""
-    assert not is_known(machine, former.public_key)
-    for person in (newcomer, former):
+    assert not is_known(machine, previous.public_key)
+    for person in (new_person, previous):
         assert person.ssh("gpu18-manage", "status", check=False).returncode == 255
         assert person.ssh("gpu18", "true", check=False).returncode == 255
-    machine.run(f"{LABHOST} autostart {NAME}")  # as after a reboot, for the former person's container still runs
+    machine.run(f"{LABHOST} autostart {NAME}")  # as after a reboot, because the previous person's container still runs
     page = browser(lab)
     page.sign_in(NAME, PEOPLE[NAME][1])
     assert int(page.get(f"/user/{NAME}/port").text) not in faults.look(machine, NAME).leads_to
-    refused = newcomer.ssh("register@gpu18-manage", NAME, check=False)
+    refused = new_person.ssh("register@gpu18-manage", NAME, check=False)
     assert refused.returncode == 1 and "somebody else of that name" in refused.stdout + refused.stderr
-    assert "somebody else of that name" in page.get("/me/").text
+    assert "belongs to somebody else who had this user name" in page.get("/me/").text
     lab.portal.manage("remove_container", "gpu18", NAME, "--yes")
-    said = newcomer.ssh("register@gpu18-manage", NAME, timeout=120)
-    assert "kept" not in said.stdout + said.stderr, "the former person's files are no business of hers"
-    newcomer.ssh("gpu18-manage")
-    assert newcomer.ssh("gpu18", "id -un").stdout == f"{NAME}\n"
-    assert body(newcomer.public_key) in machine.file(f"/home/{NAME}/.ssh/authorized_keys")
+    done = new_person.ssh("register@gpu18-manage", NAME, timeout=120)
+    assert "kept" not in done.stdout + done.stderr, "the new person sees the previous person's files"
+    new_person.ssh("gpu18-manage")
+    assert new_person.ssh("gpu18", "id -un").stdout == f"{NAME}\n"
+    assert body(new_person.public_key) in machine.file(f"/home/{NAME}/.ssh/authorized_keys")

@@ -11,18 +11,18 @@ from tests.lab.people import browser, join
 from tests.lab.waiting import eventually
 
 SERVERS = "/admin/servers/server/"
-# An empty zstd frame (RFC 8878, section 3.1.2): the archive stays good, and its checksum changes.
+# An empty zstd frame (RFC 8878, section 3.1.2): the archive stays valid, and its checksum changes.
 SKIPPABLE = b"\x50\x2a\x4d\x18\x04\x00\x00\x00more"
 
 
-def _office(lab: Lab) -> Browser:
+def _staff_browser(lab: Lab) -> Browser:
     page = browser(lab)
     page.sign_in(STAFF, PEOPLE[STAFF][1])
     return page
 
 
 def _act(page: Browser, action: str, *servers: str, **fields: str) -> str:
-    """Choose servers on the admin's list and run an action on them; gives the text of the answer."""
+    """Select servers in the admin and run an action on them. Returns the message."""
     listed = page.get(SERVERS).text
     keys = [_number(listed, server) for server in servers]
     token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', listed)
@@ -41,9 +41,9 @@ def _messages(answer: str) -> list[str]:
     return re.findall(r'<li class="(?:success|warning|error|info)">(.*?)</li>', answer, re.DOTALL)
 
 
-def test_the_admin_tests_connections_and_orders_pushes(lab: Lab) -> None:
+def test_the_admin_tests_connections_and_queues_pushes(lab: Lab) -> None:
     join(lab, "alice")
-    page = _office(lab)
+    page = _staff_browser(lab)
     answer = _act(page, "test_connection", "gpu17", "gpu18")
     for server in ("gpu17", "gpu18"):
         assert f"{server}: answers as {server}" in answer, _messages(answer)
@@ -54,7 +54,7 @@ def test_the_admin_tests_connections_and_orders_pushes(lab: Lab) -> None:
 
 def test_the_admin_registers_a_container(lab: Lab) -> None:
     join(lab, "charlie")
-    page = _office(lab)
+    page = _staff_browser(lab)
     asked = _act(page, "register_container", "gpu17")
     assert "Register a person" in asked and 'name="name"' in asked
     page_after = _act(page, "register_container", "gpu17", confirmed="yes", name="charlie")
@@ -81,7 +81,7 @@ def test_the_command_registers_a_container_and_shows_its_progress(lab: Lab) -> N
     assert unknown.stderr.splitlines()[-1] == "CommandError: There is no person nobody-here at the portal."
 
 
-def test_deploy_server_brings_a_new_template(lab: Lab, tmp_path: Path) -> None:
+def test_deploy_server_copies_a_new_template(lab: Lab, tmp_path: Path) -> None:
     archive = tmp_path / "template.tar.zst"
     archive.write_bytes(images.template().read_bytes() + SKIPPABLE)
     key = lab.folder / "root-of-gpu18"

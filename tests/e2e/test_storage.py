@@ -27,14 +27,14 @@ def versions(machine: Machine) -> set[str]:
 
 
 def entries(machine: Machine, name: str) -> set[str]:
-    """What lies in the person's folder: nothing but her system, and no debris."""
+    """The files in the person's folder: only their system, and no leftovers."""
     return set(machine.run(f"ls -A {folder(name)}").stdout.split())
 
 
 WHOLE = {"config", "config.provision", "layer", "rootfs"}
 
 
-def test_set_up_tried_overlay_and_the_servers_row_says_so(lab: Lab) -> None:
+def test_set_up_tests_overlay_and_the_server_row_shows_the_result(lab: Lab) -> None:
     assert Iam(lab, lab.servers["gpu17"]).status()["storage"] == "overlay"
     rows = lab.portal.manage(
         "shell", "-c", "from servers.models import Server; print([s.state.storage for s in Server.objects.all()])"
@@ -42,14 +42,14 @@ def test_set_up_tried_overlay_and_the_servers_row_says_so(lab: Lab) -> None:
     assert "['overlay', 'overlay']" in rows.stdout
 
 
-def test_a_clone_is_a_layer_over_a_template_that_nobody_else_can_reach(lab: Lab) -> None:
+def test_a_clone_is_a_layer_over_a_template_that_others_cannot_read(lab: Lab) -> None:
     register(lab, "alice")
     machine = lab.servers["gpu17"]
     assert is_mounted(machine, "alice")
     shown = machine.run(
         f"stat -c %u {folder('alice')}/rootfs/usr/bin/bash {folder('alice')}/layer/upper"
     ).stdout.split()
-    assert len(set(shown)) == 1, "the template is hers as she sees it"
+    assert len(set(shown)) == 1, "inside, the template belongs to the container's root"
     done = machine.run(f"ls {folder('alice')}/layer/upper/usr/bin/bash", check=False)
     assert "No such file" in done.stderr, "the template was copied"
     done = machine.run("runuser -u alice -- ls /var/lib/lab-iam/templates", check=False)
@@ -69,7 +69,7 @@ def test_r8_two_containers_share_neither_machine_id_nor_host_keys(lab: Lab) -> N
     assert left.stdout == ""
 
 
-def test_a_push_to_files_that_are_not_mounted_mounts_them_first(lab: Lab) -> None:
+def test_a_push_mounts_a_root_file_system_that_is_not_mounted(lab: Lab) -> None:
     alice = register(lab, "alice")
     machine = lab.servers["gpu17"]
     alice.ssh("gpu17-manage", "stop")
@@ -80,12 +80,14 @@ def test_a_push_to_files_that_are_not_mounted_mounts_them_first(lab: Lab) -> Non
         assert answer.body["users"]["alice"]["container"] == "written", answer.body
         assert line.split()[1] in machine.file(f"{folder('alice')}/rootfs/home/alice/.ssh/authorized_keys")
         machine.run(f"umount {folder('alice')}/rootfs")
-        assert machine.run(f"ls -A {folder('alice')}/rootfs").stdout == "", "it wrote below the mount point"
+        assert machine.run(f"ls -A {folder('alice')}/rootfs").stdout == "", (
+            "it wrote to the folder under the mount point"
+        )
     finally:
         restore(lab)
 
 
-def test_after_a_reboot_the_files_are_there_before_anybody_starts(lab: Lab) -> None:
+def test_after_a_reboot_root_file_systems_are_mounted_before_any_start(lab: Lab) -> None:
     alice = register(lab, "alice")
     alice.ssh("gpu17-manage")
     alice.ssh("gpu17", "sync; echo kept > note; sync")
@@ -101,54 +103,56 @@ def test_after_a_reboot_the_files_are_there_before_anybody_starts(lab: Lab) -> N
 @pytest.fixture
 def newer(lab: Lab) -> Iterator[str]:
     """The version of a newer template, with /opt/newer in it, on gpu18; the lab's own comes back afterwards."""
-    register(lab, "alice", "gpu18")  # stands on the lab's own, so that it is still needed
+    register(lab, "alice", "gpu18")  # uses the lab's own, so that it is still needed
     machine = lab.servers["gpu18"]
-    # One more frame of zstd before the others: a member of tar's without the zeros that end an archive.
+    # Another zstd frame before the others: a tar member without the zeros that end an archive.
     machine.run(
         f"cd /var/tmp; cp {ARCHIVE} own.tar.zst; mkdir -p new/opt; echo newer > new/opt/newer;"
         f" tar -b1 -c -C new ./opt/newer | head -c -1024 | zstd -q | cat - own.tar.zst > new.tar.zst; mv new.tar.zst {ARCHIVE}"
     )
     try:
         before = versions(machine)
-        said = machine.run("/usr/local/sbin/labhost templates").stdout
+        output = machine.run("/usr/local/sbin/labhost templates").stdout
         (version,) = versions(machine) - before
-        assert before < versions(machine) and version in said, "it lies beside the old one"
+        assert before < versions(machine) and version in output, "the old template stays"
         yield version
     finally:
         machine.run(f"mv /var/tmp/own.tar.zst {ARCHIVE}; /usr/local/sbin/labhost templates; rm -rf /var/tmp/new")
 
 
-def test_a_newer_template_reaches_a_container_by_rebuild_alone(lab: Lab, newer: str) -> None:
+def test_only_rebuild_moves_a_container_to_a_newer_template(lab: Lab, newer: str) -> None:
     alice = register(lab, "alice", "gpu18")
     machine = lab.servers["gpu18"]
     alice.ssh("gpu18-manage")
-    assert alice.ssh("gpu18", "cat /opt/newer", check=False).returncode == 1, "it changed under a living container"
+    assert alice.ssh("gpu18", "cat /opt/newer", check=False).returncode == 1, (
+        "the template of a running container changed"
+    )
     alice.ssh("gpu18", "echo mine > note; sudo touch /etc/mine")
     before = machine.file(f"{folder('alice')}/rootfs/etc/machine-id")
-    alice.insist("gpu18", "rebuild")
-    assert entries(machine, "alice") == WHOLE | {"layer.old"}, "the system before is kept until the first good start"
+    alice.ssh_confirmed("gpu18", "rebuild")
+    assert entries(machine, "alice") == WHOLE | {"layer.old"}, "the previous system stays until the first good start"
     (alice.folder / ".ssh/known_hosts").unlink()
     alice.ssh("gpu18-manage")
     assert entries(machine, "alice") == WHOLE
     seen = alice.ssh(
         "gpu18", "cat /opt/newer; sudo -n id -u; ls note /etc/mine 2>/dev/null; cat /etc/machine-id"
     ).stdout
-    assert seen.split()[:2] == ["newer", "0"] and len(seen.split()) == 3, "something of the old system survived"
+    assert seen.split()[:2] == ["newer", "0"] and len(seen.split()) == 3, "files of the old system remain"
     assert seen.split()[2] != before.strip()
-    # The one that nobody needs goes with the next template; what alice stands on stays.
-    said = machine.run(f"cp /var/tmp/own.tar.zst {ARCHIVE}; /usr/local/sbin/labhost templates").stdout
-    assert newer not in said and newer in versions(machine)
+    # The next template replaces the unused one; the one that alice uses stays.
+    output = machine.run(f"cp /var/tmp/own.tar.zst {ARCHIVE}; /usr/local/sbin/labhost templates").stdout
+    assert newer not in output and newer in versions(machine)
     labhost(lab, "gpu18", "lifecycle.rebuild", "alice")
     alice.ssh("gpu18-manage")
-    said = machine.run("/usr/local/sbin/labhost templates").stdout
-    assert f"removed {newer}" in said and newer not in versions(machine)
+    output = machine.run("/usr/local/sbin/labhost templates").stdout
+    assert f"removed {newer}" in output and newer not in versions(machine)
     (alice.folder / ".ssh/known_hosts").unlink()
 
 
 HARMS = {
     "missing": f"mv {ARCHIVE} {ARCHIVE}.away",
     "damaged": f"mv {ARCHIVE} {ARCHIVE}.away; head -c 5000 {ARCHIVE}.away > {ARCHIVE}",
-    "exists": "touch /var/lib/lab-iam/mounts/charlie",  # the clone itself fails, when the account is there already
+    "exists": "touch /var/lib/lab-iam/mounts/charlie",  # the clone itself fails, after the account was created
 }
 
 
@@ -183,20 +187,20 @@ def test_r7_without_a_good_template_rebuild_changes_nothing(lab: Lab) -> None:
     try:
         for harm, words in (("true", "missing"), (f"head -c 5000 {ARCHIVE}.away > {ARCHIVE}", "damaged")):
             machine.run(harm)
-            done = alice.insist("gpu18", "rebuild", check=False)
+            done = alice.ssh_confirmed("gpu18", "rebuild", check=False)
             assert done.returncode == 1 and words in done.stdout + done.stderr, done
-            assert alice.ssh("gpu18", "true").returncode == 0, "it was stopped for nothing"
+            assert alice.ssh("gpu18", "true").returncode == 0, "it was stopped without need"
             assert entries(machine, "alice") == WHOLE
     finally:
         machine.run(f"mv {ARCHIVE}.away {ARCHIVE}")
 
 
-def test_a_new_system_that_does_not_start_gives_way_to_the_one_before(lab: Lab) -> None:
+def test_a_new_system_that_does_not_start_is_rolled_back(lab: Lab) -> None:
     alice = register(lab, "alice", "gpu18")
     machine = lab.servers["gpu18"]
     alice.ssh("gpu18-manage")
     alice.ssh("gpu18", "echo precious > note")
-    alice.insist("gpu18", "rebuild")
+    alice.ssh_confirmed("gpu18", "rebuild")
     machine.run(f"rm {folder('alice')}/rootfs/usr/sbin/init")
     done = alice.ssh("gpu18-manage", check=False)
     assert done.returncode == 1 and "the old one was restored" in done.stdout + done.stderr, done
@@ -205,23 +209,23 @@ def test_a_new_system_that_does_not_start_gives_way_to_the_one_before(lab: Lab) 
     assert entries(machine, "alice") == WHOLE
 
 
-def test_killed_at_every_step_of_a_rebuild_the_next_start_heals_it(lab: Lab) -> None:
+def test_a_rebuild_killed_at_any_step_is_completed_by_the_next_start(lab: Lab) -> None:
     alice = register(lab, "alice", "gpu18")
     machine = lab.servers["gpu18"]
 
-    def heal(step: str = "") -> None:
+    def look(step: str = "") -> None:
         (alice.folder / ".ssh/known_hosts").unlink(missing_ok=True)
         alice.ssh("gpu18-manage")
         assert alice.ssh("gpu18", "sudo -n id -u").stdout.strip() == "0", step
         assert entries(machine, "alice") == WHOLE, step
 
-    heal()
-    steps = faults.kill_at_each(machine, "alice", labhost_command("lifecycle.rebuild", "alice"), heal, heal)
+    look()
+    steps = faults.kill_at_each(machine, "alice", labhost_command("lifecycle.rebuild", "alice"), look, look)
     assert {"stop:down", "unfinished", "detached", "slot-empty", "swapped", "exchanged"} <= set(steps)
-    heal()
+    look()
 
 
-def test_r7_killed_while_a_template_is_unpacked_the_next_run_completes(lab: Lab, newer: str) -> None:
+def test_r7_unpacking_a_template_that_was_killed_is_completed_by_the_next_run(lab: Lab, newer: str) -> None:
     machine, unpack = lab.servers["gpu18"], f"{faults.LABHOST} templates"
     whole = machine.run(f"find {TEMPLATES}/{newer} | wc -l").stdout
     machine.run(
@@ -234,7 +238,7 @@ def test_r7_killed_while_a_template_is_unpacked_the_next_run_completes(lab: Lab,
     assert machine.run(f"find {TEMPLATES}/{newer} | wc -l").stdout == whole
 
 
-def test_a_container_keeps_the_driver_with_which_it_was_made(lab: Lab) -> None:
+def test_a_container_stays_on_its_storage_driver(lab: Lab) -> None:
     machine = lab.servers["gpu18"]
     register(lab, "alice", "gpu18")
     if not lab.people["charlie"].config.read_text():
@@ -248,11 +252,11 @@ def test_a_container_keeps_the_driver_with_which_it_was_made(lab: Lab) -> None:
         assert charlie.ssh("gpu18", "echo x > note; sudo -n id -u").stdout.strip() == "0"
         lab.people["alice"].ssh("gpu18-manage")
         assert lab.people["alice"].ssh("gpu18", "true").returncode == 0
-        said = machine.run(
+        output = machine.run(
             "/usr/local/sbin/labhost configure container.storage=auto; /usr/local/sbin/labhost check"
         ).stdout
-        assert "storage: overlay" in said
-        charlie.insist("gpu18", "rebuild")
+        assert "storage: overlay" in output
+        charlie.ssh_confirmed("gpu18", "rebuild")
         (charlie.folder / ".ssh/known_hosts").unlink()
         charlie.ssh("gpu18-manage")
         assert not is_mounted(machine, "charlie")

@@ -1,4 +1,4 @@
-"""What a container uses, may use, and is given of the GPU: `top`, limits from the portal, the driver both ways."""
+"""What a container uses and may use, and its GPU driver: `top`, limits from the portal, both driver modes."""
 
 import json
 import subprocess
@@ -55,7 +55,7 @@ def portal(lab: Lab, code: str) -> None:
     )
 
 
-def test_top_shows_who_uses_the_processors_and_the_gpu(alice: Person, machine: Machine) -> None:
+def test_top_shows_who_uses_the_cpus_and_the_gpu(alice: Person, machine: Machine) -> None:
     busy = subprocess.Popen(alice.argv("gpu17", "timeout 8 sh -c 'while :; do :; done'"), stdin=subprocess.DEVNULL)
     try:
         loop = "pgrep -n -f '^sh -c while :; do :; done'"
@@ -63,9 +63,9 @@ def test_top_shows_who_uses_the_processors_and_the_gpu(alice: Person, machine: M
         machine.run(f"echo '{pid}, 2048' > {nvidia.USERS}; chmod 644 {nvidia.USERS}")
         found = json.loads(alice.ssh("gpu17-manage", "top --json").stdout)
         shares = {(share["person"], share["place"]): share for share in found["shares"]}
-        hers = shares["alice", "container"]
-        assert hers["cpus"] > 0.05, "a busy loop was not seen"
-        assert hers["gpu_memory"] == {"0": 2048 << 20} and hers["memory"] > 10 << 20 and hers["processes"] >= 5
+        own = shares["alice", "container"]
+        assert own["cpus"] > 0.05, "a busy loop is not in the output"
+        assert own["gpu_memory"] == {"0": 2048 << 20} and own["memory"] > 10 << 20 and own["processes"] >= 5
         assert shares[None, "the server"]["processes"] > 3
         table = alice.ssh("gpu17-manage", "top").stdout.splitlines()
         assert table[1].split()[:2] == ["alice", "container"] and "0: 2 GB" in table[1]
@@ -76,7 +76,7 @@ def test_top_shows_who_uses_the_processors_and_the_gpu(alice: Person, machine: M
         machine.run(f"rm -f {nvidia.USERS}")
 
 
-def test_top_waits_for_nvidia_smi_only_so_long(alice: Person, machine: Machine) -> None:
+def test_top_waits_for_nvidia_smi_for_a_limited_time(alice: Person, machine: Machine) -> None:
     machine.run(
         "mv /usr/bin/nvidia-smi /root/smi; printf '#!/bin/sh\\nsleep 600\\n' > /usr/bin/nvidia-smi; chmod 755 /usr/bin/nvidia-smi"
     )
@@ -86,8 +86,8 @@ def test_top_waits_for_nvidia_smi_only_so_long(alice: Person, machine: Machine) 
         machine.run("mv /root/smi /usr/bin/nvidia-smi")
 
 
-def test_limits_from_the_portal_written_values(lab: Lab, alice: Person, machine: Machine, limits: Any) -> None:
-    """The values as they stand in the LXC configuration. Their effect is tested below, where a kernel has it."""
+def test_limits_of_the_portal_are_written(lab: Lab, alice: Person, machine: Machine, limits: Any) -> None:
+    """The values in the LXC configuration. Their effect is tested below, where the kernel supports them."""
     assert "nvidia0" in alice.ssh("gpu17", "ls /dev").stdout.split()
     limits(memory=64, cpus="2.50", processes=4096, gpus="1")
     written = machine.file(CONFIG)
@@ -104,13 +104,13 @@ def test_limits_from_the_portal_written_values(lab: Lab, alice: Person, machine:
     enforced = {"memory", "cpus", "processes"} - set(found["limits_not_enforced"])
     for key, text in (("memory", "memory.max"), ("cpus", "cpu.max"), ("processes", "pids.max")):
         line = next(line for line in written.splitlines() if text in line)
-        assert line.startswith("lxc.cgroup2.") == (key in enforced), "said and done differ"
+        assert line.startswith("lxc.cgroup2.") == (key in enforced), "the list and the devices differ"
     # GPUs need no controller, so their effect is seen here: 0 is the only one, and root inside cannot make its node.
     assert {"nvidia0", "nvidiactl"} & set(alice.ssh("gpu17", "ls /dev").stdout.split()) == {"nvidiactl"}
     assert alice.ssh("gpu17", "sudo mknod /dev/nvidia0 c 195 0", check=False).returncode != 0
 
 
-def test_limits_outlive_the_portal(lab: Lab, alice: Person, machine: Machine, limits: Any) -> None:
+def test_limits_apply_while_the_portal_is_down(lab: Lab, alice: Person, machine: Machine, limits: Any) -> None:
     limits(gpus="none")
     lab.portal.web.stop()
     try:
@@ -124,7 +124,7 @@ def test_limits_outlive_the_portal(lab: Lab, alice: Person, machine: Machine, li
 CONTROLLERS = Path("/sys/fs/cgroup/cgroup.controllers")
 if CONTROLLERS.exists() and {"cpu", "memory", "pids"} <= set(CONTROLLERS.read_text().split()):
 
-    def test_limits_take_effect_on_machines_that_have_the_controllers(alice: Person, limits: Any) -> None:
+    def test_limits_take_effect_where_the_controllers_are_available(alice: Person, limits: Any) -> None:
         limits(memory=1, processes=128)
         hungry = "head -c 1500M /dev/zero | tail -c 1400M | wc -c"  # tail keeps it all in memory
         assert alice.ssh("gpu17", hungry, check=False).stdout.strip() != str(1400 << 20)
@@ -134,7 +134,7 @@ if CONTROLLERS.exists() and {"cpu", "memory", "pids"} <= set(CONTROLLERS.read_te
 
 @pytest.fixture
 def configured(machine: Machine) -> Iterator[Any]:
-    """Changes host.conf as setup-gpu-server.bash does, and puts it back."""
+    """Changes host.conf as setup-gpu-server.bash does, and restores it."""
     before = machine.file("/etc/lab-iam/host.conf")
 
     def configure(**values: str) -> None:
@@ -145,7 +145,7 @@ def configured(machine: Machine) -> Iterator[Any]:
     machine.run("cat > /etc/lab-iam/host.conf", stdin=before)
 
 
-def test_bind_shows_the_servers_driver_read_only_and_follows_it(
+def test_mode_bind_shares_the_servers_driver_read_only_and_follows_upgrades(
     alice: Person, machine: Machine, configured: Any
 ) -> None:
     library, other = f"/{LIBRARIES}/libcuda.so.1", "550.54.14"
@@ -167,22 +167,22 @@ def test_bind_shows_the_servers_driver_read_only_and_follows_it(
         machine.run(
             f"cd /{LIBRARIES}; echo 'stand-in {other}' > libcuda.so.{other}; ln -sfn libcuda.so.{other} libcuda.so.1"
         )
-        told = machine.run("/usr/local/sbin/labhost nvidia").stdout.rpartition(f"{other}: ")[2]
-        assert "must restart to use it" in told and "alice" in told
+        output = machine.run("/usr/local/sbin/labhost nvidia").stdout.rpartition(f"{other}: ")[2]
+        assert "must restart to use it" in output and "alice" in output
         alice.ssh("gpu17-manage", "restart")
         assert alice.ssh("gpu17", f"cat {library}").stdout.strip() == f"stand-in {other}"
     finally:
         machine.run(f"cd /{LIBRARIES}; ln -sfn libcuda.so.{VERSION} libcuda.so.1; rm -f libcuda.so.{other}")
 
 
-def test_back_to_install_the_driver_is_installed_again(alice: Person) -> None:
-    """After the test above: what it left inside is no driver."""
+def test_back_in_mode_install_the_driver_is_installed_again(alice: Person) -> None:
+    """After the test above, which leaves no driver inside."""
     alice.ssh("gpu17-manage", "restart")
     assert VERSION in alice.ssh("gpu17", f"readlink /{LIBRARIES}/libcuda.so.1").stdout
 
 
 def test_h6_an_installer_that_hangs_does_not_hang_the_start(alice: Person, machine: Machine, configured: Any) -> None:
-    alice.ssh("gpu17-manage", "restart")  # with a driver of its own again, whatever ran before
+    alice.ssh("gpu17-manage", "restart")  # with its own driver again, whatever ran before
     installer = f"/public/nvidia/NVIDIA-Linux-x86_64-{VERSION}.run"
     real = machine.file(installer)
     machine.run(f"printf '#!/bin/sh\\nsleep 1000\\n' > {installer}")
@@ -198,7 +198,7 @@ def test_h6_an_installer_that_hangs_does_not_hang_the_start(alice: Person, machi
     alice.ssh("gpu17-manage", "restart")
 
 
-def test_labhost_nvidia_says_what_each_container_has_and_what_an_upgrade_touches(
+def test_labhost_nvidia_lists_the_driver_of_each_container_and_what_an_upgrade_affects(
     alice: Person, machine: Machine
 ) -> None:
     shown = machine.run("/usr/local/sbin/labhost nvidia").stdout
@@ -212,6 +212,6 @@ def test_labhost_nvidia_says_what_each_container_has_and_what_an_upgrade_touches
 
 
 @pytest.mark.parametrize("words", ["status --json", "port --json", "top --json"])
-def test_programs_get_one_object_and_nothing_else(alice: Person, words: str) -> None:
+def test_json_output_is_one_object_and_nothing_else(alice: Person, words: str) -> None:
     done = alice.ssh("gpu17-manage", words)
     assert len(done.stdout.splitlines()) == 1 and json.loads(done.stdout)["version"] == 1

@@ -1,4 +1,4 @@
-"""Case L3: the portal is down, slow, or lies; what a person does with her container goes on."""
+"""Case L3: the portal is down, slow or lying; people can go on using their containers."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from tests.lab.lab import PORTAL, Lab
 from tests.lab.people import register
 
 
-def test_l3_with_the_portal_down_everything_goes_on_and_says_how_old_it_is(lab: Lab) -> None:
+def test_l3_with_the_portal_down_everything_works_and_shows_the_age_of_its_data(lab: Lab) -> None:
     alice = register(lab, "alice")
     alice.ssh("gpu17-manage")
     lab.portal.web.stop()
@@ -35,7 +35,7 @@ def test_l3_with_the_portal_down_everything_goes_on_and_says_how_old_it_is(lab: 
 
 @contextmanager
 def instead_of_the_portal(lab: Lab, answer: Callable[[str], bytes | None]) -> Iterator[None]:
-    """Something else answers at the portal's address: `answer` gets the page's path; None is silence."""
+    """Another server at the portal's address: `answer` gets the path of the page; None means no answer."""
     lab.portal.web.stop()
     held: list[socket.socket] = []
 
@@ -50,7 +50,7 @@ def instead_of_the_portal(lab: Lab, answer: Callable[[str], bytes | None]) -> It
             if body is None:
                 held.append(peer)
                 continue
-            with peer, suppress(OSError):  # curl goes away when it has seen enough
+            with peer, suppress(OSError):  # curl disconnects when it has read enough
                 peer.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
     listener = socket.create_server((PORTAL, 80))
@@ -65,7 +65,7 @@ def instead_of_the_portal(lab: Lab, answer: Callable[[str], bytes | None]) -> It
         lab.portal.start_web()
 
 
-def test_l3_a_slow_portal_delays_a_start_by_seconds_only(lab: Lab) -> None:
+def test_l3_a_slow_portal_delays_a_start_by_only_seconds(lab: Lab) -> None:
     alice = register(lab, "alice")
     with instead_of_the_portal(lab, lambda _: None):
         done = alice.ssh("gpu17-manage", timeout=25)  # this portal never answers
@@ -86,7 +86,7 @@ def test_l3_a_lying_portal_changes_nothing(lab: Lab, lie: str) -> None:
     alice = register(lab, "alice")
     alice.ssh("gpu17-manage")
     before = json.loads(alice.ssh("gpu17-manage", "status --json").stdout)
-    port = f"{before['port']}\n".encode()  # an empty lie about it stands for the truth
+    port = f"{before['port']}\n".encode()  # as if the truth were an empty page
     with instead_of_the_portal(lab, lambda path: LIES[lie](path) or port):
         done = alice.ssh("gpu17-manage")
     assert "warning: " in done.stdout and "using the values of" in done.stdout

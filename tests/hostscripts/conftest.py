@@ -1,4 +1,4 @@
-"""Factories of pushes, and a server in a folder with Alice and Bob on it."""
+"""Requests for pushes, and a server in a folder with Alice and Bob on it."""
 
 import os
 import pwd
@@ -19,7 +19,7 @@ from tests.hostscripts.public_keys import ed25519
 SCRIPTS = Path(__file__).resolve().parents[2] / "hostscripts"
 
 BEFORE = {"alice": [ed25519(1)], "bob": [ed25519(2)]}
-AFTER = {"alice": [ed25519(1), ed25519(3)], "carol": [ed25519(4)]}  # one more key, one person less, one more
+AFTER = {"alice": [ed25519(1), ed25519(3)], "carol": [ed25519(4)]}  # one key more, one person fewer, one person more
 
 
 def request(revision: int, users: dict[str, Any]) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def changes(revision: int, before: dict[str, Any], after: dict[str, Any], **othe
 
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
-    """A server that got the keys of BEFORE."""
+    """A server with the keys of BEFORE."""
     host = hosts.make(tmp_path)
     assert set_keys.set_keys(host, request(1, BEFORE))["ok"]
     return host

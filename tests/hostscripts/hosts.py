@@ -1,4 +1,4 @@
-"""A server that exists in one folder: configuration and paths of its own, no accounts."""
+"""A server in one folder: with its own configuration and paths, without accounts."""
 
 from pathlib import Path
 
@@ -12,11 +12,11 @@ VALUES = {
     "server.address": "172.16.2.17",
 }
 
-SUBUID = 200_000  # of everybody in the tests
+SUBUID = 200_000  # of all people in the tests
 
 
 def make(folder: Path, **values: str) -> Host:
-    """Values as `section__key`; state, homes and the shared files of /etc lie below `folder`."""
+    """Values as `section__key`; state, homes and the shared files of /etc are in `folder`."""
     (folder / "state").mkdir()
     (folder / "home/register/.ssh").mkdir(parents=True)
     paths = Paths(

@@ -1,4 +1,4 @@
-"""Public keys of every type, made of their wire fields; nobody has the private parts."""
+"""Public keys of every type, made of their wire fields, without private keys."""
 
 import base64
 import struct

@@ -1,4 +1,4 @@
-"""The reasons that labhost gives for its errors, read from its source.
+"""The reasons of labhost's errors, read from its source.
 
 `python -m tests.hostscripts.reasons` writes them into docs/protocol.md; tests/servers/test_protocol.py compares.
 """
@@ -64,7 +64,7 @@ def _defaults(tree: ast.Module) -> Iterator[tuple[str, set[str], str]]:
 
 
 def _text(function: ast.AST, call: ast.Call) -> str:
-    """The first argument, or what was last assigned to its name before."""
+    """The first argument, or the last value assigned to its name before."""
     first: ast.expr | None = call.args[0] if call.args else None
     if isinstance(first, ast.Name):
         assigned = [

@@ -10,7 +10,7 @@ from labhost.errors import BadRequest
 
 @pytest.fixture(autouse=True)
 def as_root(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The verbs believe that they run as root; the deadlines that they set."""
+    """Let the verbs run as if by root. Returns the deadlines that they set."""
     deadlines: list[int] = []
     monkeypatch.setattr(cli.os, "geteuid", lambda: 0)
     monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
@@ -43,12 +43,14 @@ def test_wrong_arguments_print_the_usage_of_the_verb(arguments: list[str], capsy
 
 
 @pytest.mark.parametrize(("arguments", "status"), [([], 2), (["help"], 0), (["--help"], 0), (["remvoe"], 2)])
-def test_without_a_verb_all_are_listed(arguments: list[str], status: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_verb_all_verbs_are_listed(
+    arguments: list[str], status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(arguments) == status
     assert capsys.readouterr().err == cli.usage()
 
 
-def test_the_deadline_is_that_of_the_verb(as_root: list[int], capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_verb_has_its_own_deadline(as_root: list[int], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["version"]) == 0
     assert as_root == [cli.VERBS["version"].seconds] and capsys.readouterr().out.strip()
 

@@ -1,4 +1,4 @@
-"""host.conf: labhost reads what set-up writes, names a wrong value, and ignores what it does not know."""
+"""host.conf: labhost reads what the set-up writes, reports a wrong value, and ignores unknown settings."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.hostscripts import hosts
 from tests.hostscripts.hosts import VALUES
 
 
-def test_defaults_are_those_of_the_documentation() -> None:
+def test_defaults_match_the_documentation() -> None:
     read = config.parse(VALUES)
     assert (read.server.ports, read.server.subuids) == (Range(22000, 29999), Range(1000000000, 2147483647))
     assert (read.server.forwards, read.server.forwards_each, read.driver.seconds) == (Range(30000, 32767), 5, 240)
@@ -23,7 +23,7 @@ def test_defaults_are_those_of_the_documentation() -> None:
     assert read.container.gateway == "10.0.3.1"
 
 
-def test_a_written_file_is_read_again() -> None:
+def test_a_written_file_can_be_read() -> None:
     values = VALUES | {"container.mounts": "/data:/data:ro\n/scratch:/scratch", "driver.mode": "bind"}
     text = config.render(values)
     assert config.parse(config.read_values(text)) == config.parse(values)
@@ -82,7 +82,7 @@ def test_x1_a_file_that_cannot_be_parsed_is_an_error_without_its_text(text: str)
 NEWER = "[portal]\nproxy = {token}\nabcdefghijklmnop = x\n[telemetry]\ninterval = 5\n"
 
 
-def test_x1_unknown_settings_are_ignored_and_named_without_their_values() -> None:
+def test_x1_unknown_settings_are_ignored_and_reported_without_their_values() -> None:
     values = VALUES | config.read_values(NEWER.format(token=VALUES["portal.token"]))
     assert config.parse(values) == config.parse(VALUES)
     # A key of 16 letters may be a token whose `token =` is missing.

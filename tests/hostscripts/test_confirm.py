@@ -101,7 +101,7 @@ print("\\nheard:", confirm._question("Sure? "), flush=True)
 
 
 def on_a_terminal(typed: bytes) -> str:
-    """The question, put to a process with a terminal of its own; standard input is something else."""
+    """The question to a process with its own terminal, which is not its standard input."""
     outer, inner = pty.openpty()
     child = subprocess.Popen(
         [sys.executable, "-c", ASK, str(SCRIPTS)], stdin=subprocess.DEVNULL, stdout=inner, stderr=inner,

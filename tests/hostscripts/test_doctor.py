@@ -1,4 +1,4 @@
-"""The checks of labhost doctor, on states made here: a healthy one gives nothing, each problem gives one finding."""
+"""The checks of labhost doctor, on prepared states: a healthy one gives nothing, each problem gives one finding."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -119,7 +119,7 @@ SERVER: dict[str, tuple[dict[str, Any], str, str]] = {
     "cut": ({"keys_complete": False}, "push of keys was interrupted", ""),
     "register": ({"register": Entry("file", 0, 0o644, "")}, "authorized_keys of register", "register_keys"),
     "kept": ({"removed_files": Entry("dir", 0, 0o755)}, "files of removed people", "removed_files"),
-    "debris": ({"temporary": ["/etc/lxc/.x.lab-iam-new"]}, "left by an interrupted write", "temporary_file"),
+    "leftovers": ({"temporary": ["/etc/lxc/.x.lab-iam-new"]}, "left by an interrupted write", "temporary_file"),
     "rule": ({"rules": frozenset({"-A LAB-IAM-PRE -j ACCEPT"})}, "1 unexpected", "rules"),
     "no-rule": ({"rules_wanted": frozenset({"-A LAB-IAM-PRE -j ACCEPT"})}, "1 missing", "rules"),
     "jump": ({"jumps": frozenset()}, "4 chains not in use", "rules"),
@@ -148,13 +148,13 @@ def test_c4_an_overlap_in_subuid_is_left_to_a_human(host: Host) -> None:
     assert "assigns some of the same ids to bob" in item.problem and item.fix == ""
 
 
-def test_missing_and_other_blocks_of_ids(host: Host) -> None:
+def test_missing_and_different_blocks_of_ids_are_found(host: Host) -> None:
     assert only(checks.run_checks(server(host, healthy(host), subgid=""))).fix == "subids"
     item = only(checks.run_checks(server(host, healthy(host), subuid="alice:5000000:65536\n")))
     assert "wrong subordinate ids" in item.problem and item.fix == ""
 
 
-def test_two_people_with_one_address(host: Host) -> None:
+def test_a_shared_address_is_found(host: Host) -> None:
     bob = healthy(
         host, user=replace(alice(), name="bob", subuid=2000000000, port=22002), portal_values=(22002, 2000000000)
     )
@@ -163,11 +163,11 @@ def test_two_people_with_one_address(host: Host) -> None:
 
 
 def test_the_rules_are_not_checked_while_a_journal_is_damaged(host: Host) -> None:
-    """It is not known then which containers run, so an unexpected rule may be right."""
+    """Then it is unknown which containers run, so an unexpected rule may be right."""
     found = server(host, damaged=["alice"], rules=frozenset({"-A LAB-IAM-PRE -j ACCEPT"}))
     assert only(checks.run_checks(found)).fix == "adopt"
 
 
-def test_the_fixes_are_those_that_findings_name() -> None:
+def test_every_fix_belongs_to_a_finding() -> None:
     named = {fix for _, _, fix in (*PERSON.values(), *SERVER.values()) if fix}
     assert {*named, "subids"} == set(fixes.FIXES)

@@ -1,4 +1,4 @@
-"""Cases L1, L2, R1 and R5: the real login shells, in all that they refuse before sudo is reached."""
+"""Cases L1, L2, R1 and R5: what the real login shells refuse before they call sudo."""
 
 import subprocess
 from pathlib import Path
@@ -42,7 +42,7 @@ def refused(done: subprocess.CompletedProcess[str], folder: Path) -> None:
 
 @pytest.mark.parametrize("word", EVIL)
 @pytest.mark.parametrize("script", ["login.bash", "iam-shell.bash"])
-def test_l1_words_are_exact(tmp_path: Path, script: str, word: str) -> None:
+def test_l1_commands_must_match_exactly(tmp_path: Path, script: str, word: str) -> None:
     refused(run(script, "-c", word.format(tmp_path / "evil"), folder=tmp_path), tmp_path)
 
 
@@ -57,7 +57,7 @@ def test_r1_another_forced_command_is_refused(tmp_path: Path, forced: str) -> No
     refused(run("register.bash", "-c", forced, requested="alice", folder=tmp_path), tmp_path)
 
 
-def test_r2_another_name_than_the_keys_is_refused(tmp_path: Path) -> None:
+def test_r2_a_name_other_than_the_owner_of_the_key_is_refused(tmp_path: Path) -> None:
     done = run("register.bash", "-c", FORCED, requested="bob", folder=tmp_path)
     refused(done, tmp_path)
     assert "alice" in done.stderr
@@ -65,20 +65,20 @@ def test_r2_another_name_than_the_keys_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("word", [*WORDS, "x" * 100_000, "st*rt", "status extra"], ids=lambda word: repr(word[:12]))
 @pytest.mark.parametrize("script", SHELLS)
-def test_l1_l2_neighbours_of_the_grammar(tmp_path: Path, script: str, word: str) -> None:
+def test_l1_l2_near_misses_of_the_grammar_are_refused(tmp_path: Path, script: str, word: str) -> None:
     refused(run(script, "-c", word, requested="start", folder=tmp_path), tmp_path)
 
 
 @pytest.mark.parametrize("words", [["start"], ["-c"], ["-i"], ["-c", "start", "x"], ["-l", "start"], ["--", "start"]])
 @pytest.mark.parametrize("script", SHELLS)
-def test_l1_other_numbers_of_words(tmp_path: Path, script: str, words: list[str]) -> None:
+def test_l1_a_wrong_number_of_arguments_is_refused(tmp_path: Path, script: str, words: list[str]) -> None:
     refused(run(script, *words, folder=tmp_path), tmp_path)
 
 
 @pytest.mark.parametrize(
     "request_", [None, "", "alice\n", "alice x", "Alice", "-rf", "..", "x" * 100_000, "al\x1b[2Jice"], ids=repr
 )
-def test_r1_r5_requests_that_are_not_the_name(tmp_path: Path, request_: str | None) -> None:
+def test_r1_r5_a_request_that_is_not_the_name_is_refused(tmp_path: Path, request_: str | None) -> None:
     done = run("register.bash", "-c", FORCED, requested=request_, folder=tmp_path)
     refused(done, tmp_path)
     assert done.stderr.strip().isprintable() and len(done.stderr) < 200
@@ -87,10 +87,10 @@ def test_r1_r5_requests_that_are_not_the_name(tmp_path: Path, request_: str | No
 @pytest.mark.parametrize(
     "forced", [FORCED + "\n", f"{FORCED}\nid", FORCED + " ", f"{FORCED} -x", FORCED.replace("alice", "-rf")]
 )
-def test_r1_a_forced_command_that_is_nearly_right(tmp_path: Path, forced: str) -> None:
+def test_r1_a_nearly_right_forced_command_is_refused(tmp_path: Path, forced: str) -> None:
     refused(run("register.bash", "-c", forced, requested="alice", folder=tmp_path), tmp_path)
 
 
-def test_l1_iam_answers_one_object_for_an_unknown_verb(tmp_path: Path) -> None:
+def test_l1_an_unknown_verb_of_iam_is_answered_with_one_object(tmp_path: Path) -> None:
     done = run("iam-shell.bash", "-c", "status; id", folder=tmp_path)
     assert len(done.stdout.splitlines()) == 1 and '"bad_request"' in done.stdout

@@ -1,4 +1,4 @@
-"""Cases F1-F3: the rules of the ports as text; the booted lab shows them at work."""
+"""Cases F1-F3: the rules of the ports as text. tests/e2e/test_ports.py tests their effect."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ def rules(*forwards: Forward) -> list[str]:
     return firewall.render_rules("172.16.2.17", "lxcbr0", "10.0.3.0/24", forwards).splitlines()
 
 
-def test_without_containers_our_chains_are_empty() -> None:
+def test_without_containers_the_chains_are_empty() -> None:
     chains = [line for line in rules() if line.startswith(":")]
     assert chains == [
         ":LAB-IAM-PRE - [0:0]",

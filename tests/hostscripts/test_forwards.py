@@ -75,9 +75,7 @@ def test_ssh_ports_are_never_forwarded_even_if_the_ranges_overlap(
         forwards.add(host, alice, 81, 30001)
 
 
-def test_f3_a_port_on_which_the_server_listens_is_in_use(
-    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_f3_a_port_that_the_server_uses_is_refused(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = tmp_path / "tcp"
     table.write_text(
         "  sl  local_address rem_address   st tx_queue\n"
@@ -113,7 +111,7 @@ def test_f4_another_persons_port_is_in_use_and_cannot_be_removed(host: Host) -> 
     assert forwards.list_forwards(host, alice) == [ForwardedPort(8888, 30004)]
 
 
-def test_a_port_is_removed_by_either_number_the_containers_first(host: Host) -> None:
+def test_a_port_is_removed_by_either_number(host: Host) -> None:
     alice = person(host, "alice")
     forwards.add(host, alice, 30001, 30000)
     forwards.add(host, alice, 80, 30001)

@@ -1,4 +1,4 @@
-"""The framing of the host protocol: a cut, changed or late request is refused whole."""
+"""The framing of the host protocol: an incomplete, changed or late request is refused completely."""
 
 import hashlib
 import json
@@ -50,18 +50,18 @@ def framed(body: bytes) -> bytes:
 WHOLE = frame.build({"version": 1, "user": "lqchen"})
 
 
-def test_what_was_built_is_read() -> None:
+def test_a_built_frame_can_be_read() -> None:
     assert read(WHOLE) == {"version": 1, "user": "lqchen"}
 
 
 @pytest.mark.parametrize("cut", range(1, len(WHOLE), 7))
-def test_y2_a_transfer_that_was_cut_applies_nothing(cut: int) -> None:
+def test_y2_an_interrupted_transfer_applies_nothing(cut: int) -> None:
     with pytest.raises(BadFrame):
         read(WHOLE[:-cut])
 
 
 @pytest.mark.parametrize("place", range(0, len(WHOLE), 5))
-def test_a_changed_byte_is_noticed(place: int) -> None:
+def test_a_changed_byte_is_detected(place: int) -> None:
     changed = bytearray(WHOLE)
     changed[place] ^= 1
     with pytest.raises(BadFrame):
@@ -85,17 +85,17 @@ HEADERS = [
 
 
 @pytest.mark.parametrize("start", HEADERS)
-def test_another_header_is_refused(start: bytes) -> None:
+def test_an_invalid_header_is_refused(start: bytes) -> None:
     with pytest.raises(BadFrame):
         read(start + hashlib.sha256(b"{}").hexdigest().encode() + b"\n{}")
 
 
-def test_a_header_without_an_end_is_refused_before_it_fills_the_memory() -> None:
+def test_an_endless_header_is_refused_before_it_fills_the_memory() -> None:
     with pytest.raises(BadFrame):
         read(b"lab-iam 1 " + b"9" * 20_000)
 
 
-def test_y2_a_sender_that_falls_silent_is_given_up() -> None:
+def test_y2_a_silent_sender_times_out() -> None:
     with ends_within(30), arriving(WHOLE[:-3], closed=False) as fd, pytest.raises(BadFrame, match="in time"):
         frame.read_request(fd, seconds=0.3)
 
@@ -117,20 +117,20 @@ BODIES = [
 
 
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: repr(body[:20]))
-def test_a_body_that_is_not_one_object_of_version_1_is_refused(body: bytes) -> None:
+def test_a_body_other_than_one_object_of_version_1_is_refused(body: bytes) -> None:
     with pytest.raises(BadRequest):
         read(framed(body))
 
 
 @pytest.mark.parametrize("version", [0, frame.VERSION + 1, 10**9])
-def test_another_version_is_refused_with_those_that_are_spoken(version: int) -> None:
+def test_an_unknown_version_is_refused_with_the_supported_ones(version: int) -> None:
     with pytest.raises(BadRequest) as refused:
         read(frame.build({"version": version}))
     assert (refused.value.code, refused.value.reason) == ("bad_request", "version_unsupported")
     assert refused.value.params == {"speaks": frame.VERSION, "oldest": frame.OLDEST}
 
 
-def test_the_version_before_is_still_spoken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_previous_version_is_supported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frame, "VERSION", 3)
     monkeypatch.setattr(frame, "OLDEST", 2)
     assert [read(frame.build({"version": version}))["version"] for version in (2, 3)] == [2, 3]
@@ -147,14 +147,14 @@ def test_required_fields_are_checked_and_others_ignored() -> None:
 @pytest.mark.parametrize(
     "wrong", [{}, {"user": None}, {"user": 1}, {"user": ["alice"]}, {"purge": 0}, {"purge": "no"}], ids=str
 )
-def test_a_required_field_that_is_missing_or_of_another_type_is_refused(wrong: dict[str, Any]) -> None:
+def test_a_missing_or_mistyped_required_field_is_refused(wrong: dict[str, Any]) -> None:
     request = {"user": "alice", "purge": False} | wrong if wrong else {"user": "alice"}
     with pytest.raises(BadRequest) as refused:
         frame.require(request, user=str, purge=bool)
     assert refused.value.reason == "field_invalid" and refused.value.params == {"field": next(iter(wrong), "purge")}
 
 
-def test_the_digest_is_that_of_canonical_json() -> None:
+def test_the_digest_is_of_canonical_json() -> None:
     users = {"b": [], "a": [{"type": "t", "comment": "é"}]}
     text = '{"a":[{"comment":"\\u00e9","type":"t"}],"b":[]}'
     assert public_keys.digest_of(users) == hashlib.sha256(text.encode()).hexdigest()
@@ -162,8 +162,8 @@ def test_the_digest_is_that_of_canonical_json() -> None:
 
 
 @st.composite
-def spoilt(draw: st.DrawFn) -> bytes:
-    """A good frame cut, changed and lengthened; or the right frame of a wrong body; or anything."""
+def damaged(draw: st.DrawFn) -> bytes:
+    """A valid frame truncated, changed or extended; or a valid frame of an invalid body; or any bytes."""
     data = bytearray(draw(st.sampled_from([WHOLE, framed(draw(st.binary(max_size=80)))])))
     for _ in range(draw(st.integers(0, 4))):
         place = draw(st.integers(0, len(data)))
@@ -172,7 +172,7 @@ def spoilt(draw: st.DrawFn) -> bytes:
 
 
 @settings(max_examples=1000, deadline=None, database=None)
-@given(spoilt())
-def test_p3_no_bytes_are_more_than_a_refusal(data: bytes) -> None:
+@given(damaged())
+def test_p3_any_bytes_are_at_most_refused(data: bytes) -> None:
     with suppress(LabhostError):
         assert read(data)["version"] == 1

@@ -15,7 +15,7 @@ SUBUID = 1_200_000_000
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Below a folder that only root can enter, as kept files are."""
+    """In a folder that only root can enter, as the files of removed people are."""
     folder = tmp_path / "kept"
     folder.mkdir()
     tmp_path.chmod(0o700)
@@ -28,7 +28,7 @@ def owned(path: Path, uid: int) -> Path:
     return path
 
 
-def test_the_command_may_delete_what_the_mapped_ids_own_and_nothing_else(folder: Path) -> None:
+def test_the_command_can_delete_only_files_of_mapped_ids(folder: Path) -> None:
     for name, uid in (("theirs", SUBUID), ("other", SUBUID + 65536)):
         (folder / name).mkdir()
         owned(folder / name / "file", uid)
@@ -38,7 +38,7 @@ def test_the_command_may_delete_what_the_mapped_ids_own_and_nothing_else(folder:
     assert (folder / "other/file").exists()
 
 
-def test_the_status_of_the_command_counts(folder: Path) -> None:
+def test_the_exit_status_of_the_command_is_checked(folder: Path) -> None:
     assert id_map.run(SUBUID, folder, ["/usr/bin/test", "-d", "."], timeout=10)
     assert not id_map.run(SUBUID, folder, ["/usr/bin/test", "-e", "missing"], timeout=10)
     assert not id_map.run(SUBUID, folder, ["/missing"], timeout=10)

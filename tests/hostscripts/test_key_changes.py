@@ -1,4 +1,4 @@
-"""A push of what changed: applied to exactly the state that it is for, or not at all."""
+"""A push of changes: applied only to the state that it is for."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from tests.hostscripts.conftest import AFTER, BEFORE, SCRIPTS, changes, inside, 
 from tests.hostscripts.public_keys import ed25519
 
 
-def test_what_changed_leads_to_the_same_files_as_everybodys_keys(host: Host, tmp_path: Path) -> None:
+def test_pushing_changes_writes_the_same_files_as_pushing_everything(host: Host, tmp_path: Path) -> None:
     answer = set_keys.set_keys(host, changes(2, BEFORE, AFTER))
     assert answer["ok"] and (answer["revision"], answer["digest"]) == (2, digest_of(AFTER))
     assert sorted(answer["users"]) == ["alice", "bob", "carol"]
@@ -61,7 +61,7 @@ def test_no_changes_write_nothing(host: Host, tmp_path: Path) -> None:
     ],
     ids=range(5),
 )
-def test_what_does_not_fit_is_refused_and_changes_nothing(host: Host, tmp_path: Path, other: dict[str, Any]) -> None:
+def test_changes_to_another_base_are_refused(host: Host, tmp_path: Path, other: dict[str, Any]) -> None:
     text = register_file(tmp_path).read_text()
     with pytest.raises(OtherBase):
         set_keys.set_keys(host, changes(2, BEFORE, AFTER, **other))
@@ -75,7 +75,7 @@ def test_k10_a_changed_person_cannot_take_a_key_of_one_who_did_not_change(host: 
 
 
 @pytest.mark.parametrize("wrong", [{"base": 5}, {"changes": []}, {"changes": None}, {"revision": True}], ids=str)
-def test_changes_that_make_no_sense_are_a_bad_request(host: Host, wrong: dict[str, Any]) -> None:
+def test_inconsistent_changes_are_a_bad_request(host: Host, wrong: dict[str, Any]) -> None:
     with pytest.raises(BadRequest):
         set_keys.set_keys(host, changes(2, BEFORE, AFTER) | wrong)
 
@@ -88,7 +88,7 @@ def test_y4_an_older_revision_or_another_state_of_the_same_one_is_refused(host: 
             set_keys.set_keys(host, again)
 
 
-def test_a_memory_of_another_file_is_forgotten(host: Host) -> None:
+def test_the_memory_of_a_replaced_database_is_dropped(host: Host) -> None:
     memory = set_keys.Memory()
     set_keys.set_keys(host, changes(2, BEFORE, AFTER), memory)
     set_keys.set_keys(host, request(3, BEFORE))  # another session
@@ -112,7 +112,7 @@ def test_both_files_of_each_person_are_written_once(
 
 
 @pytest.mark.parametrize("few", [key_files.FEW, 0], ids=["few", "many"])
-def test_y8_a_person_whose_folder_is_in_the_way_fails_alone_and_is_tried_again_with_the_next_change(
+def test_y8_a_person_with_a_blocked_file_fails_alone_and_is_retried_with_the_next_change(
     host: Host, people: dict[str, User], monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
     monkeypatch.setattr(key_files, "FEW", few)
@@ -123,14 +123,14 @@ def test_y8_a_person_whose_folder_is_in_the_way_fails_alone_and_is_tried_again_w
     assert answer["users"]["bob"]["container"] == "failed" and answer["users"]["bob"]["error"]["reason"]
     assert answer["users"]["alice"]["container"] == "written" and answer["error"]["code"] == "partial"
     answer = set_keys.set_keys(host, changes(3, BEFORE, after))
-    assert answer["users"]["bob"]["container"] == "failed", "it is not forgotten"
+    assert answer["users"]["bob"]["container"] == "failed", "the failed person is retried"
     folder.unlink()
     answer = set_keys.set_keys(host, changes(3, after, after))
     assert answer["ok"] and answer["users"] == {"bob": {"host": "unchanged", "container": "written", "error": None}}
     assert applied_keys.load(host).failed == []
 
 
-def test_y8_a_damaged_file_about_one_person_does_not_stop_the_others(host: Host, people: dict[str, User]) -> None:
+def test_y8_a_damaged_file_of_one_person_does_not_stop_the_others(host: Host, people: dict[str, User]) -> None:
     (host.paths.state / "users/bob.json").write_text("{")
     answer = set_keys.set_keys(host, request(2, BEFORE))
     assert answer["users"]["bob"]["host"] == "failed" and answer["users"]["alice"]["host"] == "written"
@@ -176,7 +176,7 @@ for push in pushes:
 
 @pytest.mark.parametrize("moment", ["keys-noted", "keys-staged", "keys-written"])
 @pytest.mark.parametrize("few", [key_files.FEW, 0], ids=["few", "many"])
-def test_y3_killed_in_a_push_of_changes_files_are_whole_and_everybodys_keys_complete_it(
+def test_y3_killed_during_a_push_files_are_whole_and_a_full_push_completes_it(
     host: Host, people: dict[str, User], tmp_path: Path, moment: str, few: int
 ) -> None:
     from labhost.host import config

@@ -1,4 +1,4 @@
-"""Limits: the portal's text, which is not trusted, and the rendered values (without asking a kernel)."""
+"""Limits: the portal's text, which is not trusted, and the rendered values."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ FREE = "memory=max\ncpus=max\nprocesses=max\ngpus=all\ndisk=max\n"
 EVERY = frozenset({"cpu", "memory", "pids"})
 
 
-def test_the_portals_text_is_parsed() -> None:
+def test_limits_of_the_portal_are_parsed() -> None:
     assert limits.parse(FULL) == {
         "memory": "68719476736", "cpus": "2.5", "processes": "4096", "gpus": "0,2", "disk": "214748364800",
     }  # fmt: skip
@@ -51,12 +51,12 @@ WRONG = [
 
 
 @pytest.mark.parametrize("text", WRONG, ids=lambda text: repr(text[-30:]))
-def test_l3_any_other_text_is_refused(text: str) -> None:
+def test_l3_other_text_is_refused(text: str) -> None:
     with pytest.raises(PortalUnavailable, match="limits"):
         limits.parse(text)
 
 
-def test_rendered_values() -> None:
+def test_limits_are_rendered() -> None:
     assert limits.render(limits.parse(FULL), EVERY) == [
         "lxc.cgroup2.memory.max = 68719476736",
         "lxc.cgroup2.cpu.max = 250000 100000",
@@ -90,12 +90,12 @@ def test_controllers_are_those_of_the_persons_user_manager(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("value", "numbers"), [("all", None), ("none", set()), ("0", {0}), ("0,7,11", {0, 7, 11})])
-def test_gpus(value: str, numbers: set[int] | None) -> None:
+def test_gpu_limits_are_rendered(value: str, numbers: set[int] | None) -> None:
     assert limits.gpus(User("a", limits={"gpus": value})) == numbers
     assert limits.gpus(User("a")) is None
 
 
-def test_the_lines_are_in_the_configuration(tmp_path: Path) -> None:
+def test_limits_are_in_the_configuration(tmp_path: Path) -> None:
     user = User("alice", subuid=1_000_000_000, address="10.0.3.160", limits=limits.parse(FULL))
     text = lxc_config.render(hosts.make(tmp_path), user, limits.render(user.limits, EVERY))
     assert "\nlxc.cgroup2.memory.max = 68719476736\n" in text

@@ -1,4 +1,4 @@
-"""What LXC's commands print is parsed."""
+"""The output of LXC's commands is parsed."""
 
 from labhost import lxc
 

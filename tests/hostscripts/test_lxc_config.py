@@ -9,7 +9,7 @@ from labhost.host.user_state import User
 from tests.hostscripts import hosts
 
 
-def test_the_configuration_has_all_that_a_container_needs(tmp_path: Path) -> None:
+def test_the_configuration_is_complete(tmp_path: Path) -> None:
     host = hosts.make(tmp_path, container__mounts="/data:/data:ro", container__apparmor="unconfined")
     user = User("lqchen", subuid=1_000_000_000, address="10.0.3.160")
     lines = lxc_config.render(host, user, [lxc.mount_entry("/dev/nvidia0", "/dev/nvidia0", file=True)]).splitlines()

@@ -7,7 +7,7 @@ OTHERS = "# a comment\njimbob veth lxcbr0 3\n\n@group veth lxcbr0 1\nbob veth ot
 
 
 @pytest.mark.parametrize("other", ["jimbob", "bob2", "bo", "BOB", "bob-x", "@bob", "#bob"])
-def test_c5_similar_names_are_other_people(other: str) -> None:
+def test_c5_similar_names_are_different_people(other: str) -> None:
     text = f"{other} veth lxcbr0 1\n"
     assert lxc_usernet.revoke(text, "bob", "lxcbr0") == text
     assert lxc_usernet.grant(text, "bob", "lxcbr0") == text + "bob veth lxcbr0 1\n"

@@ -1,4 +1,4 @@
-"""Case R5: names of people, and untrusted text made safe for a terminal."""
+"""Case R5: names of people, and untrusted text that is printed on a terminal."""
 
 import pytest
 from labhost.errors import Refused
@@ -6,7 +6,7 @@ from labhost.system import names
 
 
 @pytest.mark.parametrize("name", ["alice", "_x", "a", "a" * 32, "a-b_c9", "roots"])
-def test_r5_valid_names(name: str) -> None:
+def test_r5_valid_names_are_accepted(name: str) -> None:
     assert names.is_name(name) and names.check_name(name) == name
 
 
@@ -41,7 +41,7 @@ def test_r5_invalid_names_are_refused_in_one_short_line(name: str) -> None:
 
 
 @pytest.mark.parametrize("value", [None, 1, True, b"alice", ["alice"]])
-def test_r5_only_text_is_a_name(value: object) -> None:
+def test_r5_only_a_string_is_a_name(value: object) -> None:
     assert not names.is_name(value)
     with pytest.raises(Refused):
         names.check_name(value)

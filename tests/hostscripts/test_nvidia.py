@@ -23,14 +23,14 @@ def link(rootfs: Path, target: str, name: str = "libcuda.so.1") -> None:
     (rootfs / LIBRARIES / name).symlink_to(target)
 
 
-def test_the_hosts_version_is_the_one_that_the_link_names(tmp_path: Path) -> None:
+def test_the_hosts_version_is_read_from_the_link(tmp_path: Path) -> None:
     host = hosts.make(tmp_path, driver__libraries=str(tmp_path))
     assert nvidia.host_version(host.config) == ""
     (tmp_path / "libcuda.so.1").symlink_to("libcuda.so.535.104.05")
     assert nvidia.host_version(host.config) == "535.104.05"
 
 
-def test_the_hosts_version_through_debians_alternatives(tmp_path: Path) -> None:
+def test_the_hosts_version_is_read_through_debian_alternatives(tmp_path: Path) -> None:
     host = hosts.make(tmp_path, driver__libraries=str(tmp_path))
     (tmp_path / "libcuda.so.1").symlink_to(tmp_path / "alternative")
     (tmp_path / "alternative").symlink_to("libcuda.so.550.54")
@@ -40,12 +40,12 @@ def test_the_hosts_version_through_debians_alternatives(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "target", ["libcuda.so.535.104.05", f"/{LIBRARIES}/libcuda.so.535.104.05", "../../libcuda.so.535.104.05"]
 )
-def test_the_version_in_a_container(rootfs: Path, target: str) -> None:
+def test_the_version_in_a_container_is_read(rootfs: Path, target: str) -> None:
     link(rootfs, target)
     assert nvidia.version_in_rootfs(rootfs) == "535.104.05"
 
 
-def test_the_version_in_a_container_through_several_links(rootfs: Path) -> None:
+def test_the_version_in_a_container_is_read_through_several_links(rootfs: Path) -> None:
     (rootfs / "etc/alternatives").mkdir(parents=True)
     link(rootfs, "/etc/alternatives/cuda")
     (rootfs / "etc/alternatives/cuda").symlink_to(f"/{LIBRARIES}/libcuda.so.535.104.05")
@@ -81,7 +81,7 @@ TRICKS = [
 
 
 @pytest.mark.parametrize("target", TRICKS, ids=lambda target: repr(target[:20]))
-def test_h6_a_link_that_names_no_version_is_no_version(rootfs: Path, target: str) -> None:
+def test_h6_a_link_without_a_version_is_no_version(rootfs: Path, target: str) -> None:
     link(rootfs, target)
     assert nvidia.version_in_rootfs(rootfs) == ""
 
@@ -136,7 +136,7 @@ def bound(tmp_path: Path) -> Host:
 
 
 def system_of(host: Host) -> tuple[User, Path]:
-    """Somebody's root file system on this server, with the folder of libraries."""
+    """The root file system of a person on this server, with the folder of libraries."""
     rootfs = host.paths.home / "alice/.local/share/lxc/alice/rootfs"
     (rootfs / LIBRARIES).mkdir(parents=True)
     return User("alice"), rootfs

@@ -1,4 +1,4 @@
-"""Cases H1-H5: writing below a folder that an enemy controls, beside one that must not change."""
+"""Cases H1-H5: writing to a folder that an attacker controls, next to one that must not change."""
 
 import os
 import socket
@@ -98,7 +98,7 @@ OBSTACLES: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("kind", OBSTACLES)
-def test_h3_h4_an_obstacle_in_place_of_the_file_is_replaced_at_once(home: Path, kind: str) -> None:
+def test_h3_h4_anything_in_place_of_the_file_is_replaced_at_once(home: Path, kind: str) -> None:
     OBSTACLES[kind](target(home))
     with ends_within(30):
         assert write(home)
@@ -202,7 +202,7 @@ def test_h2_while_a_new_folder_is_swapped_nothing_outside_changes_owner(home: Pa
 
 
 @pytest.mark.parametrize("kind", ["fifo", "file", "device"])
-def test_h3_an_obstacle_in_place_of_the_folder_is_refused_at_once(home: Path, kind: str) -> None:
+def test_h3_anything_in_place_of_the_folder_is_refused_at_once(home: Path, kind: str) -> None:
     (home / ".ssh").rmdir()
     if kind == "fifo":
         os.mkfifo(home / ".ssh")

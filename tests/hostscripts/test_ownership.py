@@ -1,4 +1,4 @@
-"""O3: a user name passed to somebody else, and a server still has the account of the person who had it before."""
+"""O3: a user name belongs to a new person, and a server still has the account of the previous one."""
 
 import io
 from typing import Any
@@ -31,7 +31,7 @@ def _push(revision: int, before: dict[str, Any], after: dict[str, Any], how: str
     return made | {"ids": {name: NEWCOMER[name] for name in made["ids"]}}
 
 
-def test_o3_the_new_persons_keys_are_not_written_and_the_old_ones_are_removed(
+def test_o3_a_new_persons_keys_are_not_written_and_the_old_ones_are_removed(
     host: Host, people: dict[str, User], push: dict[str, Any]
 ) -> None:
     set_keys.set_keys(host, request(1, BEFORE))
@@ -42,11 +42,11 @@ def test_o3_the_new_persons_keys_are_not_written_and_the_old_ones_are_removed(
     assert result["error"] == {"reason": "other_person", "params": {"name": "alice"}}
     assert answer["error"]["code"] == "partial" and answer["digest"] == digest_of(AFTER)
     assert outside(host, "alice").read_text() == inside(host, "alice").read_text() == ""
-    assert ed25519(2)["blob"] in outside(host, "bob").read_text(), "the others are served"
+    assert ed25519(2)["blob"] in outside(host, "bob").read_text(), "the others get their keys"
 
 
 @pytest.mark.parametrize("how", ["everybody", "changes"])
-def test_o3_a_later_change_of_somebody_else_does_not_write_them(host: Host, people: dict[str, User], how: str) -> None:
+def test_o3_a_later_change_of_another_person_does_not_write_them(host: Host, people: dict[str, User], how: str) -> None:
     set_keys.set_keys(host, _push(2, BEFORE, AFTER, "everybody"))
     later = AFTER | {"bob": [ed25519(4)]}
     answer = set_keys.set_keys(host, _push(3, AFTER, later, how))
@@ -65,7 +65,7 @@ def register_file_of(host: Host) -> str:
     return register_file(host.paths.home.parent).read_text()
 
 
-def test_o3_after_the_old_account_is_removed_the_new_person_is_served(
+def test_o3_after_the_old_account_is_removed_the_new_persons_keys_are_written(
     host: Host, people: dict[str, User], push: dict[str, Any]
 ) -> None:
     set_keys.set_keys(host, push)
@@ -73,7 +73,7 @@ def test_o3_after_the_old_account_is_removed_the_new_person_is_served(
     assert set_keys.current_keys(host, people["alice"]) == set_keys.check_entries(AFTER["alice"])
 
 
-def test_o3_no_other_verb_writes_the_new_persons_keys_there(
+def test_o3_no_other_verb_writes_the_new_persons_keys_to_the_old_account(
     host: Host, people: dict[str, User], push: dict[str, Any]
 ) -> None:
     """Registrations that end later, rebuilt containers and `doctor --fix` take the keys from here."""
@@ -105,7 +105,7 @@ def test_o3_a_start_of_the_old_container_does_not_take_the_new_persons_port(
     for user in (alice, bob):
         lifecycle._refresh(host, user, Progress(output))
     assert (alice.port, alice.limits) == (22031, {}) and "alice is another person now" in output.getvalue()
-    assert (bob.port, bob.limits) == (22042, {"memory": "2G"}), "staff may give a person another port"
+    assert (bob.port, bob.limits) == (22042, {"memory": "2G"}), "staff can change a person's port"
 
 
 def test_keys_without_an_owner_are_not_applied(host: Host, people: dict[str, User]) -> None:

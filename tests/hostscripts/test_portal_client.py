@@ -1,4 +1,4 @@
-"""Cases L2, L3 and C4: the portal's pages, checked as those of a hostile portal."""
+"""Cases L2, L3 and C4: the portal's pages are checked as if the portal were hostile."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tests.hostscripts import hosts
 
 
 @pytest.mark.parametrize("text", ["22031", "22031\n", "22000\n", "29999\n"])
-def test_a_port_is_a_number_of_the_range(tmp_path: Path, text: str) -> None:
+def test_a_port_is_a_number_within_the_range(tmp_path: Path, text: str) -> None:
     assert client.parse_port(hosts.make(tmp_path).config, text) == int(text)
 
 
@@ -37,7 +37,7 @@ def test_l2_another_port_is_refused(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("start", [1_000_000_000, 2_147_483_647 - 65_535])
-def test_a_block_is_wholly_in_the_range(tmp_path: Path, start: int) -> None:
+def test_a_block_is_entirely_within_the_range(tmp_path: Path, start: int) -> None:
     assert client.parse_subuid(hosts.make(tmp_path).config, f"{start}\n") == start
 
 
@@ -48,7 +48,7 @@ def test_c4_a_block_outside_the_range_is_refused(tmp_path: Path, start: int) -> 
 
 
 @pytest.mark.parametrize("start", [2**32 - 2 * 65_536 + 1, 2**32 - 65_536, 2**32 - 2])
-def test_c4_the_last_ids_stay_free(tmp_path: Path, start: int) -> None:
+def test_c4_the_last_ids_are_not_assigned(tmp_path: Path, start: int) -> None:
     host = hosts.make(tmp_path, server__subuids="65536-4294967294")
     with pytest.raises(PortalUnavailable):
         client.parse_subuid(host.config, f"{start}\n")
@@ -58,7 +58,7 @@ def test_c4_the_last_ids_stay_free(tmp_path: Path, start: int) -> None:
 MARK = "0123456789abcdef" * 2
 
 
-def test_pages_that_came_over_one_connection_are_told_apart() -> None:
+def test_pages_fetched_over_one_connection_are_separated() -> None:
     out = f"22031\n\n{MARK} 200\nkey\r\n\n\n{MARK} 200\n\n{MARK} 200\n".encode()
     assert client.split(out, MARK, ["/a", "/b", "/c"]) == ["22031\n", "key\r\n\n", ""]
 
@@ -74,6 +74,6 @@ def test_pages_that_came_over_one_connection_are_told_apart() -> None:
     ],
     ids=["nothing", "half", "status", "bytes", "another-mark"],
 )
-def test_l3_pages_that_are_cut_or_wrong_are_refused(out: str, words: str) -> None:
+def test_l3_incomplete_or_invalid_pages_are_refused(out: str, words: str) -> None:
     with pytest.raises(PortalUnavailable, match=words):
         client.split(out.encode("utf-8", "surrogateescape"), MARK, ["/a", "/b"])

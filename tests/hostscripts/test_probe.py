@@ -1,4 +1,4 @@
-"""The probe for overlay on this machine's kernel, as root in a mount namespace of its own."""
+"""The probe for overlay on this machine's kernel, as root in its own mount namespace."""
 
 import os
 import subprocess
@@ -37,6 +37,6 @@ def test_overlay_works_on_this_machine(tmp_path: Path) -> None:
 
 
 def test_a_file_system_that_cannot_hold_layers_is_reported(tmp_path: Path) -> None:
-    """An overlay's upper layer cannot lie on an overlay."""
+    """The upper layer of an overlay cannot be on an overlay."""
     before = f"cd {tmp_path}; mkdir l u w; mount -t overlay -o lowerdir=l,upperdir=u,workdir=w none {tmp_path}/home"
     assert "refuses" in probed(tmp_path, before)

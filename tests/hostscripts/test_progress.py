@@ -1,4 +1,4 @@
-"""Output for people: colours on a terminal only, and lines while something takes long."""
+"""Output for people: colours on a terminal only, and progress lines during long work."""
 
 import io
 import os
@@ -19,7 +19,7 @@ def terminal_text(term: str, monkeypatch: pytest.MonkeyPatch) -> str:
         shown.write("port: 1")
         shown.error("no\x1b[2J")
         text = b""
-        while text.count(b"\n") < 3:  # a terminal gives what it has, which may be less than was written
+        while text.count(b"\n") < 3:  # reading a terminal may return less than was written
             text += os.read(outer, 4096)
     os.close(outer)
     return text.decode()

@@ -1,4 +1,4 @@
-"""Cases K1-K5 on the host, as if the portal checked nothing, and how a key is written into each file."""
+"""Cases K1-K5 on the host, as if the portal checked nothing, and the line of a key in each file."""
 
 import base64
 import subprocess
@@ -28,7 +28,7 @@ def test_k1_every_allowed_type_is_accepted(entry: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
-def test_k1_the_fingerprint_is_the_one_of_ssh_keygen(tmp_path: Path, kind: str) -> None:
+def test_k1_the_fingerprint_equals_the_one_of_ssh_keygen(tmp_path: Path, kind: str) -> None:
     size = ["-b", "3072"] if kind == "rsa" else []
     subprocess.run(["ssh-keygen", "-q", "-t", kind, *size, "-N", "", "-f", tmp_path / "key"], check=True, timeout=60)
     [key] = public_keys.check_lines((tmp_path / "key.pub").read_text())
@@ -51,7 +51,7 @@ def _with(entry: dict[str, str], data: bytes) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("entry", GOOD, ids=lambda entry: entry["type"])
-def test_k4_cut_short_or_with_bytes_after_it_is_refused(entry: dict[str, str]) -> None:
+def test_k4_a_truncated_key_or_one_with_trailing_bytes_is_refused(entry: dict[str, str]) -> None:
     for cut in (1, 5, len(_raw(entry)) - 3):
         with pytest.raises(BadKey):
             public_keys.check_entry(_with(entry, _raw(entry)[:-cut]))
@@ -83,7 +83,7 @@ def test_k5_a_short_rsa_key_is_refused(bits: int) -> None:
 
 
 @pytest.mark.parametrize("exponent", [1, 4])
-def test_k5_an_rsa_exponent_that_proves_nothing_is_refused(exponent: int) -> None:
+def test_k5_an_insecure_rsa_exponent_is_refused(exponent: int) -> None:
     with pytest.raises(BadKey):
         public_keys.check_entry(samples.rsa(3072, exponent=exponent))
 
@@ -101,7 +101,7 @@ def test_an_entry_is_exactly_type_blob_and_comment(entry: object) -> None:
         public_keys.check_entry(entry)
 
 
-def test_too_many_keys_are_refused_and_a_repeated_one_counts_once() -> None:
+def test_too_many_keys_are_refused_and_repeated_ones_count_once() -> None:
     with pytest.raises(BadKey, match="too many"):
         public_keys.check_entries([samples.ed25519(seed) for seed in range(public_keys.KEYS_MOST + 1)])
     assert len(public_keys.check_entries([samples.ed25519()] * 3)) == 1

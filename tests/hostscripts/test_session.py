@@ -52,7 +52,7 @@ def codes(answers: list[dict[str, Any]]) -> list[str]:
     return ["ok" if answer["ok"] else answer["error"]["code"] for answer in answers]
 
 
-def test_one_frame_and_the_end_is_answered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_frame_is_answered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, answers = serve(hosts.make(tmp_path), frame.build(request(1, BEFORE)), capsys)
     assert (code, codes(answers)) == (0, ["ok"])
 
@@ -88,15 +88,13 @@ def test_fields_that_a_newer_portal_added_are_ignored(tmp_path: Path, capsys: py
     assert codes(serve(hosts.make(tmp_path), frame.build(push), capsys)[1]) == ["ok"]
 
 
-def test_the_exit_status_is_that_of_the_last_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_exit_status_is_of_the_last_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pushes = [request(2, BEFORE), request(1, BEFORE)]
     code, answers = serve(hosts.make(tmp_path), b"".join(map(frame.build, pushes)), capsys)
     assert (code, codes(answers)) == (1, ["ok", "stale_revision"])
 
 
-def test_a_request_that_makes_no_sense_does_not_end_the_session(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_bad_request_does_not_end_the_session(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = frame.build({"version": 1}) + frame.build(request(1, BEFORE))
     code, answers = serve(hosts.make(tmp_path), data, capsys)
     assert (code, codes(answers)) == (0, ["bad_request", "ok"])
@@ -130,7 +128,7 @@ def test_an_idle_session_ends_by_itself(
     os.close(reader)
 
 
-def test_an_unforeseen_fault_ends_the_session(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unexpected_error_ends_the_session(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reader, writer = os.pipe()
     os.write(writer, frame.build({"version": 1}))
 
@@ -143,7 +141,7 @@ def test_an_unforeseen_fault_ends_the_session(tmp_path: Path, capsys: pytest.Cap
     os.close(reader)
 
 
-def test_a_reader_that_went_away_ends_the_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_output_ends_the_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Gone(io.StringIO):
         def flush(self) -> None:
             raise BrokenPipeError
@@ -160,7 +158,7 @@ def test_a_reader_that_went_away_ends_the_session(tmp_path: Path, monkeypatch: p
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [100_000, pytest.param(2_000_000, marks=pytest.mark.long)])
 def test_p3_a_hundred_thousand_damaged_pushes_have_no_effect(tmp_path: Path, count: int) -> None:
-    """The whole way of a request through the host program; no damaged push changes a file."""
+    """The complete path of a request through the host program; no damaged push changes a file."""
     host, memory, dice = hosts.make(tmp_path), set_keys.Memory(), random.Random(3)
     set_keys.set_keys(host, request(5, BEFORE), memory)
     before = contents(tmp_path)
@@ -195,7 +193,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 
 def _means_the_same(value: dict[str, Any], whole: bytes) -> bool:
-    """A damage that leaves every word of the push as it was (a name that nobody reads), or only counts it higher."""
+    """Damage without any effect (an unused field), or only to a higher revision."""
     right = json.loads(whole)
     named = ["digest", "base", "users", "changes"]
     return all(value.get(name) == right.get(name) for name in named)

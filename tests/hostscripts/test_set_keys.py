@@ -73,13 +73,13 @@ def test_y8_one_bad_entry_fails_alone_and_keeps_its_last_keys(tmp_path: Path, en
 
 
 @pytest.mark.parametrize("name", ["root", "iam", "register", "-rf", "../x", 'a" ssh-ed25519', "A", "a\n"])
-def test_r5_a_name_that_nobody_has_gets_no_line(tmp_path: Path, name: str) -> None:
+def test_r5_an_invalid_name_gets_no_line(tmp_path: Path, name: str) -> None:
     answer = set_keys.set_keys(hosts.make(tmp_path), request(1, {name: [ed25519(1)], "bob": [ed25519(2)]}))
     assert answer["users"][name]["host"] == "failed"
     assert len(register_file(tmp_path).read_text().splitlines()) == 1
 
 
-def test_k10_a_key_that_stands_for_two_people_fails_for_both(tmp_path: Path) -> None:
+def test_k10_a_key_of_two_people_fails_for_both(tmp_path: Path) -> None:
     host = hosts.make(tmp_path)
     answer = set_keys.set_keys(
         host, request(1, {"alice": [ed25519(1)], "bob": [ed25519(1), ed25519(2)], "carol": [ed25519(3)]})
@@ -88,7 +88,7 @@ def test_k10_a_key_that_stands_for_two_people_fails_for_both(tmp_path: Path) -> 
     assert len(register_file(tmp_path).read_text().splitlines()) == 1
 
 
-def test_k10_a_failed_person_does_not_keep_a_key_that_is_anothers_now(tmp_path: Path) -> None:
+def test_k10_a_failed_person_loses_a_key_that_now_belongs_to_another(tmp_path: Path) -> None:
     host = hosts.make(tmp_path)
     set_keys.set_keys(host, request(1, {"alice": [ed25519(1)]}))
     set_keys.set_keys(host, request(2, {"alice": "nonsense", "bob": [ed25519(1)]}))
@@ -109,7 +109,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("change", WRONG, ids=str)
-def test_a_request_that_makes_no_sense_writes_nothing(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_an_inconsistent_request_writes_nothing(tmp_path: Path, change: dict[str, Any]) -> None:
     host = hosts.make(tmp_path)
     with pytest.raises(BadRequest):
         set_keys.set_keys(host, request(1, {"alice": [ed25519()]}) | change)
@@ -130,7 +130,9 @@ set_keys.set_keys(Host(config.parse(values), Paths(state=folder / "state", home=
 
 
 @pytest.mark.parametrize("moment", ["keys-noted", "keys-written"])
-def test_y3_y4_killed_in_a_push_an_older_one_is_refused_and_the_same_completes(tmp_path: Path, moment: str) -> None:
+def test_y3_y4_after_a_killed_push_an_older_one_is_refused_and_the_same_one_completes(
+    tmp_path: Path, moment: str
+) -> None:
     from labhost.host import config
 
     host = hosts.make(tmp_path)
@@ -146,7 +148,7 @@ def test_y3_y4_killed_in_a_push_an_older_one_is_refused_and_the_same_completes(t
     assert applied_keys.load(host).complete and "alice" in register_file(tmp_path).read_text()
 
 
-def test_y3_a_registration_that_ends_after_a_push_leaves_the_pushed_keys(tmp_path: Path) -> None:
+def test_y3_a_registration_that_ends_after_a_push_leaves_the_new_keys(tmp_path: Path) -> None:
     host = hosts.make(tmp_path)
     alice = User("alice", keys=[ed25519(1)], keys_revision=0)
     assert [as_entry(key) for key in set_keys.current_keys(host, alice)] == [ed25519(1)]
@@ -154,7 +156,7 @@ def test_y3_a_registration_that_ends_after_a_push_leaves_the_pushed_keys(tmp_pat
     assert [as_entry(key) for key in set_keys.current_keys(host, alice)] == [ed25519(2)]
 
 
-def test_y3_keys_removed_while_a_registration_ran_do_not_come_back(tmp_path: Path) -> None:
+def test_y3_keys_removed_during_a_registration_stay_removed(tmp_path: Path) -> None:
     host = hosts.make(tmp_path)
     alice = User("alice", keys=[ed25519(1)], keys_revision=0)
     set_keys.set_keys(host, request(5, {"bob": [ed25519(2)]}))
@@ -177,8 +179,8 @@ def test_y6_with_the_disk_full_the_old_file_is_intact(tmp_path: Path) -> None:
         subprocess.run(["umount", disk], check=True)
 
 
-def test_p3_no_users_map_is_more_than_a_failed_person() -> None:
-    """With the right digest of what was damaged: a hostile portal rather than a bad line (that: test_session.py)."""
+def test_p3_any_entry_is_at_most_a_failed_person() -> None:
+    """With the right digest of the damaged map, as from a hostile portal. For damage on the way see test_session.py."""
     dice = random.Random(17)
     atoms: list[Any] = [
         None,

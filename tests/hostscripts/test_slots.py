@@ -1,4 +1,4 @@
-"""Case S4: a person's systems are replaced by renames, and a kill between any two leaves one in place."""
+"""Case S4: the systems of a person are replaced by renames, and a kill between two of them leaves one in place."""
 
 import os
 from pathlib import Path

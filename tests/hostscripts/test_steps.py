@@ -1,4 +1,4 @@
-"""The steps of a registration, a removal and a suspension: order, numbers, what is done already, and a failure."""
+"""The steps of a registration, a removal and a suspension: order, numbers, steps that are already done, and a failure."""
 
 import io
 from contextlib import suppress
@@ -15,7 +15,7 @@ from tests.hostscripts import hosts
 
 
 def perform(tmp_path: Path, *, done: tuple[str, ...] = (), failing: str = "") -> tuple[list[str], list[str], str]:
-    """Names of the steps that ran, of those that were noted, and what people read."""
+    """Names of the steps that ran and of those that were recorded, and the output."""
     ran: list[str] = []
 
     def step(name: str) -> Step:
@@ -59,7 +59,7 @@ def test_no_two_steps_have_one_name(sequence: tuple[Step, ...]) -> None:
 
 def test_a_removal_ends_what_runs_before_it_touches_the_files() -> None:
     names = [step.name for step in removal.STEPS]
-    assert names[:3] == ["note", "shell", "keys"], "first nobody can log in"
+    assert names[:3] == ["note", "shell", "keys"], "logins are stopped first"
     assert max(names.index(step.name) for step in shutdown.STEPS) < names.index("data")
 
 

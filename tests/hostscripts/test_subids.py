@@ -1,4 +1,4 @@
-"""Case C4: blocks of subordinate ids beside those in /etc/subuid."""
+"""Case C4: blocks of subordinate ids and those in /etc/subuid."""
 
 import pytest
 from labhost.accounts import subids

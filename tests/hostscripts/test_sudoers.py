@@ -20,7 +20,7 @@ def free(tmp_path: Path, text: str) -> list[str]:
     return sudoers.without_password(json.loads(shown.stdout), ["sudo", "people"])
 
 
-def test_the_policy_of_debian_asks_for_a_password(tmp_path: Path) -> None:
+def test_debians_sudo_policy_requires_a_password(tmp_path: Path) -> None:
     assert free(tmp_path, WITH_PASSWORD) == []
 
 

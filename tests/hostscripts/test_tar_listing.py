@@ -54,7 +54,7 @@ def test_s2_a_dangerous_entry_is_refused(tmp_path: Path, kind: str) -> None:
     assert found[1].startswith("has a")
 
 
-def test_entries_of_a_system_are_accepted(tmp_path: Path) -> None:
+def test_entries_of_a_normal_system_are_accepted(tmp_path: Path) -> None:
     fine = [
         member("./", tarfile.DIRTYPE),
         member("./bin", tarfile.SYMTYPE, "usr/bin"),
@@ -71,5 +71,5 @@ def test_entries_of_a_system_are_accepted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", [b"", b"\n", b"tar: something", b"-rw-r--r-- root/root 0 2026-01-01 00:00 ./x"])
-def test_a_line_that_is_not_a_listing_is_refused(line: bytes) -> None:
+def test_an_unparsable_line_is_refused(line: bytes) -> None:
     assert tar_listing.refusal_reason(line)

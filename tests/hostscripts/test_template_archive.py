@@ -1,4 +1,4 @@
-"""The template: checked once, and unpacked without what each system needs for itself."""
+"""The template: checked once, and unpacked without the files that each system creates for itself."""
 
 import io
 import subprocess
@@ -90,7 +90,7 @@ def test_a_template_that_cannot_boot_leaves_nothing(host: Host, monkeypatch: pyt
     assert list(templates.folder(host).iterdir()) == []
 
 
-def test_needed_versions_stay_and_others_are_removed(host: Host) -> None:
+def test_used_versions_stay_and_others_are_removed(host: Host) -> None:
     pack(host)
     version = templates.unpack(host)
     other = templates.rootfs(host, "0123456789ab")

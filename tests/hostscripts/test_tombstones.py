@@ -1,4 +1,4 @@
-"""What remains of a removed person: the numbers, and the files until they are purged."""
+"""What remains of a removed person: their numbers, and their files until they are purged."""
 
 import json
 import re
@@ -52,7 +52,7 @@ def test_two_homes_are_never_merged(host: Host) -> None:
     assert home.exists()
 
 
-def test_a_tombstone_remembers_earlier_folders(host: Host) -> None:
+def test_a_tombstone_lists_earlier_folders(host: Host) -> None:
     first, second = host.paths.home / "kept-1", host.paths.home / "kept-2"
     for folder in (first, second):
         folder.mkdir()
@@ -86,7 +86,7 @@ def test_c3_the_numbers_of_a_removed_person_are_refused_to_others(host: Host, po
         linux_accounts.claim_numbers(host, User("bob", port=port, subuid=subuid))
 
 
-def test_c3_a_removed_person_gets_the_same_numbers_again(host: Host) -> None:
+def test_c3_a_returning_person_gets_the_same_numbers(host: Host) -> None:
     tombstones.record(host, alice())
     for user in (User("alice", port=22001, subuid=START), User("bob", port=22002, subuid=START + 65536)):
         linux_accounts.claim_numbers(host, user)
@@ -94,7 +94,7 @@ def test_c3_a_removed_person_gets_the_same_numbers_again(host: Host) -> None:
 
 
 def test_files_are_never_removed_when_only_the_account_is_gone(host: Host) -> None:
-    """After somebody's userdel and a registration that fails, `_take_back` must not remove the data."""
+    """After a manual userdel and a registration that fails, `_take_back` must not remove the data."""
     rootfs = host.paths.home / "alice/.local/share/lxc/alice/rootfs"
     rootfs.mkdir(parents=True)
     (rootfs / "precious").touch()

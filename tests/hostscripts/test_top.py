@@ -1,4 +1,4 @@
-"""`top`: processes of people counted by uid, and what nvidia-smi's texts say of GPUs."""
+"""`top`: processes of people counted by uid, and the output of nvidia-smi."""
 
 import os
 from pathlib import Path
@@ -22,7 +22,7 @@ GPU-cccc, 100, 4096
 """
 
 
-def test_a_uid_is_of_an_account_of_a_container_or_of_the_server() -> None:
+def test_a_uid_belongs_to_an_account_a_container_or_the_server() -> None:
     owner = top.owners([ALICE, BOB, User("carol", subuid=5)])
     assert owner(1001) == ("alice", "account")
     assert owner(1_000_000_000) == owner(1_000_065_535) == ("alice", "container")
@@ -69,7 +69,7 @@ def test_memory_of_a_gpu_is_summed_by_person() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "No devices were found\n", "a, b\n", "x, GPU-a, n, 1, 2, 3\n", "\x00\xff" * 50])
-def test_another_text_of_nvidia_smi_is_no_gpu(text: str) -> None:
+def test_unknown_output_of_nvidia_smi_means_no_gpu(text: str) -> None:
     assert gpus(text, text).gpus == []
 
 

@@ -21,7 +21,7 @@ ROOT = Account("root", 0, 0)
 
 @pytest.fixture(autouse=True)
 def _in_map(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """lxc-usernsexec maps only what /etc/subuid grants; these tests use the kernel directly."""
+    """lxc-usernsexec maps only ids of /etc/subuid; these tests use the kernel directly."""
     with mounts._user_namespace(SUBUID, 65536) as namespace:
         enter = ["nsenter", f"--user=/proc/{os.getpid()}/fd/{namespace}", "--setuid=0", "--setgid=0", "--"]
         monkeypatch.setattr(lxc, "in_id_map", lambda *words: [*enter, *words[2]])
@@ -95,8 +95,8 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_s2_nothing_is_unpacked_outside_even_without_a_check(folder: Path, kind: str) -> None:
-    """Everybody may write the folder outside, so only tar and the id map protect it."""
+def test_s2_nothing_is_unpacked_outside_even_without_the_check(folder: Path, kind: str) -> None:
+    """Everybody can write to the folder outside, so only tar and the id map protect it."""
     target, outside = owned(folder / "target"), folder / "outside"
     outside.mkdir()
     outside.chmod(0o777)
@@ -118,7 +118,7 @@ def test_s2_nothing_is_unpacked_outside_even_without_a_check(folder: Path, kind:
     assert not [path for path in target.rglob("*") if stat.S_ISBLK(path.lstat().st_mode)]
 
 
-def test_a_tree_is_measured_and_removed_inside_the_id_map(folder: Path) -> None:
+def test_a_tree_is_measured_and_removed_with_mapped_ids(folder: Path) -> None:
     theirs, mine = owned(folder / "theirs"), folder / "mine"
     mine.mkdir()
     (mine / "file").write_text("x")

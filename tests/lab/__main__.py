@@ -15,10 +15,10 @@ from tests.lab.rerun import Part, run_part, verdict
 # Besides loopback, tests may reach these addresses only: the lab's network, in its own namespace.
 LAB_NETWORK = "172.16.2.0/24"
 
-# These use no database, only files, sockets and text: on PostgreSQL they would be the same again.
+# These use no database, only files, sockets and text: on PostgreSQL they would do the same again.
 WITHOUT_DATABASE = ("host", "host_keys", "messages", "portal_key", "ssh_config")
-# What writes from several threads or processes at once, or passes foreign text to the database, runs on PostgreSQL as
-# well, and so does everything about pushing keys: a new file in tests/servers runs on both without being named here.
+# Tests that write from several threads or processes at once, or pass foreign text to the database, also run on
+# PostgreSQL, as do all tests of pushes: a new file in tests/servers runs on both by default.
 ON_POSTGRESQL = [
     *(f"tests/accounts/test_{name}.py" for name in ("keys_service", "models", "numbers", "people", "sign_in")),
     *(

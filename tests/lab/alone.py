@@ -1,4 +1,4 @@
-"""`./lab run`: the portal and its worker alone, for a person without root. Ctrl-C ends both."""
+"""`./lab run`: only the portal and its worker, without root. Ctrl-C ends both."""
 
 import os
 import signal

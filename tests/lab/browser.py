@@ -1,4 +1,4 @@
-"""A person at the portal's pages, over HTTP: forms with their tokens, cookies, redirects."""
+"""A person's browser for the portal's pages, over HTTP: forms with their tokens, cookies, redirects."""
 
 import re
 

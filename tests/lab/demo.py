@@ -13,7 +13,7 @@ WIDTH = 92
 
 
 def demo(lab: Lab) -> int:
-    """Returns 0 if every step of the six flows happened, 1 at the first that did not."""
+    """Returns 0 if every step of the six flows worked, 1 at the first that failed."""
     began = time.monotonic()
     if lab.exists:
         with progress("removing the previous demo"):

@@ -57,7 +57,7 @@ access to * by dn.exact="{iam}" read by * none
 
 
 class Directory:
-    """Lives in `folder` and listens on `address`: `port` for plain and StartTLS, `tls_port` for LDAPS."""
+    """Stored in `folder`; listens on `address`: `port` for plain and StartTLS, `tls_port` for LDAPS."""
 
     def __init__(self, folder: Path, address: str, port: int) -> None:
         self.folder, self.address, self.port = folder, address, port
@@ -136,7 +136,7 @@ class Directory:
         self._replace(name, "userPassword", password)
 
     def disable(self, name: str) -> None:
-        """Disable a person as an administrator of OpenLDAP without overlays does: set a random password."""
+        """Disable a person as administrators of OpenLDAP without overlays do: set a random password."""
         self.set_password(name, secrets.token_hex(16))
 
     def add_staff(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Kill labhost at each of its failpoints. It lists them itself, so new ones are covered too."""
+"""Kill labhost at each of its failpoints. It lists them itself, so new ones are covered."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from tests.lab.shell import Completed
 LABHOST = "/usr/local/sbin/labhost"
 SHELLS = {"/usr/sbin/nologin", "/public/login.bash"}
 SHARED = ("/etc/subuid", "/etc/subgid", "/etc/lxc/lxc-usernet", "/etc/passwd", "/etc/group")
-# What a kill must never leave behind, collected in one call by the server's own python.
+# What a kill must never leave behind, collected in one call by Python on the server.
 _LOOK = """
 import glob, json, pwd, subprocess, sys
 name = sys.argv[1]
@@ -60,17 +60,17 @@ def _without(line: str, name: str) -> str:
 
 
 def is_safe(before: Sight, now: Sight, name: str) -> None:
-    """AssertionError if this moment gives anybody access they should not have."""
+    """AssertionError if anybody has access that they should not have."""
     assert not now.shell or now.shell in SHELLS, now.shell
     assert now.sudo != "0"
     assert now.others == before.others, "a line of somebody else was changed"
     for port, address in now.leads_to.items():
         owners = [person for person, values in now.people.items() if values == (port, address)]
-        assert len(owners) == 1, f"port {port} leads to {address}, which is nobody's"
+        assert len(owners) == 1, f"port {port} leads to {address}, which belongs to nobody"
 
 
 def named(machine: Machine, command: str) -> list[str]:
-    """Run it to its end. Returns the failpoints that it passed, in order, each once."""
+    """Run it to its end. Returns the failpoints that it passed, in order, without repetitions."""
     done = machine.run(f"LABHOST_FAILPOINT='?' {command}")
     return list(dict.fromkeys(re.findall(r"^fault: (\S+)$", done.stderr, re.MULTILINE)))
 
@@ -89,7 +89,7 @@ def kill_at_each(
     """
     before = look(machine, name)
     steps = named(machine, command)
-    assert steps, "it has no steps to be killed at"
+    assert steps, "it has no failpoints"
     reset()
     for step in steps:
         done = _killed(machine, command, step)

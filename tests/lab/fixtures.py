@@ -15,7 +15,7 @@ WITH_LAB = (TESTS / "e2e", TESTS / "browser")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark whatever needs the booted lab or the farm of real sshds."""
+    """Mark tests that need the booted lab or the farm of real sshds."""
     if "farm" in getattr(item, "fixturenames", ()):
         item.add_marker(pytest.mark.slow)
     if any(folder in item.path.parents for folder in WITH_LAB):
@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """In CI a skipped test is a failed one: nothing may hide there."""
+    """In CI a skipped test counts as failed."""
     report = yield
     if os.environ.get("CI") == "true" and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"

@@ -25,7 +25,7 @@ QUIET = ("apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "fst
 
 
 def mirror() -> str:
-    """The Debian mirror of this machine, so that images come from where its own packages come from."""
+    """The Debian mirror of this machine, so that images are built from the same source as its own packages."""
     for source in sorted(Path("/etc/apt").glob("sources.list*")) + sorted(Path("/etc/apt/sources.list.d").glob("*")):
         if source.is_file():
             found = re.search(

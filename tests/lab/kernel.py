@@ -26,8 +26,8 @@ def check() -> None:
         words = [*APART, test] if isinstance(test, str) else test
         done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
         if done.returncode != 0:
-            said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+            reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
             raise KernelLacks(
-                f"no {feature} here ({said}). The lab boots real servers: use a machine or a virtual machine whose kernel"
+                f"no {feature} here ({reason}). The lab boots real servers: use a machine or a virtual machine whose kernel"
                 " and container settings allow it. './lab run' and './lab test unit' do without."
             )

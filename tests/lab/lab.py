@@ -1,4 +1,4 @@
-"""One whole laboratory: made, entered and removed by its name (`demo`, `test`)."""
+"""One complete lab: created, entered and removed by its name (`demo`, `test`)."""
 
 import fcntl
 import shutil
@@ -97,7 +97,7 @@ class Lab:
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)])
         machine.create(image, gateway=GATEWAY, hosts=HOSTS, root_key=Path(f"{key}.pub").read_text())
         nvidia.prepare(machine)
-        # deploy_server leaves an archive alone that is there already: that saves its way over the network.
+        # deploy_server does not copy an archive that is already there, which saves time.
         shutil.copyfile(template, machine.folder / "state/template.tar.zst")
         machine.boot()
         nvidia.make_devices(machine)
@@ -111,7 +111,7 @@ class Lab:
         self.namespace.enter()
 
     def remove(self) -> None:
-        """Stop and remove all of it, also a lab that is only half set up."""
+        """Stop and remove all of it, also an incomplete lab."""
         self.portal.stop()
         self.directory.stop()
         if self.namespace.exists:

@@ -42,7 +42,7 @@ class Machine:
         self.name, self.address, self.folder = name, address, folder
 
     def _lxc(self, tool: str, *arguments: str) -> list[str]:
-        """LXC's tools talk over an abstract socket: they find each other only within one network namespace."""
+        """LXC's tools communicate over an abstract socket: they find each other only within one network namespace."""
         return [tool, "-P", str(self.folder.parent), "-n", self.name, *arguments]
 
     @property
@@ -52,11 +52,11 @@ class Machine:
 
     @property
     def mac(self) -> str:
-        """The same after each reboot, as a real card's: neighbours remember it."""
+        """The same after each reboot, as of a real network card: neighbours remember it."""
         return "02:16:" + ":".join(f"{int(part):02x}" for part in self.address.split("."))
 
     def create(self, image: Path, *, gateway: str, hosts: dict[str, str], root_key: str) -> None:
-        """Lay out a fresh server that the key `root_key` may enter as root."""
+        """Prepare a fresh server that accepts the key `root_key` for root."""
         for part in ("upper/etc/ssh", "upper/root/.ssh", "home", "state"):
             (self.folder / part).mkdir(parents=True)
         (self.folder / "state").chmod(0o700)
@@ -96,7 +96,7 @@ class Machine:
         raise CommandFailed(["boot", self.name], "none", f"systemd reports {state} after {timeout} s")
 
     def run(self, command: str, *, stdin: str = "", check: bool = True, timeout: float = 120) -> Completed:
-        """A bash command line as the server's root. Not part of the product: tests inspect and break things with it."""
+        """Run a bash command line as root of the server. Only for tests, which inspect and break things with it."""
         argv = self._lxc("lxc-attach", "--clear-env", "--set-var", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "--")
         return run([*argv, "bash", "-c", command], stdin=stdin, check=check, timeout=timeout)
 

@@ -1,4 +1,4 @@
-"""The lab's own network: one network namespace with one bridge in it, invisible from outside."""
+"""The lab's own network: one network namespace with a bridge, invisible from outside."""
 
 import ctypes
 import os
@@ -73,7 +73,7 @@ class Namespace:
 
 
 def _line(pid: int) -> list[int]:
-    """A process with its parents, up to the first of all; empty if it has ended."""
+    """A process with its parents, up to the first process; empty if it has ended."""
     found: list[int] = []
     with suppress(OSError):
         while pid > 0:

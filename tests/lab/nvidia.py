@@ -1,7 +1,7 @@
 """A stand-in for a GPU and its driver, for machines without one.
 
-It has the names, the version numbers, the device nodes and the installer's command line of the real thing, and
-nothing behind them. What the host programs do with them is real.
+It has the names, version numbers, device nodes and the installer's command line of the real driver, but
+no function. What the host programs do with it is real.
 """
 
 from tests.lab.machine import Machine

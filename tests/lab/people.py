@@ -1,4 +1,4 @@
-"""What people and the portal do often in tests: join with a key, register, call a host's verbs."""
+"""Common actions of people and the portal in tests: add a key, register, call the verbs of a host."""
 
 import hashlib
 import json
@@ -44,7 +44,7 @@ def is_known(machine: Machine, line: str) -> bool:
 
 
 def register(lab: Lab, name: str, server: str = "gpu17") -> Person:
-    """`name` has joined and has a container on `server`. Steps that were done before are skipped."""
+    """`name` with keys and a container on `server`. Completed steps are skipped."""
     person = lab.people[name]
     if not person.config.read_text():
         join(lab, name)
@@ -60,18 +60,18 @@ class Answer:
 
     @property
     def refusal(self) -> str:
-        """The error's code, "" when all was done."""
+        """The code of the error, "" on success."""
         return str(self.body.get("error", {}).get("code", ""))
 
 
 def frame(request: bytes, length: int | None = None, digest: str | None = None) -> bytes:
-    """A framed request, implemented here a second time to check the portal's own."""
+    """A framed request, implemented a second time to check the one of the portal."""
     size = len(request) if length is None else length
     return f"lab-iam 1 {size} {digest or hashlib.sha256(request).hexdigest()}\n".encode() + request
 
 
 class Iam:
-    """Calls a server with the portal's own key, so that tests can send what a hostile portal would."""
+    """Calls a server with the portal key, so that tests can send what a hostile portal would."""
 
     def __init__(self, lab: Lab, machine: Machine, *, timeout: float = 120) -> None:
         """A call that takes longer than `timeout` seconds fails the test."""
@@ -96,7 +96,7 @@ class Iam:
         return self.call("status", {}).body
 
     def set_keys(self, users: dict[str, list[str]], revision: int | None = None) -> Answer:
-        """Push public key lines of `users`, as the revision after the server's own last one if none is given."""
+        """Push public key lines of `users`, by default as the revision after the server's last one."""
         state = {name: [_parsed(line) for line in lines] for name, lines in users.items()}
         text = json.dumps(state, sort_keys=True, separators=(",", ":"))
         number = self.status()["revision"] + 1 if revision is None else revision
@@ -105,7 +105,7 @@ class Iam:
         return self.call("set-keys", {"revision": number, "digest": digest, "users": state, "ids": ids})
 
     def ids(self) -> dict[str, int]:
-        """The first subordinate id of each person who has some there."""
+        """The first subordinate id of each person on the server."""
         rows = [line.split(":") for line in self.machine.file("/etc/subuid").splitlines()]
         return {name: int(start) for name, start, _ in rows}
 
@@ -124,7 +124,7 @@ def restore(lab: Lab) -> None:
 
 
 def forget(lab: Lab, name: str, server: str) -> None:
-    """A server that has never seen `name`: what an administrator removes by hand."""
+    """Remove all traces of `name` from a server, as an administrator would by hand."""
     (lab.people[name].folder / ".ssh/known_hosts").unlink(missing_ok=True)
     lab.servers[server].run(
         f"uid=$(id -u {name} 2>/dev/null) || exit 0; loginctl terminate-user {name}; loginctl disable-linger {name};"

@@ -1,4 +1,4 @@
-"""A person with their own home and a real OpenSSH client."""
+"""A person with a home and a real OpenSSH client."""
 
 import re
 import subprocess
@@ -58,7 +58,7 @@ class Person:
         argv = self.argv("-o", "BatchMode=yes", *arguments, key=key)
         return run(argv, check=check, stdin=stdin, timeout=timeout)
 
-    def insist(self, server: str, words: str, *, check: bool = True, timeout: float = 120) -> Completed:
+    def ssh_confirmed(self, server: str, words: str, *, check: bool = True, timeout: float = 120) -> Completed:
         """A command that asks for confirmation, run with the confirmation code that its first output shows."""
         return self.ssh(
             f"{server}-manage", f"{words} {self.confirmation_code(server, words)}", check=check, timeout=timeout
@@ -66,14 +66,14 @@ class Person:
 
     def confirmation_code(self, server: str, words: str) -> str:
         asked = self.ssh(f"{server}-manage", words, check=False)
-        told = re.search(rf"{server}-manage {re.escape(words)} ([a-z0-9]{{8}})\n", asked.stdout)
-        if asked.returncode != 3 or told is None:
+        match = re.search(rf"{server}-manage {re.escape(words)} ([a-z0-9]{{8}})\n", asked.stdout)
+        if asked.returncode != 3 or match is None:
             raise CommandFailed(["ssh", f"{server}-manage", words], asked.returncode, asked.stdout + asked.stderr)
-        return told[1]
+        return match[1]
 
     @contextmanager
     def on_a_terminal(self, *arguments: str) -> Iterator[Terminal]:
-        """ssh on its own terminal (`ssh -t`), with somebody who types."""
+        """ssh on its own terminal (`ssh -t`), with simulated typing."""
         with Terminal(self.argv("-tt", *arguments)) as terminal:
             yield terminal
 

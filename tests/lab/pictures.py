@@ -1,4 +1,4 @@
-"""The README's pictures: made small and put into docs/pictures."""
+"""The README's pictures: made smaller and saved in docs/pictures."""
 
 import shutil
 import subprocess
@@ -13,7 +13,7 @@ MOST_BYTES = 150_000
 
 
 def publish(folder: Path) -> int:
-    """Replace the pictures by those in `folder`, all or none; the exit status."""
+    """Replace the pictures by those in `folder`, all or none. Returns the exit status."""
     pictures = [folder / name for name in NAMES]
     subprocess.run(["pngquant", "--force", "--strip", "--speed", "1", "--ext", ".png", *pictures], check=True)
     large = [picture.name for picture in pictures if picture.stat().st_size > MOST_BYTES]

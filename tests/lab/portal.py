@@ -42,14 +42,14 @@ class Portal:
     def start(self, outside: socket.socket | None = None) -> None:
         """Start the site and the worker. `outside` is a listening socket that the site serves as well.
 
-        A socket belongs to the network namespace in which it was made: one from before the lab was entered
+        A socket belongs to the network namespace in which it was created: one from before the lab was entered
         lets a browser on this machine in without a route.
         """
         self.start_worker()
         self.start_web(outside)
 
     def start_web(self, outside: socket.socket | None = None) -> None:
-        # gunicorn binds either addresses or descriptors, so the inner address is handed over as one as well.
+        # gunicorn binds either addresses or descriptors, so the inner address is passed as a descriptor too.
         with socket.create_server((self.address, 80)) as inside:
             descriptors = [part.fileno() for part in (inside, outside) if part is not None]
             argv = [sys.executable, "-m", "gunicorn", "lab_iam.wsgi", "--workers", "2", "--threads", "4"]
@@ -71,7 +71,7 @@ class Portal:
 
 
 def browser_socket() -> socket.socket:
-    """A socket on this machine's loopback for a person's browser: port 8000, or the next free one."""
+    """A socket on this machine's loopback for a browser: port 8000, or the next free one."""
     for port in range(FIRST_BROWSER_PORT, FIRST_BROWSER_PORT + 100):
         try:
             return socket.create_server(("127.0.0.1", port))

@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.lab.shell import CommandFailed, run
 
 ACCOUNT = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name  # it refuses to run as root
-# Safety against power cuts is slow, and these clusters live for minutes only.
+# Safety against power cuts is slow, and these clusters run only for minutes.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "100"}
 
 
@@ -50,7 +50,7 @@ def cluster() -> Iterator[Postgres]:
         if os.geteuid() == 0:
             shutil.chown(folder, ACCOUNT, ACCOUNT)
         bin_ = programs()
-        # trust: nobody else gets through to the socket in this folder
+        # trust: nobody else can reach the socket in this folder
         run([*_as_account(), f"{bin_}/initdb", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8",
              f"--username={ACCOUNT}", f"--pgdata={folder}/data"])  # fmt: skip
         with _server(bin_, folder):

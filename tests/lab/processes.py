@@ -37,7 +37,7 @@ class Daemon:
         return int(pid) if _started(int(pid)) == started else None
 
     def stop(self, patience: float = 5) -> None:
-        """End the program and all that it started, first by asking its main process."""
+        """End the program and all that it started; signal its main process first."""
         pid = self.pid
         if pid is not None:
             os.kill(pid, signal.SIGTERM)

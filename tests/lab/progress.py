@@ -15,7 +15,7 @@ def progress(what: str) -> Iterator[None]:
     done = threading.Event()
     began = time.monotonic()
 
-    def tell() -> None:
+    def show() -> None:
         terminal = sys.stderr.isatty()
         while not done.wait(PATIENCE if terminal or time.monotonic() - began < PATIENCE else 15):
             seconds = f"{time.monotonic() - began:.0f} s"
@@ -25,12 +25,12 @@ def progress(what: str) -> Iterator[None]:
                 sys.stderr.write(f"  … {what}: {seconds}\n")
             sys.stderr.flush()
 
-    teller = threading.Thread(target=tell, daemon=True)
-    teller.start()
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
     try:
         yield
     finally:
         done.set()
-        teller.join()
+        thread.join()
         if sys.stderr.isatty() and time.monotonic() - began > PATIENCE:
             sys.stderr.write("\r\033[K")

@@ -1,4 +1,4 @@
-"""The last lines of `./lab test`, from pytest's JUnit report: how many tests ran, and what was skipped and why."""
+"""The last lines of `./lab test`, from pytest's JUnit report: how many tests ran, and which were skipped and why."""
 
 from pathlib import Path
 from xml.etree import ElementTree

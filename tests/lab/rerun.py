@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.lab.report import summary
 
-SOME_FAILED = 1  # an exit status of pytest; all above it mean that it did not run as it should
+SOME_FAILED = 1  # an exit status of pytest; higher ones mean that it did not run properly
 MOST_UNSTEADY = 2
 Run = Callable[..., int]  # pytest with these arguments; returns its exit status
 

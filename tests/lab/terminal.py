@@ -1,4 +1,4 @@
-"""A program on its own terminal, with somebody who reads and types."""
+"""A program on its own terminal, whose output is read and which gets typed input."""
 
 import os
 import pty
@@ -36,7 +36,7 @@ class Terminal:
         while text not in self.seen:
             ready, _, _ = select.select([self._outer], [], [], max(0.0, end - time.monotonic()))
             piece = self._read() if ready else b""
-            assert piece, f"{text!r} was not seen in {timeout:g} s or before the end, but: {self.seen[-2000:]!r}"
+            assert piece, f"{text!r} did not appear in {timeout:g} s or before the end, but: {self.seen[-2000:]!r}"
             self.seen += piece.decode("utf-8", "replace")
         before, _, self.seen = self.seen.partition(text)
         return before + text

@@ -16,7 +16,7 @@ def test_this_kernel_has_what_the_lab_needs() -> None:
 
 
 @pytest.mark.root
-def test_a_kernel_without_a_feature_is_told_in_one_line() -> None:
+def test_a_missing_kernel_feature_is_reported_in_one_line() -> None:
     """A user namespace in which no network namespace may be made stands for such a kernel."""
     script = WITHOUT_NETWORK.format(python=sys.executable, code=CODE)
     words = ["unshare", "--user", "--map-root-user", "sh", "-c", script]

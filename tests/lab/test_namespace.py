@@ -1,4 +1,4 @@
-"""What a lab that was killed leaves in its network namespace."""
+"""Processes that a killed lab leaves in its network namespace."""
 
 import os
 import subprocess
@@ -21,12 +21,12 @@ def namespace() -> Iterator[Namespace]:
     namespace.delete()
 
 
-def test_a_process_within_waits_for_nobody_when_there_are_no_orphans(namespace: Namespace) -> None:
+def test_without_orphans_a_process_in_the_namespace_waits_for_nothing(namespace: Namespace) -> None:
     code = f"from tests.lab.namespace import Namespace; n = Namespace({namespace.name!r}); n.enter(); n.end_orphans()"
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, timeout=5)
 
 
-def test_processes_that_nobody_waits_for_are_ended_and_our_own_are_not(namespace: Namespace) -> None:
+def test_orphaned_processes_are_ended_and_others_are_not(namespace: Namespace) -> None:
     inside = ["nsenter", f"--net={namespace.path}"]
     with subprocess.Popen([*inside, "sleep", "600"]) as own:
         leave = "setsid sleep 600 > /dev/null 2>&1 & echo $!"

@@ -8,7 +8,7 @@ REPORT = """<?xml version="1.0"?><testsuites><testsuite tests="4" failures="1" e
 <testcase classname="tests.a" name="test_z"/></testsuite></testsuites>"""
 
 
-def test_the_last_lines_count_and_name_what_was_skipped(tmp_path: Path) -> None:
+def test_the_report_counts_and_names_skipped_tests(tmp_path: Path) -> None:
     (tmp_path / "report.xml").write_text(REPORT)
     assert summary(tmp_path / "report.xml").splitlines() == [
         "4 tests in 3 s: 1 passed, 2 failed, 1 skipped",

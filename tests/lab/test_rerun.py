@@ -52,7 +52,7 @@ def run_in(folder: Path, *wanted: str, processes: int = 0) -> Part:
     return run_part("a part", run, out, "-n", str(processes), "-k", " or ".join(wanted))
 
 
-def test_what_passes_is_not_run_again(tmp_path: Path) -> None:
+def test_passing_tests_are_not_run_again(tmp_path: Path) -> None:
     part = run_in(tmp_path, "test_good")
     assert (part.code, part.failed, part.unsteady) == (0, (), ())
     assert part.summary.startswith("a part: 1 test in ") and (tmp_path / "runs").read_text() == "good "
@@ -60,7 +60,7 @@ def test_what_passes_is_not_run_again(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [0, 2])
-def test_what_fails_once_is_unsteady_and_what_fails_twice_has_failed(tmp_path: Path, processes: int) -> None:
+def test_a_test_that_fails_once_is_unsteady_and_one_that_fails_twice_has_failed(tmp_path: Path, processes: int) -> None:
     part = run_in(tmp_path, "test_good", "test_bad", "test_fails_once", processes=processes)
     assert part.code == 1 and part.failed == ("test_it.py::test_bad",)
     assert sorted(part.unsteady) == ["test_it.py::test_fails_once[a b]", "test_it.py::test_fails_once[c::d]"]
@@ -68,12 +68,12 @@ def test_what_fails_once_is_unsteady_and_what_fails_twice_has_failed(tmp_path: P
     assert (tmp_path / "runs").read_text() == "good ", "only what failed is run once more"
 
 
-def test_a_fixture_that_fails_at_its_end_counts_as_well(tmp_path: Path) -> None:
+def test_a_failing_fixture_teardown_counts_too(tmp_path: Path) -> None:
     part = run_in(tmp_path, "test_fixture")
     assert (part.code, part.failed, part.unsteady) == (0, (), ("test_it.py::test_fixture",))
 
 
-def test_a_part_that_does_not_run_at_all_has_failed(tmp_path: Path) -> None:
+def test_a_part_that_does_not_run_has_failed(tmp_path: Path) -> None:
     part = run_in(tmp_path, "test_there_is_none_of_this_name")
     assert part.code == 5
 
@@ -83,7 +83,7 @@ def test_a_pytest_that_is_killed_has_failed(tmp_path: Path) -> None:
     assert part == Part(-9, "a part: FAILED: pytest did not end by itself")
 
 
-def test_the_last_lines_name_what_failed_and_what_is_unsteady() -> None:
+def test_the_report_names_failed_and_unsteady_tests() -> None:
     parts = [Part(0, "one: 3 tests", unsteady=("a.py::test_x",)), Part(1, "two: 1 test", failed=("b.py::test_y",))]
     assert verdict(parts) == (
         1,
@@ -92,6 +92,6 @@ def test_the_last_lines_name_what_failed_and_what_is_unsteady() -> None:
 
 
 @pytest.mark.parametrize(("count", "code"), [(0, 0), (2, 0), (3, 1)])
-def test_more_than_two_unsteady_tests_are_red(count: int, code: int) -> None:
+def test_more_than_two_unsteady_tests_are_a_failure(count: int, code: int) -> None:
     parts = [Part(0, "one", unsteady=(f"test_{number}",)) for number in range(count)]
     assert verdict(parts)[0] == code

@@ -1,4 +1,4 @@
-"""Waiting in tests: for a condition, and no longer than is bearable."""
+"""Waiting in tests: for a condition, with a limit."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def eventually(look: Callable[[], T], what: str, timeout: float = 20) -> T:
-    """The first true answer of `look`; AssertionError with `what` when there is none within `timeout` seconds."""
+    """The first true result of `look`; AssertionError with `what` without one in `timeout` seconds."""
     end = time.monotonic() + timeout
     while not (seen := look()):
         assert time.monotonic() < end, f"not seen in {timeout:g} s: {what}"
@@ -19,7 +19,7 @@ def eventually(look: Callable[[], T], what: str, timeout: float = 20) -> T:
 
 @contextmanager
 def ends_within(seconds: float) -> Iterator[None]:
-    """Fail if the block waits for something that takes longer. A guard against hanging, no measure of speed."""
+    """Fail if the block waits for something that takes longer. A guard against hanging, not a measure of speed."""
     began = time.monotonic()
     yield
     assert time.monotonic() - began < seconds, f"it took longer than {seconds:g} s"

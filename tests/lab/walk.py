@@ -1,4 +1,4 @@
-"""Flows and their steps, and the person and the server that walk through all of them."""
+"""Flows with their steps, and the person and the server for all of them."""
 
 import sqlite3
 from collections.abc import Callable
@@ -59,7 +59,7 @@ class Walk:
         return f"/home/{self.user}/.local/share/lxc/{self.user}/rootfs"
 
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        """The rows of a query of the portal's database, which is read beside the portal."""
+        """The rows of a query of the portal's database, which is read directly."""
         database = sqlite3.connect(f"file:{self.lab.portal.folder}/data/lab-iam.sqlite3?mode=ro", uri=True, timeout=20)
         try:
             return database.execute(query, values).fetchall()

@@ -40,7 +40,7 @@ def _farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
 
 @pytest.fixture
 def farm(_farm: Farm, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Farm]:
-    """The running hosts, reset. The portal logs in to them as the account that runs the tests."""
+    """The running hosts, in their initial state. The portal logs in to them as the account that runs the tests."""
     _farm.reset()
     settings.PORTAL_KEY_FILE = _farm.iam_key
     monkeypatch.setattr(remote, "ACCOUNT", _farm.user)
@@ -50,7 +50,7 @@ def farm(_farm: Farm, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> It
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No pause between pushes and no retry within a pass, for tests that are not about these."""
+    """No pause between pushes and no quick retry, for tests that are not about these."""
     monkeypatch.setattr(runner, "SPACING", runner.SPACING * 0)
     monkeypatch.setattr(results, "BACKOFF_FIRST", 60.0)
 
@@ -63,6 +63,13 @@ def make_server(farm: Farm, number: int = 0, name: str = "", **fields: object) -
         "host_key": farm.host_key,
     }
     return Server.objects.create(**values | fields)
+
+
+@pytest.fixture
+def no_thread_left() -> Iterator[None]:
+    """No thread of the runner outlives the test."""
+    yield
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("serve")] == []
 
 
 def started(work: Callable[[], object]) -> threading.Thread:
@@ -83,8 +90,8 @@ def give_key(user: User, number: int = 0) -> SSHKey:
     return add_keys(actor=user.username, user=user, pasted=line(number)).added[0]
 
 
-def converge() -> list[Push]:
-    """The pushes that were due; all of them are done."""
+def push_due() -> list[Push]:
+    """Make the pushes that are due. Returns them."""
     return runner.push_due(actor="test")
 
 
@@ -94,8 +101,13 @@ def key_body(number: int = 0) -> str:
 
 @pytest.fixture
 def server(db: None) -> Server:
-    """A server that is only a row: for pages, not for SSH."""
+    """A server as a database row only: for pages, not for SSH."""
     return Server.objects.create(name="gpu17", address="172.16.2.17", host_key=PINNED)
+
+
+@pytest.fixture
+def gpu18(db: None) -> Server:
+    return Server.objects.create(name="gpu18", address="172.16.2.18", host_key=PINNED)
 
 
 PINNED = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKMdoyDVJwgdHmHPSJj0Pz8jr1KeVhDdVkQqkkhKGlCb"

@@ -46,7 +46,7 @@ class Farm:
             return int(database.execute("SELECT revision FROM push").fetchone()[0])
 
     def change_applied(self, column: str, value: object, address: str = ADDRESSES[0]) -> None:
-        """As if a host had applied another push."""
+        """Change a value as if the host had applied another push."""
         with closing(sqlite3.connect(self.keys_database(address), isolation_level=None)) as database:
             database.execute(f"UPDATE push SET {column} = ?", (value,))
 
@@ -57,7 +57,7 @@ class Farm:
 
     def start(self) -> None:
         if os.geteuid() == 0:
-            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd insists on it
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd requires it
         self._processes = [self._hosts()]
         for first in range(0, len(self.addresses), MOST_ADDRESSES):
             self._processes.append(self._sshd(self.addresses[first : first + MOST_ADDRESSES]))
@@ -113,7 +113,7 @@ class Farm:
             process.wait(10)
 
     def reset(self) -> None:
-        """Empty all hosts and let them behave well again."""
+        """Empty all hosts and let them behave normally."""
         for address in self.addresses:
             shutil.rmtree(self.folder / address, ignore_errors=True)
             for name in ("state", "home/register/.ssh"):
@@ -146,7 +146,7 @@ class Farm:
 def is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):  # it ended before, or between opening and reading
+    except (FileNotFoundError, ProcessLookupError):  # it ended before it could be read
         return False
 
 

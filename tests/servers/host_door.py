@@ -1,6 +1,6 @@
-"""What the test sshd really starts: hands its standard streams to ready_hosts.py, and ends with the status from there.
+"""What the test sshd starts: passes its standard streams to ready_hosts.py, and exits with the status from there.
 
-argv: the socket of ready_hosts.py. Started by `python -I -S`, it costs a tenth of what loading labhost does.
+argv: the socket of ready_hosts.py. Started by `python -I -S`, it needs a tenth of the time to load labhost.
 """
 
 import os

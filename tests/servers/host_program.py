@@ -1,4 +1,4 @@
-"""What the test sshd runs for every command: the real labhost in a folder of its own, or a host that misbehaves.
+"""What the test sshd runs for every command: the real labhost in its own folder, or a host that misbehaves.
 
 argv: the farm's folder. One folder in it for each address that was connected to; its file `behaviour` says how.
 """
@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def load() -> None:
-    """Have labhost in memory, with all that it imports."""
+    """Load labhost with all that it imports."""
     sys.path.insert(0, str(REPOSITORY / "hostscripts"))
     for name in ("labhost.admin.portal_requests", "labhost.keys.set_keys", "labhost.protocol.session"):
         importlib.import_module(name)
@@ -67,7 +67,7 @@ def register(folder: Path, user: str) -> dict[str, object]:
 
 
 def take_request() -> None:
-    """Read one frame; a session has no end to wait for."""
+    """Read one frame; the input of a session does not end."""
     header = sys.stdin.buffer.readline().split()
     if len(header) == 4:
         sys.stdin.buffer.read(int(header[2]))

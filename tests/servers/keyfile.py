@@ -1,4 +1,4 @@
-"""The key file of `register` on a host of the farm: as it should be, and each version that was there."""
+"""The key file of `register` on a host of the farm: its expected content, and each version that it had."""
 
 import os
 import threading
@@ -10,7 +10,7 @@ from tests.accounts.keys import as_line
 
 
 def new_key(user: User) -> str:
-    """Blob of a key that the person has now. Nobody signs in with it: random bytes will do."""
+    """Blob of a new key of the person. Nobody logs in with it, so random bytes are enough."""
     pasted = as_line("ssh-ed25519", os.urandom(32))
     return keys.add_keys(actor=user.username, user=user, pasted=pasted).added[0].blob
 
@@ -23,7 +23,7 @@ def expected() -> str:
 
 
 class Watcher:
-    """Reads a host's key file all the time and keeps each version that it saw: its text and its inode's birth."""
+    """Reads a host's key file all the time and stores each version: its text and the birth time of its inode."""
 
     def __init__(self, path: Path) -> None:
         self._path, self.seen = path, dict[str, set[int]]()

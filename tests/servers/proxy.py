@@ -1,6 +1,6 @@
 """A bad network between the portal and a server: a TCP proxy that delays, loses, cuts and throttles.
 
-It carries real packets between real sockets; only what happens to them on the way is decided here.
+It forwards real packets between real sockets, and decides what happens to them on the way.
 """
 
 import contextlib
@@ -15,25 +15,25 @@ CHUNK = 16 * 1024
 
 
 @dataclass(frozen=True)
-class Weather:
-    """`..._after` count the bytes of one connection, in both directions, since the weather became so."""
+class Faults:
+    """`..._after` count the bytes of one connection, in both directions, since these faults were set."""
 
     delay: float = 0.0  # seconds on the way, each way
     bytes_per_second: float = 0.0  # 0: no limit
-    cut_after: int | None = None  # then it ends in good order, in the middle of whatever it was
-    reset_after: int | None = None  # then it ends with a RST
-    lost_after: int | None = None  # then nothing arrives any more, and nobody is told
-    refuses: bool = False  # accepts and hangs up at once
+    cut_after: int | None = None  # then it is closed normally, in the middle of anything
+    reset_after: int | None = None  # then it is closed with a RST
+    lost_after: int | None = None  # then nothing arrives any more, without an error
+    refuses: bool = False  # accepts and closes at once
 
 
 class Proxy:
-    """As a context manager: listens on `address` and passes on to `target`."""
+    """As a context manager: listens on `address` and forwards to `target`."""
 
     def __init__(self, target: tuple[str, int]) -> None:
         self._target = target
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=100)
         self.address: tuple[str, int] = self._listener.getsockname()
-        self.weather = Weather()
+        self.faults = Faults()
         self.connections = 0
         self._open: list[socket.socket] = []
         self._lock = threading.Lock()
@@ -48,9 +48,9 @@ class Proxy:
         self._listener.close()
         self.drop_all()
 
-    def becomes(self, **changes: object) -> None:
-        """Change the weather, for open connections as well."""
-        self.weather = replace(Weather(), **changes)  # type: ignore[arg-type]
+    def set_faults(self, **changes: object) -> None:
+        """Change the faults, also for open connections."""
+        self.faults = replace(Faults(), **changes)  # type: ignore[arg-type]
 
     def drop_all(self, *, reset: bool = False) -> None:
         """End every open connection now."""
@@ -66,7 +66,7 @@ class Proxy:
             except OSError:
                 return
             self.connections += 1
-            if self.weather.refuses:
+            if self.faults.refuses:
                 _end(near, reset=True)
                 continue
             try:
@@ -77,44 +77,44 @@ class Proxy:
             far.settimeout(None)
             with self._lock:
                 self._open += [near, far]
-            passed = _Passed(self.weather)
+            passed = _Passed(self.faults)
             for one, other in ((near, far), (far, near)):
                 threading.Thread(target=self._carry, args=(one, other, passed), name="proxy", daemon=True).start()
 
     def _carry(self, one: socket.socket, other: socket.socket, passed: "_Passed") -> None:
         try:
             while data := one.recv(CHUNK):
-                weather = self.weather
-                if weather.delay:
-                    time.sleep(weather.delay)
-                if weather.bytes_per_second:
-                    time.sleep(len(data) / weather.bytes_per_second)
-                through = passed.through(weather, len(data))
+                faults = self.faults
+                if faults.delay:
+                    time.sleep(faults.delay)
+                if faults.bytes_per_second:
+                    time.sleep(len(data) / faults.bytes_per_second)
+                through = passed.through(faults, len(data))
                 other.sendall(data[:through])
-                if through < len(data) and weather.lost_after is None:
-                    break  # what comes now is read and thrown away, if it is lost: nobody is told
+                if through < len(data) and faults.lost_after is None:
+                    break  # data that is to be lost is read and dropped, without an error
             else:
                 other.shutdown(socket.SHUT_WR)
                 return
         except OSError:
             pass
         for line in (one, other):
-            _end(line, reset=self.weather.reset_after is not None)
+            _end(line, reset=self.faults.reset_after is not None)
 
 
 class _Passed:
-    """The bytes of one connection since the weather changed."""
+    """The bytes of one connection since the faults were changed."""
 
-    def __init__(self, weather: Weather) -> None:
-        self._weather, self._bytes, self._lock = weather, 0, threading.Lock()
+    def __init__(self, faults: Faults) -> None:
+        self._faults, self._bytes, self._lock = faults, 0, threading.Lock()
 
-    def through(self, weather: Weather, count: int) -> int:
-        """How many of the next `count` bytes still get through."""
+    def through(self, faults: Faults, count: int) -> int:
+        """How many of the next `count` bytes are still forwarded."""
         with self._lock:
-            if weather is not self._weather:
-                self._weather, self._bytes = weather, 0
+            if faults is not self._faults:
+                self._faults, self._bytes = faults, 0
             before, self._bytes = self._bytes, self._bytes + count
-        limits = [weather.cut_after, weather.reset_after, weather.lost_after]
+        limits = [faults.cut_after, faults.reset_after, faults.lost_after]
         return max(0, min([count, *(limit - before for limit in limits if limit is not None)]))
 
 

@@ -15,6 +15,8 @@ from servers.services.push.results import Claim, Outcome
 GOOD = UserResult("written", "written")
 ACCOUNT = UserResult("written", "absent")
 NOWHERE = UserResult("absent", "absent")
+BAD = UserResult("failed", "unchanged", Message("home_missing"))
+REFUSED = UserResult("failed", "failed", Message("key_shared"))
 
 
 def claim(server: Server) -> Claim:
@@ -37,7 +39,7 @@ def claim(server: Server) -> Claim:
 def answered(
     begun: Claim, users: Mapping[str, UserResult], *, whole: bool = True, register: str = "written"
 ) -> Outcome:
-    """The outcome when the host has applied the revision that was current when the claim was made."""
+    """The outcome if the host has applied the revision that was current at the claim."""
     state = keys.current_state()
     revision = begun.push.revision
     digest = protocol.digest(protocol.plain(state.users))
@@ -53,12 +55,17 @@ def answered(
     return results.evaluate(revision, digest, answer, whole=whole)
 
 
+def record(begun: Claim, outcome: Outcome) -> Push | None:
+    """The push; None if the claim has expired."""
+    return next(iter(results.record_all([(begun, outcome)])), None)
+
+
 def push(
     server: Server, users: Mapping[str, UserResult] | None = None, *, whole: bool = True, register: str = "written"
 ) -> Push:
     """A push of the current revision, answered and recorded."""
     begun = claim(server)
-    push = results.record(begun, answered(begun, users or {}, whole=whole, register=register))
+    push = record(begun, answered(begun, users or {}, whole=whole, register=register))
     assert push is not None
     server.refresh_from_db()
     return push
@@ -68,7 +75,7 @@ def fail(server: Server, detail: str = "no route to host", *, is_sent: bool = Tr
     """A push that got no answer."""
     begun = claim(server)
     error = Message("connection_failed", {"address": server.address, "port": server.ssh_port, "detail": detail})
-    push = results.record(begun, Outcome(Push.State.FAILED, begun.push.revision, error=error, is_sent=is_sent))
+    push = record(begun, Outcome(Push.State.FAILED, begun.push.revision, error=error, is_sent=is_sent))
     assert push is not None
     server.refresh_from_db()
     return push

@@ -1,6 +1,6 @@
-"""All hosts of a farm in one program that has labhost loaded, and forks for each command that arrives.
+"""All hosts of a farm in one program that has loaded labhost, and forks for each command.
 
-argv: the farm's folder. Real hosts do not share one machine's processors; those of the tests do.
+argv: the farm's folder. Real hosts do not share one machine's CPUs; those of the tests do.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ def main(folder: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(folder / "hosts"))
         listener.listen(500)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no wait for the children
         while True:
             line = listener.accept()[0]
             if os.fork() == 0:

@@ -1,7 +1,7 @@
-"""`manage.py worker` as a process of its own, on the database of the test and the hosts of the farm.
+"""`manage.py worker` as a separate process, with the database of the test and the hosts of the farm.
 
-As a program (`python -m tests.servers.real_worker OPTIONS`) it is that worker. It differs from the real one in the
-account by which it enters the hosts, which is the one that runs the tests, and rests less: between two pushes, and before it tries or starts again.
+As a program (`python -m tests.servers.real_worker OPTIONS`) it is that worker. Unlike the real one, it logs in to
+the hosts as the account that runs the tests, and waits less: between two pushes, and before a retry or a restart.
 """
 
 import getpass
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def within(seconds: float, is_so: Callable[[], object], what: str = "it") -> float:
-    """Wait until `is_so()` is true. Returns the seconds that it took; fails when `seconds` are over."""
+    """Wait until `is_so()` is true. Returns the seconds that it took; fails after `seconds`."""
     began = time.monotonic()
     while not is_so():
         assert time.monotonic() - began < seconds, f"{what} did not come within {seconds} s"
@@ -86,7 +86,7 @@ class RealWorker:
         return [line for line in self.log().splitlines() if "Restarting the worker" in line]
 
     def group(self) -> list[int]:
-        """The supervisor and all of its cluster."""
+        """The watchdog and its whole cluster."""
         return [self.process.pid, *descendants(self.process.pid)]
 
     @property
@@ -101,8 +101,8 @@ class RealWorker:
 
     def pool(self) -> list[int]:
         """The processes that run tasks, now."""
-        said = [int(pid) for pid in re.findall(r"ready for work at (\d+)", self.log())]
-        return [pid for pid in said if is_alive(pid)]
+        ready = [int(pid) for pid in re.findall(r"ready for work at (\d+)", self.log())]
+        return [pid for pid in ready if is_alive(pid)]
 
     def wait_until_ready(self, seconds: float = 30) -> None:
         within(seconds, lambda: len(self.pool()) == 2, "the pool")

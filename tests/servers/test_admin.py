@@ -27,18 +27,18 @@ def boss(staff: User) -> Client:
 
 
 def act(client: Client, action: str, *servers: Server, **fields: Any) -> str:
-    """The page after choosing these servers and an action."""
+    """The page after selecting these servers and an action."""
     data = {"action": action, "_selected_action": [server.pk for server in servers], **fields}
     return unescape(client.post(LIST, data, follow=True).content.decode())
 
 
 @pytest.mark.parametrize("page", ["server", "container", "push", "containerjob", "placement", "heldbackpush"])
-def test_people_who_are_not_staff_see_none_of_it(alice: User, page: str) -> None:
+def test_people_who_are_not_staff_see_nothing(alice: User, page: str) -> None:
     answer = signed_in(alice).get(f"/admin/servers/{page}/", follow=True)
     assert answer.status_code == 403
 
 
-def test_the_list_shows_what_is_behind_and_why(boss: Client, server: Server, alice: User) -> None:
+def test_the_list_shows_servers_that_are_behind_and_why(boss: Client, server: Server, alice: User) -> None:
     add_keys(actor="alice", user=alice, pasted=line())
     Container.objects.create(server=server, user=alice)
     ServerState.objects.update(behind_since=timezone.now(), last_error=Message("timeout"))
@@ -67,7 +67,7 @@ def _queries(client: Client) -> int:
 
 
 @pytest.mark.parametrize("page", ["container", "push", "containerjob", "placement", "heldbackpush"])
-def test_machine_made_rows_are_read_only(boss: Client, server: Server, alice: User, page: str) -> None:
+def test_generated_rows_are_read_only(boss: Client, server: Server, alice: User, page: str) -> None:
     now = timezone.now()
     rows = {
         "container": Container.objects.create(server=server, user=alice),
@@ -122,7 +122,7 @@ def test_y5_a_new_host_key_is_accepted_after_both_fingerprints_were_shown(boss: 
     assert (server.host_key, server.offered_host_key) == (OTHER, "")
 
 
-def test_y5_a_key_that_changed_again_in_between_is_not_accepted(boss: Client, server: Server) -> None:
+def test_y5_a_host_key_that_changed_in_between_is_not_accepted(boss: Client, server: Server) -> None:
     Server.objects.update(offered_host_key=OTHER)
     shown = host_keys.fingerprint(PINNED)
     page = act(boss, "accept_host_key", server, confirmed="yes", **{f"fingerprint-{server.pk}": shown})
@@ -144,7 +144,7 @@ def test_register_shows_the_reason_of_a_refusal(boss: Client, server: Server, st
     assert "first sign-in" in act(boss, "register_container", server, confirmed="yes", name="warden")
 
 
-def test_out_of_service_and_back(boss: Client, server: Server) -> None:
+def test_a_server_is_taken_out_of_service_and_back(boss: Client, server: Server) -> None:
     assert "1 server taken out of service." in act(boss, "disable", server)
     assert "1 server put into service." in act(boss, "enable", server)
     assert AuditEvent.objects.filter(actor="warden", verb__in=["server.disabled", "server.enabled"]).count() == 2
@@ -157,7 +157,7 @@ def test_a_server_is_added_without_a_key_and_shows_the_next_step(boss: Client) -
     assert AuditEvent.objects.get(verb="server.added").actor == "warden"
 
 
-def test_a_taken_address_is_reported_beside_the_field(boss: Client, server: Server) -> None:
+def test_a_used_address_is_reported_at_the_field(boss: Client, server: Server) -> None:
     fields = {"name": "gpu18", "address": server.address, "ssh_port": "22"}
     page = unescape(boss.post(f"{LIST}add/", fields).content.decode())
     assert "Another server has this address" in page and Server.objects.count() == 1
@@ -172,7 +172,7 @@ def test_only_the_address_can_be_edited(boss: Client, server: Server) -> None:
     assert AuditEvent.objects.get(verb="server.moved").detail["before"] == "172.16.2.17 port 22"
 
 
-def test_removing_a_server_is_noted(boss: Client, server: Server) -> None:
+def test_removing_a_server_is_audited(boss: Client, server: Server) -> None:
     boss.post(f"{LIST}{server.pk}/delete/", {"post": "yes"})
     assert not Server.objects.exists() and AuditEvent.objects.get(verb="server.removed").actor == "warden"
 
@@ -217,7 +217,7 @@ def test_a_key_shows_its_state_in_the_list_and_on_its_page(boss: Client, server:
     assert "live on 1 of 1 server" in boss.get(path).content.decode()
     page = boss.get(f"{path}{key.pk}/change/").content.decode()
     assert "live on 1 of 1 server" in page and "host account" in page and "since" in page
-    assert boss.get(f"{path}nothing/change/").status_code == 302  # to the admin's first page, with a message
+    assert boss.get(f"{path}nothing/change/").status_code == 302  # a redirect to the admin's first page, with a message
 
 
 def test_the_list_of_keys_costs_the_same_for_many(boss: Client, server: Server, alice: User) -> None:
@@ -234,7 +234,9 @@ def test_the_list_of_keys_costs_the_same_for_many(boss: Client, server: Server, 
     assert queries() == few
 
 
-def test_removing_a_container_asks_first_and_queues_one_job(boss: Client, server: Server, alice: User) -> None:
+def test_removing_a_container_asks_for_confirmation_and_queues_one_job(
+    boss: Client, server: Server, alice: User
+) -> None:
     row = Container.objects.create(server=server, user=alice)
     path, data = "/admin/servers/container/", {"action": "remove_container", "_selected_action": [row.pk]}
     asked = boss.post(path, data).content.decode()

@@ -50,17 +50,17 @@ def test_me_is_the_caller(everything: Server, alice: User) -> None:
     }
 
 
-def test_a_local_account_has_no_numbers(staff: User) -> None:
+def test_a_local_account_has_no_port_or_subuids(staff: User) -> None:
     own = api(staff).get("/api/v1/me").json()
     assert own["port"] is None and own["subuid"] is None
 
 
 def test_servers_in_service_are_listed_without_their_secrets(everything: Server, alice: User) -> None:
     client = api(alice)
-    (told,) = client.get("/api/v1/servers").json()["results"]
-    assert told["name"] == "gpu17" and told["fingerprint"].startswith("SHA256:")
-    assert not {"token_digest", "host_key", "last_error"} & set(told)
-    assert client.get("/api/v1/servers/gpu17").json() == told
+    (row,) = client.get("/api/v1/servers").json()["results"]
+    assert row["name"] == "gpu17" and row["fingerprint"].startswith("SHA256:")
+    assert not {"token_digest", "host_key", "last_error"} & set(row)
+    assert client.get("/api/v1/servers/gpu17").json() == row
     assert client.get("/api/v1/servers/gpu99").status_code == 404
 
 
@@ -81,10 +81,10 @@ def test_a_key_has_its_state_and_reason_on_each_server(everything: Server, alice
     fail(Server.objects.create(name="gpu18", address="172.16.2.18", host_key=PINNED))
     push(everything, {"alice": ACCOUNT})
     client = api(alice)
-    (told,) = client.get("/api/v1/keys").json()["results"]
-    assert (told["user"], told["fingerprint"], told["removed"]) == ("alice", fingerprint(line()), None)
-    assert (told["summary"], told["live"], told["total"]) == ("live on 1 of 2 servers", 1, 2)
-    live, waiting = told["servers"]
+    (row,) = client.get("/api/v1/keys").json()["results"]
+    assert (row["user"], row["fingerprint"], row["removed"]) == ("alice", fingerprint(line()), None)
+    assert (row["summary"], row["live"], row["total"]) == ("live on 1 of 2 servers", 1, 2)
+    live, waiting = row["servers"]
     assert (live["server"], live["state"], live["reason"]) == ("gpu17", "live", "") and live["since"]
     states = {place["name"]: place["state"] for place in live["places"]}
     assert states == {"host account": "live", "container": "not registered", "register": "live"}
@@ -94,7 +94,7 @@ def test_a_key_has_its_state_and_reason_on_each_server(everything: Server, alice
         "the server cannot be reached (no route to host)",
     )
     assert waiting["next_retry"]
-    assert client.get(f"/api/v1/keys/{told['id']}").json() == told
+    assert client.get(f"/api/v1/keys/{row['id']}").json() == row
 
 
 def test_removed_keys_are_listed_on_request(everything: Server, alice: User, staff: User) -> None:
@@ -102,12 +102,12 @@ def test_removed_keys_are_listed_on_request(everything: Server, alice: User, sta
     revoke_keys(actor="alice", keys=alice.ssh_keys.all())
     client = api(staff)
     assert client.get("/api/v1/keys?user=alice").json()["results"] == []
-    (told,) = client.get("/api/v1/keys?removed=true&user=Alice").json()["results"]
-    assert told["removed"] and told["servers"][0]["state"] == "removing"
+    (row,) = client.get("/api/v1/keys?removed=true&user=Alice").json()["results"]
+    assert row["removed"] and row["servers"][0]["state"] == "removing"
     assert client.get("/api/v1/keys?removed=true&user=bob").json()["results"] == []
 
 
-def test_the_keys_of_many_cost_the_same_as_of_few(
+def test_the_list_of_keys_costs_the_same_for_many_people(
     everything: Server, staff: User, django_assert_max_num_queries: object
 ) -> None:
     client = api(staff)
@@ -118,7 +118,7 @@ def test_the_keys_of_many_cost_the_same_as_of_few(
         assert len(client.get("/api/v1/keys").json()["results"]) == 8
 
 
-def test_charlie_sees_nothing_of_alices(everything: Server, charlie: User) -> None:
+def test_charlie_sees_nothing_of_alice(everything: Server, charlie: User) -> None:
     client, container, push = api(charlie), Container.objects.get(), Push.objects.get()
     answers = [client.get(f"/api/v1/{path}") for path in ("me", "servers", "containers", "pushes", "keys")]
     answers += [client.get(f"/api/v1/keys?user=alice&removed={word}") for word in ("true", "false")]
@@ -130,7 +130,7 @@ def test_charlie_sees_nothing_of_alices(everything: Server, charlie: User) -> No
 
 
 @pytest.mark.parametrize("path", ["users", "users/alice", "users/charlie"])
-def test_people_are_for_staff_only(everything: Server, charlie: User, path: str) -> None:
+def test_only_staff_can_list_people(everything: Server, charlie: User, path: str) -> None:
     assert api(charlie).get(f"/api/v1/{path}").status_code == 403
 
 
@@ -149,7 +149,7 @@ def test_nothing_can_be_changed(everything: Server, staff: User, path: str, meth
     assert answer.status_code == 405
 
 
-def test_o1_the_token_of_a_locked_out_person_opens_nothing(everything: Server, alice: User) -> None:
+def test_o1_the_token_of_a_locked_out_person_is_refused(everything: Server, alice: User) -> None:
     client = api(alice)
     User.objects.update(is_active=False)
     assert client.get("/api/v1/me").status_code == 401
@@ -170,10 +170,10 @@ def test_the_schema_has_no_warnings_and_names_every_path() -> None:
     assert Client().get("/api/schema/").status_code == 200
 
 
-def test_staff_and_people_read_texts_of_their_own(everything: Server, alice: User, staff: User) -> None:
+def test_staff_and_people_get_separate_messages(everything: Server, alice: User, staff: User) -> None:
     error = Message("portal_key_refused", {"user": "iam", "server": "gpu17"})
     Push.objects.update(error=error)
-    (hers,) = api(alice).get("/api/v1/pushes").json()["results"]
-    (theirs,) = api(staff).get("/api/v1/pushes").json()["results"]
-    assert hers["error"]["reason"] == theirs["error"]["reason"] == "portal_key_refused"
-    assert "deploy_server gpu17" in theirs["error"]["text"] and "deploy_server" not in hers["error"]["text"]
+    (for_people,) = api(alice).get("/api/v1/pushes").json()["results"]
+    (for_staff,) = api(staff).get("/api/v1/pushes").json()["results"]
+    assert for_people["error"]["reason"] == for_staff["error"]["reason"] == "portal_key_refused"
+    assert "deploy_server gpu17" in for_staff["error"]["text"] and "deploy_server" not in for_people["error"]["text"]

@@ -29,18 +29,18 @@ def gpu17(server: Server, alice: User) -> Server:
     return server
 
 
-def test_nothing_is_missing(gpu17: Server) -> None:
+def test_a_server_that_is_up_to_date_has_no_backlog(gpu17: Server) -> None:
     assert backlog.measure() == Backlog(0, None)
 
 
-def test_the_age_of_the_first_change_that_is_missing(gpu17: Server, alice: User) -> None:
+def test_the_backlog_is_as_old_as_its_first_change(gpu17: Server, alice: User) -> None:
     for number, minutes in ((2, 10), (3, 5)):
         (key,) = add_keys(actor="alice", user=alice, pasted=line(number)).added
         key.ranges.update(started_at=ago(minutes=minutes))
     assert backlog.measure() == Backlog(1, 600)
 
 
-def test_removals_and_locks_are_changes_too(gpu17: Server, alice: User) -> None:
+def test_removed_keys_and_locked_out_people_count_as_changes(gpu17: Server, alice: User) -> None:
     revoke_keys(actor="alice", keys=alice.ssh_keys.all())
     KeyRange.objects.update(ended_at=ago(minutes=2))
     assert backlog.measure().seconds == 120
@@ -50,7 +50,7 @@ def test_removals_and_locks_are_changes_too(gpu17: Server, alice: User) -> None:
     assert backlog.measure().seconds == 0
 
 
-def test_the_server_that_lags_most_decides_and_those_out_of_service_do_not(gpu17: Server, alice: User) -> None:
+def test_the_oldest_backlog_of_servers_in_service_counts(gpu17: Server, alice: User) -> None:
     other = Server.objects.create(name="gpu18", address="172.16.2.18", host_key=PINNED)
     fail(other)
     ServerState.objects.filter(pk=other.pk).update(behind_since=ago(hours=1))
@@ -59,7 +59,7 @@ def test_the_server_that_lags_most_decides_and_those_out_of_service_do_not(gpu17
     assert backlog.measure() == Backlog(0, None)
 
 
-def test_y8_a_person_who_is_not_served_is_something_undelivered(gpu17: Server, alice: User) -> None:
+def test_y8_a_person_who_failed_counts_as_a_backlog(gpu17: Server, alice: User) -> None:
     push(gpu17, {"alice": UserResult("failed", "absent", Message("home_missing"))})
     ServerState.objects.update(behind_since=ago(minutes=1))
     assert backlog.measure() == Backlog(1, 60)

@@ -21,31 +21,31 @@ def queue(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def is_woken(queue: broker.Broker, folder: Path) -> bool:
-    """Whether an empty queue that waits does so until work is queued, and then no longer."""
+    """Whether waiting at an empty queue lasts until work is queued, and then ends."""
     waiting = started(queue.dequeue)
-    eventually((folder / "worker.wake").is_socket, "that it listens")
+    eventually((folder / "worker.wake").is_socket, "the listener")
     is_waiting = waiting.is_alive()
     queue.enqueue("one")
     waiting.join(20)
     return is_waiting and not waiting.is_alive()
 
 
-def test_django_q_itself_does_not_wait() -> None:
+def test_django_q_itself_does_not_block() -> None:
     assert Conf.POLL == 0 and Conf.BROKER_CLASS == "servers.processes.broker.Broker"
 
 
-def test_queued_work_wakes_the_worker_that_waits(queue: broker.Broker, tmp_path: Path) -> None:
+def test_queued_work_wakes_the_waiting_worker(queue: broker.Broker, tmp_path: Path) -> None:
     assert is_woken(queue, tmp_path)
     assert [task for _, task in queue.dequeue()] == ["one"]
 
 
-def test_work_that_was_queued_before_is_not_waited_for(queue: broker.Broker) -> None:
+def test_work_that_was_queued_before_is_returned_at_once(queue: broker.Broker) -> None:
     queue.enqueue("one")
     queue.enqueue("two")
     assert len([task for _ in range(2) for task in queue.dequeue()]) == 2
 
 
-def test_without_a_socket_it_is_found_by_polling(
+def test_without_a_socket_work_is_found_by_polling(
     queue: broker.Broker, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(broker, "POLL_SECONDS", 0.6)
@@ -62,4 +62,4 @@ def test_a_missing_or_dead_listener_does_not_disturb_queueing(queue: broker.Brok
     queue.enqueue("two")
     assert len([task for _ in range(2) for task in queue.dequeue()]) == 2
     (tmp_path / "worker.wake").write_text("no socket")
-    assert is_woken(queue, tmp_path), "what is left of another worker is replaced"
+    assert is_woken(queue, tmp_path), "the socket of another worker is replaced"

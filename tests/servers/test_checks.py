@@ -13,7 +13,7 @@ def ids() -> list[str | None]:
     return [message.id for message in portal_key_is_usable()]
 
 
-def test_w001_there_is_no_key(settings: Settings, key_file: Path) -> None:
+def test_w001_a_missing_key(settings: Settings, key_file: Path) -> None:
     settings.PORTAL_KEY_FILE = key_file
     assert ids() == ["servers.W001"]
 
@@ -25,20 +25,20 @@ def test_e002_others_can_read_the_key(settings: Settings, key_file: Path) -> Non
     assert ids() == ["servers.E002"]
 
 
-def test_e003_the_file_is_no_key(settings: Settings, key_file: Path) -> None:
+def test_e003_the_file_is_not_a_key(settings: Settings, key_file: Path) -> None:
     settings.PORTAL_KEY_FILE = key_file
     key_file.write_text("no key")
     key_file.chmod(0o600)
     assert ids() == ["servers.E003"]
 
 
-def test_a_good_key_is_silent(settings: Settings, key_file: Path) -> None:
+def test_a_good_key_has_no_messages(settings: Settings, key_file: Path) -> None:
     settings.PORTAL_KEY_FILE = key_file
     portal_key.create(key_file)
     assert ids() == []
 
 
-def test_e004_a_redis_is_configured_and_its_module_is_missing(tmp_path: Path) -> None:
+def test_e004_redis_is_configured_and_its_module_is_missing(tmp_path: Path) -> None:
     code = "import sys; sys.modules['redis'] = None; sys.argv = ['manage.py', 'check']; import manage; manage.main()"
     environment = {"PATH": os.environ["PATH"], "ENV_FILE": os.devnull, "DEBUG": "true", "DATA_DIR": str(tmp_path)}
     root = Path(__file__).resolve().parents[2]
@@ -48,5 +48,5 @@ def test_e004_a_redis_is_configured_and_its_module_is_missing(tmp_path: Path) ->
         return subprocess.run(command, env=environment | settings, cwd=root, capture_output=True, text=True).stderr
 
     assert "servers.E004" not in check()
-    assert "servers.E004" in (said := check(BROKER_URL="redis://127.0.0.1"))
-    assert "pip install -r requirements-redis.txt" in said
+    assert "servers.E004" in (messages := check(BROKER_URL="redis://127.0.0.1"))
+    assert "pip install -r requirements-redis.txt" in messages

@@ -1,4 +1,4 @@
-"""The commands as a person without a terminal runs them, over real SSH."""
+"""The commands without a terminal, over real SSH."""
 
 import io
 import json
@@ -47,7 +47,7 @@ def refused(*words: str) -> tuple[int, str]:
 
 
 def answer(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    """A person at a terminal who answers so."""
+    """A person at a terminal who gives this answer."""
     terminal = io.StringIO()
     terminal.isatty = lambda: True  # type: ignore[method-assign]
     monkeypatch.setattr(sys, "stdin", terminal)
@@ -55,12 +55,12 @@ def answer(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 
 
 class TestCreatePortalKey:
-    def test_a_new_key_is_printed_and_noted(self, settings: Settings, key_file: Path) -> None:
+    def test_a_new_key_is_printed_and_audited(self, settings: Settings, key_file: Path) -> None:
         settings.PORTAL_KEY_FILE = key_file
         assert run("create_portal_key").strip() == portal_key.public_line(key_file)
         assert AuditEvent.objects.get(verb="portal.key_created").actor == terminal.ACTOR
 
-    def test_an_existing_key_is_kept(self, settings: Settings, key_file: Path) -> None:
+    def test_an_existing_key_stays(self, settings: Settings, key_file: Path) -> None:
         settings.PORTAL_KEY_FILE = key_file
         first = portal_key.create(key_file)
         assert refused("create_portal_key") == (1, f"{key_file} exists already; use --force to replace it.")
@@ -69,7 +69,7 @@ class TestCreatePortalKey:
         run("create_portal_key", "--force", "--yes")
         assert portal_key.public_line(key_file) != first
 
-    def test_a_no_at_the_terminal_changes_nothing(
+    def test_answering_no_changes_nothing(
         self, settings: Settings, key_file: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         settings.PORTAL_KEY_FILE = key_file
@@ -78,7 +78,7 @@ class TestCreatePortalKey:
         assert refused("create_portal_key", "--force") == (1, "Nothing was changed.")
         assert portal_key.public_line(key_file) == first
 
-    def test_a_folder_that_cannot_be_written_is_one_line(self, settings: Settings) -> None:
+    def test_a_read_only_folder_is_a_one_line_error(self, settings: Settings) -> None:
         settings.PORTAL_KEY_FILE = Path("/proc/nowhere/key")
         assert refused("create_portal_key")[0] == 1
 
@@ -92,7 +92,7 @@ class TestAddServer:
         assert host_keys.fingerprint(farm.host_key) in out
         assert Server.objects.get(name="gpu17").host_key == farm.host_key
 
-    def test_with_the_right_fingerprint_nobody_is_asked(self, farm: Farm) -> None:
+    def test_with_the_right_fingerprint_there_is_no_question(self, farm: Farm) -> None:
         run(*self.arguments(farm, "--fingerprint", host_keys.fingerprint(farm.host_key)))
         assert Server.objects.get().host_key == farm.host_key
 
@@ -100,16 +100,16 @@ class TestAddServer:
         code, words = refused(*self.arguments(farm, "--fingerprint", host_keys.fingerprint(OTHER)))
         assert code == 1 and "nothing was added" in words and not Server.objects.exists()
 
-    def test_without_a_terminal_nobody_is_asked(self, farm: Farm) -> None:
+    def test_without_a_terminal_there_is_no_question(self, farm: Farm) -> None:
         code, words = refused(*self.arguments(farm))
         assert code == 2 and "--fingerprint" in words and not Server.objects.exists()
 
-    def test_a_yes_at_the_terminal_is_enough(self, farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_answering_yes_adds_the_server(self, farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
         answer(monkeypatch, "y")
         run(*self.arguments(farm))
         assert Server.objects.exists()
 
-    def test_a_known_name_is_refused(self, farm: Farm) -> None:
+    def test_an_existing_name_is_refused(self, farm: Farm) -> None:
         make_server(farm)
         assert refused(*self.arguments(farm, "--yes"))[0] == 1
 
@@ -124,13 +124,13 @@ class TestPushKeys:
         add_keys(actor="alice", user=alice, pasted=line())
         return make_server(farm)
 
-    def test_each_server_has_a_line_with_the_result(self, farm: Farm, gpu17: Server) -> None:
+    def test_one_line_per_server_shows_the_result(self, farm: Farm, gpu17: Server) -> None:
         out = run("push_keys").splitlines()
         assert out[0].startswith("gpu17: succeeded, revision 1, 0 written, 0 unchanged (")
         assert out[1] == "1 of 1 server up to date"
         assert farm.register_file()
 
-    def test_what_is_there_is_left_alone_unless_forced(self, farm: Farm, gpu17: Server) -> None:
+    def test_servers_that_are_up_to_date_are_skipped_without_force(self, farm: Farm, gpu17: Server) -> None:
         run("push_keys")
         run("push_keys")
         assert Push.objects.count() == 1
@@ -162,21 +162,21 @@ class TestPushKeys:
         Server.objects.update(address=ADDRESSES[0])
         assert "succeeded" in run("push_keys")
 
-    def test_chosen_servers_only(self, farm: Farm, gpu17: Server) -> None:
+    def test_only_the_named_servers_are_pushed_to(self, farm: Farm, gpu17: Server) -> None:
         other = make_server(farm, 1)
         run("push_keys", "gpu17")
         other.refresh_from_db()
         assert other.state.applied_revision == 0 and farm.commands(ADDRESSES[1]) == []
 
-    def test_an_unknown_or_disabled_server_is_wrong_use(self, farm: Farm, gpu17: Server) -> None:
+    def test_an_unknown_or_disabled_server_is_a_usage_error(self, farm: Farm, gpu17: Server) -> None:
         code, words = refused("push_keys", "gpu99")
         assert code == 2 and "gpu17" in words
         Server.objects.update(enabled=False)
         assert refused("push_keys", "gpu17")[0] == 2
 
     def test_json_is_one_object(self, farm: Farm, gpu17: Server) -> None:
-        told = json.loads(run("push_keys", "--json"))
-        assert told == {"revision": 1, "servers": {"gpu17": {"revision": 1, "error": "", "ok": True}}}
+        result = json.loads(run("push_keys", "--json"))
+        assert result == {"revision": 1, "servers": {"gpu17": {"revision": 1, "error": "", "ok": True}}}
 
 
 class TestRegisterContainer:
@@ -185,15 +185,15 @@ class TestRegisterContainer:
         (farm.folder / ADDRESSES[0] / "may_register").touch()
         return make_server(farm)
 
-    def test_progress_and_success(self, gpu17: Server, alice: User) -> None:
+    def test_the_progress_and_the_result_are_printed(self, gpu17: Server, alice: User) -> None:
         out = run("register_container", "gpu17", "alice").splitlines()
         assert out[0].startswith("[1/3] fetch") and out[-1] == "alice registered on gpu17"
 
-    def test_the_reason_of_a_refusal(self, farm: Farm, gpu17: Server, alice: User) -> None:
+    def test_the_reason_of_a_refusal_is_printed(self, farm: Farm, gpu17: Server, alice: User) -> None:
         (farm.folder / ADDRESSES[0] / "may_register").unlink()
         assert refused("register_container", "gpu17", "alice") == (1, "gpu17: The template is missing.")
 
-    def test_unknown_names_are_wrong_use(self, gpu17: Server, alice: User) -> None:
+    def test_unknown_names_are_a_usage_error(self, gpu17: Server, alice: User) -> None:
         assert refused("register_container", "gpu17", "nobody")[0] == 2
         assert refused("register_container", "gpu99", "alice")[0] == 2
 
@@ -219,34 +219,34 @@ class TestRemoveContainer:
         run("register_container", "gpu17", "alice")
         return server
 
-    def test_progress_and_success(self, gpu17: Server) -> None:
+    def test_the_progress_and_the_result_are_printed(self, gpu17: Server) -> None:
         out = run("remove_container", "gpu17", "alice", "--yes").splitlines()
         assert out == ["[1/1] putting aside", "alice removed from gpu17"]
 
-    def test_purge(self, gpu17: Server) -> None:
+    def test_purge_is_confirmed_and_passed_on(self, gpu17: Server) -> None:
         assert "deleting" in run("remove_container", "gpu17", "alice", "--yes", "--purge")
 
-    def test_without_a_terminal_nobody_is_asked_and_nothing_is_queued(self, farm: Farm, gpu17: Server) -> None:
+    def test_without_a_terminal_there_is_no_question_and_nothing_is_queued(self, farm: Farm, gpu17: Server) -> None:
         code, words = refused("remove_container", "gpu17", "alice")
         assert code == 2 and "--yes" in words and "remove" not in farm.commands()
 
-    def test_the_removal_from_a_server_that_does_not_answer_is_retried_later(self, gpu17: Server) -> None:
+    def test_a_removal_from_a_server_that_does_not_answer_is_retried_later(self, gpu17: Server) -> None:
         Server.objects.update(address="127.0.0.99")
         assert refused("remove_container", "gpu17", "alice", "--yes")[0] == 1
         assert ContainerJob.objects.filter(kind="remove", state="queued").count() == 1
 
-    def test_unknown_names_are_wrong_use(self, gpu17: Server) -> None:
+    def test_unknown_names_are_a_usage_error(self, gpu17: Server) -> None:
         assert refused("remove_container", "gpu17", "nobody", "--yes")[0] == 2
         assert refused("remove_container", "gpu99", "alice", "--yes")[0] == 2
 
 
 class TestDeployServer:
-    def test_without_a_terminal_the_password_is_not_asked(self, farm: Farm) -> None:
+    def test_without_a_terminal_there_is_no_question_for_the_password(self, farm: Farm) -> None:
         make_server(farm)
         code, words = refused("deploy_server", "gpu17")
         assert code == 2 and "--identity" in words and "--password-stdin" in words
 
-    def test_a_template_that_is_missing_is_wrong_use(self, farm: Farm) -> None:
+    def test_a_missing_template_is_a_usage_error(self, farm: Farm) -> None:
         make_server(farm)
         assert refused("deploy_server", "gpu17", "--identity", "k", "--template", "/nowhere.tar.zst")[0] == 2
 
@@ -255,14 +255,14 @@ class TestDeployServer:
         words = ["deploy_server", "gpu17", "--user", farm.user, "--identity", str(farm.iam_key)]
         assert "host key has changed" in refused(*words)[1] and farm.commands() == []
 
-    def test_a_wrong_password_is_one_line(self, farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_wrong_password_is_a_one_line_error(self, farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
         make_server(farm)
         monkeypatch.setattr(sys, "stdin", io.StringIO("wrong\n"))
         code, words = refused("deploy_server", "gpu17", "--password-stdin")
         assert code == 1 and "Login as root was refused" in words and "wrong" not in words
 
 
-def test_wrong_options_are_exit_status_2_for_a_shell() -> None:
+def test_wrong_options_exit_with_status_2() -> None:
     env = {"DEBUG": "true", "PATH": os.environ["PATH"], "DATABASE_URL": "sqlite://:memory:"}
     words = [sys.executable, "manage.py", "add_server", "gpu17"]
     done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Jobs that register and remove, through the real connection; their steps on the host run in tests/e2e."""
+"""Jobs that register and remove, over the real connection; their steps on the host are tested in tests/e2e."""
 
 from datetime import timedelta
 
@@ -22,7 +22,7 @@ def gpu17(farm: Farm, transactional_db: None) -> Server:
     return make_server(farm)
 
 
-def test_the_container_is_made_and_its_progress_is_on_the_row(farm: Farm, gpu17: Server, alice: User) -> None:
+def test_the_container_is_created_and_the_job_has_its_progress(farm: Farm, gpu17: Server, alice: User) -> None:
     job = jobs.request_registration(actor="warden", server=gpu17, user=alice)
     shown: list[str] = []
     assert jobs.run_waiting(report=shown.append) == 1
@@ -69,7 +69,7 @@ def test_y1_a_dead_server_fails_its_own_jobs_only(farm: Farm, gpu17: Server, ali
 def test_a_job_whose_worker_died_is_run_again(farm: Farm, gpu17: Server, alice: User) -> None:
     job = jobs.request_registration(actor="warden", server=gpu17, user=alice)
     assert jobs._claim(None) is not None
-    assert jobs.run_waiting() == 0 and jobs.recover_interrupted() == 0, "it may still be alive"
+    assert jobs.run_waiting() == 0 and jobs.recover_interrupted() == 0, "it may still run"
     ContainerJob.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
     assert jobs.recover_interrupted() == 1
     jobs.run_waiting()
@@ -96,7 +96,7 @@ def test_a_person_without_a_port_or_locked_out_is_refused(gpu17: Server, alice: 
         jobs.request_registration(actor="warden", server=gpu17, user=alice)
 
 
-def test_nobody_is_registered_on_a_server_out_of_service(gpu17: Server, alice: User) -> None:
+def test_a_server_out_of_service_accepts_no_registration(gpu17: Server, alice: User) -> None:
     gpu17.enabled = False
     with pytest.raises(JobRefused, match="out of service"):
         jobs.request_registration(actor="warden", server=gpu17, user=alice)
@@ -112,7 +112,7 @@ def registered(gpu17: Server, alice: User) -> Server:
     return gpu17
 
 
-def test_the_container_is_gone_and_what_was_done_is_on_the_row(farm: Farm, registered: Server, alice: User) -> None:
+def test_the_container_is_removed_and_the_job_has_its_progress(farm: Farm, registered: Server, alice: User) -> None:
     job = jobs.request_removal(actor="warden", server=registered, user=alice)
     assert jobs.run_waiting() == 1
     job.refresh_from_db()
@@ -126,14 +126,14 @@ def test_the_container_is_gone_and_what_was_done_is_on_the_row(farm: Farm, regis
     ]
 
 
-def test_purging_is_told_to_the_server(registered: Server, alice: User) -> None:
+def test_purge_is_passed_to_the_server(registered: Server, alice: User) -> None:
     job = jobs.request_removal(actor="warden", server=registered, user=alice, purge=True)
     jobs.run_waiting()
     job.refresh_from_db()
     assert job.log == "[1/1] deleting\n"
 
 
-def test_somebody_who_is_locked_out_can_be_removed(registered: Server, alice: User) -> None:
+def test_a_locked_out_person_can_be_removed(registered: Server, alice: User) -> None:
     alice.is_active = False
     alice.save()
     job = jobs.request_removal(actor="warden", server=registered, user=alice)
@@ -142,15 +142,15 @@ def test_somebody_who_is_locked_out_can_be_removed(registered: Server, alice: Us
     assert job.state == "succeeded"
 
 
-def test_who_is_gone_already_is_removed(registered: Server, bob: User) -> None:
-    """The answer to an earlier try was lost: the job is carried out all the same."""
+def test_removing_an_unknown_person_succeeds(registered: Server, bob: User) -> None:
+    """The answer to an earlier attempt was lost; the job succeeds all the same."""
     job = jobs.request_removal(actor="warden", server=registered, user=bob)
     jobs.run_waiting()
     job.refresh_from_db()
     assert (job.state, job.error) == ("succeeded", None)
 
 
-def test_what_the_server_could_not_do_is_the_error(farm: Farm, registered: Server, alice: User) -> None:
+def test_the_reason_of_the_server_is_the_error_of_the_job(farm: Farm, registered: Server, alice: User) -> None:
     (farm.folder / ADDRESSES[0] / "may_not_remove").touch()
     job = jobs.request_removal(actor="warden", server=registered, user=alice)
     jobs.run_waiting()
@@ -159,7 +159,7 @@ def test_what_the_server_could_not_do_is_the_error(farm: Farm, registered: Serve
     assert Container.objects.count() == 1
 
 
-def test_o1_a_server_that_is_away_is_tried_again_until_it_answers(farm: Farm, registered: Server, alice: User) -> None:
+def test_o1_a_removal_is_retried_until_the_server_answers(farm: Farm, registered: Server, alice: User) -> None:
     there = registered.address
     Server.objects.update(address="127.0.0.99")
     job = jobs.request_removal(actor="warden", server=registered, user=alice)
@@ -175,7 +175,7 @@ def test_o1_a_server_that_is_away_is_tried_again_until_it_answers(farm: Farm, re
     assert (job.state, job.error) == ("succeeded", None)
 
 
-def test_one_open_job_for_a_person_on_a_server(registered: Server, alice: User) -> None:
+def test_a_person_has_one_open_job_per_server(registered: Server, alice: User) -> None:
     first = jobs.request_removal(actor="warden", server=registered, user=alice)
     assert jobs.request_removal(actor="boss", server=registered, user=alice) == first
     with pytest.raises(JobRefused, match="open"):
@@ -184,7 +184,7 @@ def test_one_open_job_for_a_person_on_a_server(registered: Server, alice: User) 
         jobs.request_registration(actor="boss", server=registered, user=alice)
 
 
-def test_nobody_is_removed_from_a_server_out_of_service(registered: Server, alice: User) -> None:
+def test_a_server_out_of_service_accepts_no_removal(registered: Server, alice: User) -> None:
     registered.enabled = False
     with pytest.raises(JobRefused, match="out of service"):
         jobs.request_removal(actor="warden", server=registered, user=alice)

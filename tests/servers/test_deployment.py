@@ -76,11 +76,11 @@ class TestAsRoot:
         }
         assert "installing" in shown
         assert set((out / "files").read_text().split()) == {"labhost", "setup-gpu-server.bash", "token"}
-        assert not Path(token_file).parent.exists(), "it leaves its folder behind"
+        assert not Path(token_file).parent.exists(), "its folder was not removed"
         assert AuditEvent.objects.filter(verb="server.deployed", actor="warden").exists()
         assert Push.objects.filter(server=gpu17, state="queued").exists()
 
-    def test_x1_the_token_is_in_a_file_of_roots_and_never_in_a_command(
+    def test_x1_the_token_is_in_a_file_of_root_and_never_in_a_command(
         self, farm: Farm, gpu17: Server, out: Path
     ) -> None:
         plan = Plan(Login("root", farm.iam_key))
@@ -92,7 +92,7 @@ class TestAsRoot:
         everything = " ".join(farm.commands()) + (out / "words").read_text() + (out / "parent").read_text()
         assert len(token) >= 32 and token not in everything and token not in farm.log()
 
-    def test_a_template_is_copied_whole_with_its_progress(self, farm: Farm, gpu17: Server, out: Path) -> None:
+    def test_a_template_is_copied_completely_and_shows_its_progress(self, farm: Farm, gpu17: Server, out: Path) -> None:
         template = out / "debian.tar.zst"
         template.write_bytes(os.urandom(3_000_000))
         shown: list[str] = []
@@ -101,7 +101,7 @@ class TestAsRoot:
         assert (out / "template.tar.zst").read_bytes() == template.read_bytes()
         assert any("100 %" in line for line in shown)
 
-    def test_the_last_words_of_setup_are_the_error_and_the_old_token_stays(
+    def test_the_last_output_of_setup_is_the_error_and_the_old_token_stays(
         self, farm: Farm, gpu17: Server, out: Path
     ) -> None:
         (out / "fail").touch()
@@ -112,7 +112,9 @@ class TestAsRoot:
         assert gpu17.token_digest == "d" * 64 and Push.objects.count() == 0
 
 
-def test_a_portal_without_a_key_is_told_before_anything_is_sent(farm: Farm, gpu17: Server, settings: Settings) -> None:
+def test_a_missing_portal_key_is_reported_before_anything_is_sent(
+    farm: Farm, gpu17: Server, settings: Settings
+) -> None:
     settings.PORTAL_KEY_FILE = farm.folder / "none"
     with pytest.raises(portal_key.NoKey, match="create_portal_key"):
         deploy(actor="warden", server=gpu17, plan=Plan(Login(farm.user, farm.iam_key)), report=lambda _: None)
@@ -125,7 +127,7 @@ def test_a_template_of_another_kind_is_refused(farm: Farm, gpu17: Server) -> Non
         deploy(actor="warden", server=gpu17, plan=plan, report=lambda _: None)
 
 
-def test_the_archive_holds_the_real_scripts_as_roots_and_nothing_compiled() -> None:
+def test_the_archive_has_the_scripts_owned_by_root_and_no_compiled_files() -> None:
     with tarfile.open(fileobj=io.BytesIO(pack(django_settings.BASE_DIR / "hostscripts"))) as archive:
         members = {member.name: member for member in archive.getmembers()}
     assert members["setup-gpu-server.bash"].mode == 0o755 and "labhost/cli.py" in members

@@ -12,7 +12,7 @@ from servers.services.worker import heartbeat
 pytestmark = pytest.mark.django_db
 
 
-def test_well_while_the_worker_was_seen_lately(client: Client) -> None:
+def test_status_is_ok_after_a_recent_heartbeat(client: Client) -> None:
     heartbeat.beat()
     answer = client.get("/healthz")
     assert answer.status_code == 200
@@ -27,9 +27,7 @@ def test_well_while_the_worker_was_seen_lately(client: Client) -> None:
     }
 
 
-def test_a_server_that_is_behind_is_told_in_seconds_and_is_no_fault_of_the_portals(
-    client: Client, server: Server
-) -> None:
+def test_a_server_that_is_behind_is_reported_in_seconds_and_is_no_failure(client: Client, server: Server) -> None:
     heartbeat.beat()
     ServerState.objects.update(behind_since=timezone.now() - timedelta(seconds=90))
     answer = client.get("/healthz")
@@ -37,19 +35,19 @@ def test_a_server_that_is_behind_is_told_in_seconds_and_is_no_fault_of_the_porta
     assert 90 <= answer.json()["oldest_pending_seconds"] < 120
 
 
-def test_not_well_when_no_worker_was_ever_seen(client: Client) -> None:
+def test_status_is_failed_without_any_heartbeat(client: Client) -> None:
     answer = client.get("/healthz")
     assert answer.status_code == 503 and answer.json()["worker_heartbeat_age_seconds"] is None
     assert Worker.objects.count() == 0, "GET never changes anything"
 
 
-def test_not_well_when_the_worker_is_silent(client: Client) -> None:
+def test_status_is_failed_after_an_old_heartbeat(client: Client) -> None:
     Worker.objects.create(seen_at=timezone.now() - timedelta(minutes=10))
     answer = client.get("/healthz")
     assert answer.status_code == 503 and answer.json()["worker"] == "silent"
 
 
-def test_not_well_without_the_database_and_no_word_of_why(client: Client) -> None:
+def test_status_is_failed_without_the_database_and_shows_no_details(client: Client) -> None:
     with patch.object(heartbeat, "silence", side_effect=DatabaseError("password=secret")):
         answer = client.get("/healthz")
     assert answer.status_code == 503 and b"secret" not in answer.content

@@ -43,14 +43,14 @@ def test_one_connection_serves_several_commands(farm: Farm) -> None:
         assert host.run("exit 3").status == 3
 
 
-def test_ten_megabytes_go_and_come_back_whole(farm: Farm) -> None:
+def test_ten_megabytes_are_sent_and_received_complete(farm: Farm) -> None:
     farm.behave(HERE, "shell")
     data = bytes(range(256)) * 40_000
     with open_host(farm) as host:
         assert host.run("cat", [data[:1000], data[1000:]]).stdout == data
 
 
-def test_progress_lines_come_while_the_command_runs_and_are_clean(farm: Farm) -> None:
+def test_progress_lines_arrive_while_the_command_runs_and_are_clean(farm: Farm) -> None:
     farm.behave(HERE, "shell")
     seen: list[str] = []
     came = farm.folder / "first_line_came"
@@ -67,7 +67,7 @@ def test_progress_lines_come_while_the_command_runs_and_are_clean(farm: Farm) ->
     assert result.tail == "one?[31m / two / three"
 
 
-def test_an_early_end_of_the_command_is_its_exit_status_not_a_fault(farm: Farm) -> None:
+def test_a_command_that_ends_early_is_an_exit_status_not_a_fault(farm: Farm) -> None:
     farm.behave(HERE, "shell")
     with open_host(farm) as host:
         result = host.run("echo no room >&2; exit 7", [b"x" * 8_000_000])
@@ -91,7 +91,7 @@ def test_y5_a_changed_host_key_is_refused_and_shown(farm: Farm) -> None:
     assert "Accepted" not in farm.log()[len(before) :] and farm.commands() == []
 
 
-def test_y5_a_server_that_no_longer_has_the_pinned_kind_of_key_is_refused(farm: Farm) -> None:
+def test_y5_a_server_without_the_pinned_kind_of_key_is_refused(farm: Farm) -> None:
     pinned = host_keys.canonical(generated("ecdsa", 256)[0])
     with pytest.raises(RemoteError) as refused, open_host(farm, host_key=pinned):
         pass
@@ -99,12 +99,12 @@ def test_y5_a_server_that_no_longer_has_the_pinned_kind_of_key_is_refused(farm: 
     assert farm.commands() == []
 
 
-def test_a_pinned_rsa_key_is_the_only_kind_asked_for(farm: Farm) -> None:
+def test_only_the_pinned_kind_of_key_is_requested(farm: Farm) -> None:
     with open_host(farm, host_key=farm.rsa_host_key) as host:
         assert ask(host, "status", STATUS).ok
 
 
-def test_a_key_that_the_server_does_not_know_is_refused_in_clear_words(farm: Farm, tmp_path: object) -> None:
+def test_a_portal_key_unknown_to_the_server_gives_a_clear_error(farm: Farm, tmp_path: object) -> None:
     other = farm.folder / "another_key"
     other.write_text(generated(number=7)[1])
     with pytest.raises(RemoteError) as refused, Host(farm.endpoint(), Login(farm.user, other), seconds=10):
@@ -112,14 +112,14 @@ def test_a_key_that_the_server_does_not_know_is_refused_in_clear_words(farm: Far
     assert refused.value.code == "auth_refused" and "Check the account" in str(refused.value)
 
 
-def test_a_private_key_that_is_missing_is_named(farm: Farm) -> None:
+def test_a_missing_private_key_is_named(farm: Farm) -> None:
     nowhere = Login(farm.user, farm.folder / "nowhere")
     with pytest.raises(RemoteError, match="nowhere cannot be used") as refused:
         Host(farm.endpoint(), nowhere, seconds=10).__enter__()
     assert refused.value.code == "no_key"
 
 
-def test_y1_a_refused_connection_is_told_at_once(farm: Farm) -> None:
+def test_y1_a_refused_connection_is_reported_at_once(farm: Farm) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     there = Endpoint("gpu17", "127.0.0.1", port, farm.host_key)
@@ -128,14 +128,14 @@ def test_y1_a_refused_connection_is_told_at_once(farm: Farm) -> None:
     assert refused.value.code == "unreachable"
 
 
-def test_y1_a_name_that_leads_nowhere_is_told_at_once(farm: Farm) -> None:
-    there = Endpoint("gpu17", f"{'x' * 64}.invalid", 22, farm.host_key)  # no resolver is asked for such a name
+def test_y1_an_unknown_host_name_is_reported_at_once(farm: Farm) -> None:
+    there = Endpoint("gpu17", f"{'x' * 64}.invalid", 22, farm.host_key)  # such a name is not looked up
     with pytest.raises(RemoteError, match="has no address") as refused, Host(there, login(farm), seconds=10):
         pass
     assert refused.value.code == "unreachable"
 
 
-def test_y1_a_resolver_that_is_silent_is_left_behind(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_y1_a_silent_resolver_times_out(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
     is_over, answered = threading.Event(), threading.Event()
 
     def silent(*_: object, **__: object) -> list[object]:
@@ -150,7 +150,7 @@ def test_y1_a_resolver_that_is_silent_is_left_behind(farm: Farm, monkeypatch: py
     is_over.set()
 
 
-def test_y1_a_black_hole_is_given_up_in_time(farm: Farm, black_hole: tuple[str, int]) -> None:
+def test_y1_an_unreachable_address_times_out(farm: Farm, black_hole: tuple[str, int]) -> None:
     there = Endpoint("gpu17", *black_hole, farm.host_key)
     with ends_within(12), pytest.raises(RemoteError), Host(there, login(farm), seconds=1.5):
         pass
@@ -158,7 +158,7 @@ def test_y1_a_black_hole_is_given_up_in_time(farm: Farm, black_hole: tuple[str, 
 
 @pytest.fixture
 def slow_banner() -> Iterator[tuple[str, int]]:
-    """Sends a banner, and nothing after it."""
+    """Sends a banner and nothing else."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         kept: list[socket.socket] = []
 
@@ -177,7 +177,7 @@ def slow_banner() -> Iterator[tuple[str, int]]:
             connection.close()
 
 
-def test_y2_a_host_that_hangs_after_the_banner_is_given_up(farm: Farm, slow_banner: tuple[str, int]) -> None:
+def test_y2_a_host_that_hangs_after_the_banner_times_out(farm: Farm, slow_banner: tuple[str, int]) -> None:
     there = Endpoint("gpu17", *slow_banner, farm.host_key)
     with ends_within(12), pytest.raises(RemoteError) as refused, Host(there, login(farm), seconds=1.5):
         pass
@@ -185,14 +185,14 @@ def test_y2_a_host_that_hangs_after_the_banner_is_given_up(farm: Farm, slow_bann
 
 
 @pytest.mark.parametrize("behaviour", ["deaf", "mute"])
-def test_y2_a_host_that_hangs_in_the_transfer_or_before_the_answer_is_given_up(farm: Farm, behaviour: str) -> None:
+def test_y2_a_host_that_hangs_during_the_transfer_or_before_the_answer_times_out(farm: Farm, behaviour: str) -> None:
     farm.behave(HERE, behaviour)
     with ends_within(12), pytest.raises(RemoteError) as refused, open_host(farm, seconds=2) as host:
         host.run("set-keys", [b"x" * 12_000_000])
     assert refused.value.code == "timeout"
 
 
-def test_y2_a_cut_transfer_ends_the_real_host_program_and_applies_nothing(farm: Farm) -> None:
+def test_y2_an_interrupted_transfer_ends_the_real_host_program_and_applies_nothing(farm: Farm) -> None:
     framed = protocol.frame(protocol.build_set_keys(1, {"alice": []}, {}, protocol.digest({"alice": []})))
 
     def half() -> Iterator[bytes]:
@@ -202,21 +202,21 @@ def test_y2_a_cut_transfer_ends_the_real_host_program_and_applies_nothing(farm: 
     with pytest.raises(RemoteError), open_host(farm, seconds=1.5) as host:
         host.run("set-keys", half())
     (pid,) = farm.pids()
-    assert gone_within(pid, 5), "labhost waits for the rest for ever"
+    assert gone_within(pid, 5), "labhost still waits for the rest"
     assert not farm.keys_database(HERE).exists()
 
 
-def test_y2_a_bounded_command_ends_on_the_far_side_too(farm: Farm) -> None:
+def test_y2_a_command_with_a_deadline_ends_on_the_host_too(farm: Farm) -> None:
     farm.behave(HERE, "shell")
     with pytest.raises(RemoteError) as refused, open_host(farm, seconds=1) as host:
         host.run(bounded("sleep 300", seconds=3, sudo=False))
     assert refused.value.code == "timeout"
     (pid,) = farm.pids()
-    assert is_alive(pid), "it ended with the connection, so this test shows nothing"
+    assert is_alive(pid), "it ended with the connection, so this test proves nothing"
     assert gone_within(pid, 6)
 
 
-def test_an_answer_without_end_is_cut_off(farm: Farm) -> None:
+def test_an_endless_answer_is_cut_off(farm: Farm) -> None:
     farm.behave(HERE, "flood")
     with pytest.raises(RemoteError, match="too long") as refused, open_host(farm) as host:
         host.run("status", most=1_000_000)
@@ -224,7 +224,7 @@ def test_an_answer_without_end_is_cut_off(farm: Farm) -> None:
     assert gone_within(farm.pids()[0], 5)
 
 
-def test_an_answer_that_is_no_answer_is_told_with_the_last_words(farm: Farm) -> None:
+def test_an_invalid_answer_is_reported_with_the_last_output(farm: Farm) -> None:
     farm.behave(HERE, "garbage")
     with pytest.raises(RemoteError) as refused, open_host(farm) as host:
         ask(host, "status", STATUS)
@@ -232,7 +232,7 @@ def test_an_answer_that_is_no_answer_is_told_with_the_last_words(farm: Farm) -> 
     assert refused.value.message.params == {"detail": "its answer is not JSON (sudo: ?[31ma password is required)"}
 
 
-def test_success_in_the_answer_but_not_in_the_exit_status_is_no_success(farm: Farm) -> None:
+def test_a_success_needs_exit_status_0_too(farm: Farm) -> None:
     farm.behave(HERE, "shell")
     with pytest.raises(RemoteError, match="disagree"), open_host(farm) as host:
         ask(host, """echo '{"version":1,"ok":true}'; exit 1""", STATUS)
@@ -243,7 +243,7 @@ def test_the_host_key_of_a_new_server_is_its_ed25519_key(farm: Farm) -> None:
     assert farm.commands() == []
 
 
-def test_y1_a_scan_of_a_black_hole_is_bounded(black_hole: tuple[str, int]) -> None:
+def test_y1_a_scan_of_an_unreachable_address_times_out(black_hole: tuple[str, int]) -> None:
     with ends_within(12), pytest.raises(RemoteError) as refused:
         scan_host_key(*black_hole, seconds=1)
     assert refused.value.code == "unreachable"

@@ -19,39 +19,39 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 
 @pytest.fixture
 def quiet(farm: Farm, alice: User) -> Server:
-    """A server that has the keys, and was not heard of for two hours."""
+    """A server that has the keys, and that was last reached two hours ago."""
     server = make_server(farm)
     add_keys(actor="alice", user=alice, pasted=line())
     runner.push_due(actor="test")
-    assert not inspection.is_due(), "a push tells the same"
+    assert not inspection.is_due(), "a push reports the same"
     ServerState.objects.update(inspected_at=timezone.now() - timedelta(hours=2))
     return server
 
 
-def test_a_quiet_server_is_asked_once_an_hour(farm: Farm, quiet: Server) -> None:
+def test_a_server_without_pushes_is_inspected_once_an_hour(farm: Farm, quiet: Server) -> None:
     tasks.inspect()
     tasks.inspect()
     assert farm.commands() == ["set-keys", "status"] and not inspection.is_due()
 
 
-def test_reconcile_orders_it(quiet: Server) -> None:
+def test_reconcile_queues_an_inspection(quiet: Server) -> None:
     OrmQ.objects.all().delete()
     tasks.reconcile()
     assert [order.func() for order in OrmQ.objects.all()] == ["servers.tasks.inspect"]
 
 
-def test_a_container_that_was_registered_there_is_found_and_asked_about(farm: Farm, quiet: Server, alice: User) -> None:
+def test_a_container_registered_on_the_host_is_found(farm: Farm, quiet: Server, alice: User) -> None:
     users = farm.folder / ADDRESSES[0] / "state/users"
     users.mkdir()
     (users / "alice.json").write_text('{"name": "alice", "address": "10.0.3.160", "port": 22000}')
     tasks.inspect()
     assert Container.objects.get().user == alice
-    assert Push.objects.get(state="queued").trigger == "new container", "a push tells where her keys are"
+    assert Push.objects.get(state="queued").trigger == "new container", "a push reports where the keys are"
     tasks.inspect()
     assert Push.objects.filter(state="queued").count() == 1
 
 
-def test_y5_a_changed_host_key_is_seen_although_nothing_is_to_be_pushed(farm: Farm, quiet: Server) -> None:
+def test_y5_a_changed_host_key_is_noticed_without_a_push(farm: Farm, quiet: Server) -> None:
     Server.objects.update(host_key=OTHER)
     tasks.inspect()
     quiet.refresh_from_db()
@@ -59,7 +59,7 @@ def test_y5_a_changed_host_key_is_seen_although_nothing_is_to_be_pushed(farm: Fa
     assert farm.commands() == ["set-keys"], "nothing was sent"
 
 
-def test_one_that_is_away_is_left_alone_for_an_hour(farm: Farm, quiet: Server) -> None:
+def test_a_server_that_is_down_is_not_inspected_for_an_hour(farm: Farm, quiet: Server) -> None:
     Server.objects.update(address="127.0.0.99")
     tasks.inspect()
     assert not inspection.is_due()

@@ -1,4 +1,4 @@
-"""Y3: a real worker is killed at random moments while people change their keys; the hosts lose nothing."""
+"""Y3: a real worker is killed at random moments while people change their keys, and the hosts lose nothing."""
 
 import contextlib
 import os
@@ -24,14 +24,14 @@ from tests.servers.real_worker import RealWorker, within
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 HOSTS = 3
-# What is killed how often: the whole group, as a crash or the kernel's memory killer may, or one of its processes.
+# What is killed how often: the whole group, as in a crash, or one of its processes, as by the kernel's OOM killer.
 KILLS = Counter(cluster=36, main=4, sentinel=4, pool=4, watchdog=2)
 FEWER = Counter(cluster=6, sentinel=1, pool=2, watchdog=1)  # the second time, on PostgreSQL
-FIRST_PUSH, LONGEST = 6.0, 0.5  # seconds that a fresh worker gets to begin one; then the kill, at random
+FIRST_PUSH, LONGEST = 6.0, 0.5  # seconds in which a new worker can begin a push, before the kill at a random moment
 
 
 class Changes:
-    """Keys come and go all the time, as in a busy laboratory; `states` are all files that were ever right."""
+    """Add and remove keys all the time, as in a busy lab; `states` are all files that were correct at some time."""
 
     def __init__(self, people: list[User]) -> None:
         self._people, self._is_over = people, threading.Event()
@@ -51,9 +51,9 @@ class Changes:
 
     def _change(self, chance: random.Random) -> None:
         user = chance.choice(self._people)
-        theirs = list(user.ssh_keys.active())
-        if len(theirs) > 4:
-            keys.revoke_key(actor=user.username, key=chance.choice(theirs))
+        active = list(user.ssh_keys.active())
+        if len(active) > 4:
+            keys.revoke_key(actor=user.username, key=chance.choice(active))
         else:
             new_key(user)
         self.states.add(expected())
@@ -70,7 +70,7 @@ class Changes:
 
 
 def kill(worker: RealWorker, victim: str, chance: random.Random) -> None:
-    with contextlib.suppress(ProcessLookupError, ValueError, IndexError):  # it is just being replaced
+    with contextlib.suppress(ProcessLookupError, ValueError, IndexError):  # it is being replaced
         if victim == "cluster":
             os.killpg(worker.main, signal.SIGKILL)
         elif victim == "watchdog":
@@ -88,12 +88,12 @@ def _wait_for_a_push() -> None:
 
 
 def keep_up(worker: RealWorker) -> None:
-    """As systemd does, also when the worker gave up because a busy machine let it start too slowly."""
+    """As systemd does, also when the worker gave up because it started too slowly on a busy machine."""
     if worker.process.poll() is not None:
         worker.start()
 
 
-def has_converged(farm: Farm, worker: RealWorker) -> bool:
+def is_up_to_date(farm: Farm, worker: RealWorker) -> bool:
     keep_up(worker)
     if ServerState.objects.exclude(applied_revision=keys.current_revision()).exists():
         return False
@@ -120,7 +120,7 @@ def test_y3_the_worker_is_killed_at_50_random_moments_and_nothing_is_lost(
                 if worker.process.poll() is not None:
                     worker.start()  # as systemd does
         try:
-            seconds = within(60, lambda: has_converged(farm, worker), "convergence")
+            seconds = within(60, lambda: is_up_to_date(farm, worker), "the current keys")
         except AssertionError as error:
             error.add_note(f"{list(Server.objects.values())}\n{worker.log()[-3000:]}")
             raise
@@ -128,7 +128,7 @@ def test_y3_the_worker_is_killed_at_50_random_moments_and_nothing_is_lost(
     with capsys.disabled():
         pushes = Counter(Push.objects.values_list("state", flat=True))
         print(f"\n{len(victims)} kills, {changes.count} changes, pushes {dict(pushes)}, all live after {seconds:.1f} s")
-    assert pushes["failed"] > len(victims) / times / 10, "hardly a kill met a push"  # old pushes are pruned
-    assert set(watcher.seen) <= changes.states, "a file that was never right"
+    assert pushes["failed"] > len(victims) / times / 10, "hardly any kill interrupted a push"  # old pushes are pruned
+    assert set(watcher.seen) <= changes.states, "a file that was never correct"
     done = Counter(Push.objects.filter(state="succeeded").values_list("server", "revision"))
-    assert max(done.values()) == 1, "a revision was delivered twice"
+    assert max(done.values()) == 1, "a revision was applied twice"

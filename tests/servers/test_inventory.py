@@ -21,13 +21,13 @@ def test_a_new_server_has_a_canonical_address_and_a_pinned_key() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "GPU17", "gpu 17", "-rf", "gpu17-manage", "x" * 64, "gpu17\nHost *", "gpu17\n"])
-def test_a_name_that_is_no_host_name_is_refused(name: str) -> None:
+def test_an_invalid_host_name_is_refused(name: str) -> None:
     with pytest.raises(ServerRefused):
         servers.add(actor="warden", name=name, address="172.16.2.17", host_key=PINNED)
 
 
 @pytest.mark.parametrize("address", ["", "a b", "-x", "10.0.0.1\nProxyCommand id", "a;b", "%h", "10.0.0.1\n"])
-def test_an_address_that_could_not_stand_in_an_ssh_config_is_refused(address: str) -> None:
+def test_an_address_invalid_in_an_ssh_config_is_refused(address: str) -> None:
     with pytest.raises(ServerRefused):
         servers.add(actor="warden", name="gpu17", address=address, host_key=PINNED)
 
@@ -38,12 +38,12 @@ def test_two_servers_cannot_share_an_address(server: Server) -> None:
 
 
 @pytest.mark.parametrize("fields", [{"name": "gpu17-manage"}, {"address": "a b"}, {"ssh_port": 0}])
-def test_the_database_itself_refuses_bad_rows(server: Server, fields: dict[str, object]) -> None:
+def test_the_database_refuses_invalid_rows(server: Server, fields: dict[str, object]) -> None:
     with pytest.raises(IntegrityError), transaction.atomic():
         Server.objects.filter(pk=server.pk).update(**fields)
 
 
-def test_y5_an_offered_key_is_accepted_only_as_it_was_shown(server: Server) -> None:
+def test_y5_only_the_host_key_that_was_shown_is_accepted(server: Server) -> None:
     servers.record_offered_key(actor="worker", server=server, offered=OTHER)
     with pytest.raises(ServerRefused, match="another host key"):
         servers.accept_offered_key(actor="warden", server=server, fingerprint=host_keys.fingerprint(PINNED))
@@ -54,20 +54,20 @@ def test_y5_an_offered_key_is_accepted_only_as_it_was_shown(server: Server) -> N
     assert event.detail == {"before": host_keys.fingerprint(PINNED), "now": host_keys.fingerprint(OTHER)}
 
 
-def test_taking_out_of_service_is_noted_once(server: Server) -> None:
+def test_taking_out_of_service_is_audited_once(server: Server) -> None:
     assert servers.set_enabled(actor="warden", server=server, enabled=False)
     assert not servers.set_enabled(actor="warden", server=server, enabled=False)
     assert AuditEvent.objects.filter(verb="server.disabled").count() == 1
 
 
-def test_back_in_service_it_is_tried_at_once(server: Server) -> None:
+def test_back_in_service_the_server_is_retried_at_once(server: Server) -> None:
     servers.set_enabled(actor="warden", server=server, enabled=False)
     servers.set_enabled(actor="warden", server=server, enabled=True)
     server.refresh_from_db()
     assert server.enabled and server.state.next_attempt
 
 
-def test_the_probe_tells_what_answers_and_brings_the_row_up_to_date(farm: Farm) -> None:
+def test_the_probe_reports_the_host_and_updates_the_row(farm: Farm) -> None:
     server = make_server(farm)
     line = probe.test(actor="warden", server=server)
     server.refresh_from_db()
@@ -75,7 +75,7 @@ def test_the_probe_tells_what_answers_and_brings_the_row_up_to_date(farm: Farm) 
     assert server.state.labhost_version and server.state.last_contact
 
 
-def test_y5_the_probe_keeps_the_key_of_a_server_without_a_pinned_one(farm: Farm) -> None:
+def test_y5_the_probe_stores_the_offered_key_of_a_server_without_a_pinned_one(farm: Farm) -> None:
     server = make_server(farm, host_key="")
     with pytest.raises(RemoteError, match="No host key is pinned") as refused:
         probe.test(actor="warden", server=server)
@@ -84,7 +84,7 @@ def test_y5_the_probe_keeps_the_key_of_a_server_without_a_pinned_one(farm: Farm)
     assert farm.commands() == []
 
 
-def test_y5_the_probe_keeps_a_changed_key_and_sends_nothing(farm: Farm) -> None:
+def test_y5_the_probe_stores_a_changed_key_and_sends_nothing(farm: Farm) -> None:
     server = make_server(farm, host_key=OTHER)
     with pytest.raises(RemoteError, match="has changed"):
         probe.test(actor="warden", server=server)

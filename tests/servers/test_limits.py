@@ -1,4 +1,4 @@
-"""Limits of containers: which row wins, what the host programs are told, and the admin's page."""
+"""Limits of containers: which row decides, what the host programs get, and the admin's page."""
 
 from decimal import Decimal
 from pathlib import Path
@@ -18,15 +18,15 @@ pytestmark = pytest.mark.django_db
 FREE = "memory=max\ncpus=max\nprocesses=max\ngpus=all\ndisk=max\n"
 
 
-def told(user: User, server: Server) -> str:
+def limits_text(user: User, server: Server) -> str:
     return limits.text(limits.of(user, server))
 
 
 def test_without_rows_nothing_is_limited(alice: User, server: Server) -> None:
-    assert told(alice, server) == FREE
+    assert limits_text(alice, server) == FREE
 
 
-def test_the_closest_row_wins_value_by_value(alice: User, bob: User, server: Server) -> None:
+def test_the_most_specific_row_decides_each_value(alice: User, bob: User, server: Server) -> None:
     other = Server.objects.create(name="gpu18", address="172.16.2.18")
     Limits.objects.create(memory=32, cpus=4, processes=1000, gpus="all", disk=100)
     Limits.objects.create(server=server, memory=64, gpus="0,1")
@@ -34,26 +34,30 @@ def test_the_closest_row_wins_value_by_value(alice: User, bob: User, server: Ser
     Limits.objects.create(user=alice, server=server, processes=4096)
     gb = 1 << 30
     lines = [f"memory={64 * gb}", "cpus=8.50", "processes=4096", "gpus=none", f"disk={100 * gb}"]
-    assert told(alice, server).splitlines() == lines
-    assert told(bob, server).splitlines() == [f"memory={64 * gb}", "cpus=4.00", "processes=1000", "gpus=0,1", lines[4]]
-    assert told(alice, other).splitlines()[:3] == [f"memory={32 * gb}", "cpus=8.50", "processes=1000"]
+    assert limits_text(alice, server).splitlines() == lines
+    assert limits_text(bob, server).splitlines() == [
+        f"memory={64 * gb}",
+        "cpus=4.00",
+        "processes=1000",
+        "gpus=0,1",
+        lines[4],
+    ]
+    assert limits_text(alice, other).splitlines()[:3] == [f"memory={32 * gb}", "cpus=8.50", "processes=1000"]
 
 
-def test_the_host_program_understands_what_it_is_told(
-    alice: User, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The contract: the text of this side, read by the other."""
+def test_the_host_program_can_parse_the_limits(alice: User, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The contract: the portal's text, parsed by the host program."""
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "hostscripts"))
     from labhost.host import limits as there
 
-    assert there.parse(told(alice, server)) == {}
+    assert there.parse(limits_text(alice, server)) == {}
     Limits.objects.create(memory=1, cpus=Decimal("0.1"), processes=64, gpus=",".join(map(str, range(64))), disk=1)
-    read = there.parse(told(alice, server))
+    read = there.parse(limits_text(alice, server))
     assert (read["memory"], read["cpus"], read["processes"], read["disk"]) == (str(1 << 30), "0.10", "64", str(1 << 30))
     assert read["gpus"].startswith("0,1,2")
 
 
-def test_a_server_reads_them_and_names_itself(alice: User, server: Server) -> None:
+def test_a_server_reads_its_own_limits(alice: User, server: Server) -> None:
     gpu = Client(REMOTE_ADDR=server.address)
     assert gpu.get("/user/alice/limits?server=gpu17").content.decode() == FREE
     for page, status in (
@@ -80,13 +84,13 @@ WRONG = [
 
 
 @pytest.mark.parametrize("values", WRONG, ids=str)
-def test_what_hosts_would_refuse_is_refused_here(values: dict[str, object]) -> None:
+def test_values_that_hosts_refuse_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Limits(**values).full_clean()
 
 
 @pytest.mark.parametrize("shape", ["everybody", "person", "server", "container"])
-def test_two_rows_never_speak_of_the_same(alice: User, server: Server, shape: str) -> None:
+def test_the_scope_of_each_row_is_unique(alice: User, server: Server, shape: str) -> None:
     about: dict[str, Any] = {"user": alice} if shape in ("person", "container") else {}
     about |= {"server": server} if shape in ("server", "container") else {}
     Limits.objects.create(**about)
@@ -95,7 +99,7 @@ def test_two_rows_never_speak_of_the_same(alice: User, server: Server, shape: st
     assert Limits.objects.count() == 1
 
 
-def test_staff_set_change_and_remove_them_and_it_is_recorded(staff: User, alice: User, server: Server) -> None:
+def test_staff_can_set_change_and_remove_limits_and_it_is_audited(staff: User, alice: User, server: Server) -> None:
     client = signed_in(staff)
     values = {
         "user": alice.pk,
@@ -120,6 +124,6 @@ def test_staff_set_change_and_remove_them_and_it_is_recorded(staff: User, alice:
     assert events[1].detail == {"memory": "32", "cpus": "2.5", "gpus": "0"}
 
 
-def test_a_person_in_use_cannot_set_them(alice: User) -> None:
+def test_people_cannot_set_limits(alice: User) -> None:
     assert signed_in(alice).post("/admin/servers/limits/add/", {"memory": 64}).status_code == 302
     assert not Limits.objects.exists()

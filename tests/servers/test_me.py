@@ -23,11 +23,11 @@ def page(user: User) -> str:
     return signed_in(user).get("/me/").content.decode()
 
 
-def test_strangers_are_asked_to_sign_in(client: Client) -> None:
+def test_anonymous_visitors_are_asked_to_sign_in(client: Client) -> None:
     assert client.get("/me/")["Location"] == "/login/?next=/me/"
 
 
-def test_it_shows_port_block_keys_and_configuration(server: Server, alice: User) -> None:
+def test_the_page_shows_port_block_keys_and_configuration(server: Server, alice: User) -> None:
     add_keys(actor="alice", user=alice, pasted=line())
     text = page(alice)
     assert str(alice.port.number) in text and str(alice.subuids.start) in text
@@ -62,7 +62,7 @@ def test_each_key_shows_its_state_place_by_place(server: Server, alice: User) ->
     assert "gpu18: the server cannot be reached (no route to host), since " in text and ", next retry " in text
 
 
-def test_a_removed_key_stays_on_the_page_until_every_server_has_dropped_it(server: Server, alice: User) -> None:
+def test_a_removed_key_is_shown_until_every_server_confirms_it(server: Server, alice: User) -> None:
     add_keys(actor="alice", user=alice, pasted=line(1))
     push(server, {"alice": ACCOUNT})
     revoke_keys(actor="alice", keys=alice.ssh_keys.all())
@@ -74,7 +74,7 @@ def test_a_removed_key_stays_on_the_page_until_every_server_has_dropped_it(serve
     assert fingerprint(line(1)) not in unescape(page(alice))
 
 
-def test_staff_see_of_their_own_keys_what_people_see(server: Server, staff: User) -> None:
+def test_staff_see_the_state_of_their_own_keys_too(server: Server, staff: User) -> None:
     numbers.assign(staff)
     push(server)
     assert ">no keys</span>" in page(staff) and ">live</span>" not in page(staff)
@@ -84,7 +84,7 @@ def test_staff_see_of_their_own_keys_what_people_see(server: Server, staff: User
     assert ">live</span>" in page(staff)
 
 
-def test_who_has_only_a_removed_key_sees_it_live_nowhere(server: Server, alice: User) -> None:
+def test_a_person_with_only_a_removed_key_sees_no_live_key(server: Server, alice: User) -> None:
     gpu18 = Server.objects.create(name="gpu18", address="172.16.2.18", host_key=PINNED)
     add_keys(actor="alice", user=alice, pasted=line(1))
     push(server, {"alice": ACCOUNT})
@@ -96,7 +96,7 @@ def test_who_has_only_a_removed_key_sees_it_live_nowhere(server: Server, alice: 
     assert ">no keys</span>" in text and ">removing</span>" in text and ">live</span>" not in text
 
 
-def test_it_costs_the_same_for_many_servers_and_keys(alice: User, bob: User) -> None:
+def test_the_page_costs_the_same_for_many_servers_and_keys(alice: User, bob: User) -> None:
     def queries(user: User) -> int:
         client = signed_in(user)
         with CaptureQueriesContext(connection) as seen:
@@ -113,7 +113,7 @@ def test_it_costs_the_same_for_many_servers_and_keys(alice: User, bob: User) -> 
     assert queries(alice) == few
 
 
-def test_charlie_sees_nothing_of_alices(server: Server, alice: User, charlie: User) -> None:
+def test_charlie_sees_nothing_of_alice(server: Server, alice: User, charlie: User) -> None:
     add_keys(actor="alice", user=alice, pasted=line())
     Container.objects.create(server=server, user=alice, state="running", address="10.0.3.160")
     tokens.create(actor="alice", user=alice)
@@ -140,14 +140,14 @@ def test_a_token_is_shown_once_and_stored_as_a_digest(alice: User) -> None:
     assert own.json()["name"] == "alice"
 
 
-def test_a_removed_token_opens_nothing(alice: User) -> None:
+def test_a_removed_token_is_refused(alice: User) -> None:
     token = tokens.create(actor="alice", user=alice)
     client = signed_in(alice)
     assert client.post(f"/me/tokens/{AuthToken.objects.get().token_key}/remove")["Location"] == "/me/"
     assert Client().get("/api/v1/me", headers={"Authorization": f"Token {token}"}).status_code == 401
 
 
-def test_nobody_removes_the_token_of_another(alice: User, charlie: User) -> None:
+def test_nobody_can_remove_the_token_of_another_person(alice: User, charlie: User) -> None:
     tokens.create(actor="alice", user=alice)
     answer = signed_in(charlie).post(f"/me/tokens/{AuthToken.objects.get().token_key}/remove")
     assert answer.status_code == 404 and AuthToken.objects.count() == 1

@@ -14,7 +14,7 @@ from servers.protocol import CODES, Message
 from servers.ssh.dial import RemoteError
 
 ROOT = Path(__file__).resolve().parents[2]
-MADE = {"Message", "RemoteError", "NoKey", "__init__"}  # what takes a reason as its first argument
+MADE = {"Message", "RemoteError", "NoKey", "__init__"}  # callables whose first argument is a reason
 SLUG = re.compile(r"[a-z][a-z0-9_]*")
 FOR_STAFF = ("manage.py", "the admin", "worker", "deploy", "log.")
 
@@ -39,7 +39,7 @@ def called(node: ast.Call) -> str:
 
 
 def fields(reason: str) -> set[str]:
-    """The parameters that its texts need."""
+    """The parameters of its texts."""
     texts = TEXTS[reason]
     parts = [part for text in ([texts] if isinstance(texts, str) else texts) for part in Formatter().parse(text)]
     return {name for _, name, _, _ in parts if name is not None}
@@ -51,8 +51,8 @@ def test_every_reason_has_a_text(folder: str) -> None:
 
 
 @pytest.mark.parametrize("folder", ["servers", "hostscripts/labhost"])
-def test_every_text_is_given_its_parameters(folder: str) -> None:
-    known = {"NoKey": {"path"}, "check": {"command", "detail"}}  # given by these themselves
+def test_every_text_has_its_parameters(folder: str) -> None:
+    known = {"NoKey": {"path"}, "check": {"command", "detail"}}  # set by these themselves
     missing = {
         reason: fields(reason) - given
         for reason, names in reasons(folder)
@@ -113,7 +113,7 @@ def test_a_missing_parameter_breaks_nothing() -> None:
     assert messages.render(None) == ""
 
 
-def test_an_error_of_a_host_cannot_set_what_the_portal_decides() -> None:
+def test_an_error_of_a_host_cannot_set_parameters_of_the_portal() -> None:
     """Its parameters may have the names of RemoteError's own arguments."""
     error = RemoteError(
         Message("busy", {"offered": "ssh-ed25519 AAAA", "permanent": 1, "code": "timeout"}), code="busy"

@@ -1,4 +1,4 @@
-"""O3 from the portal to the host's files: a name that is given to somebody else brings nothing with it."""
+"""O3 from the portal to the host's files: a new person with a used name inherits nothing."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def push(server: Server) -> None:
     assert {push.state for push in runner.push_due(actor="test")} == {"succeeded"}
 
 
-def test_o3_a_name_given_to_a_new_person_inherits_no_key_no_number_and_no_container(farm: Farm, alice: User) -> None:
+def test_o3_a_new_person_with_a_used_name_gets_no_old_key_number_or_container(farm: Farm, alice: User) -> None:
     server = make_server(farm)
     users = farm.folder / ADDRESSES[0] / "state/users"
     users.mkdir()
@@ -37,7 +37,7 @@ def test_o3_a_name_given_to_a_new_person_inherits_no_key_no_number_and_no_contai
     with pytest.raises(people.PersonRefused, match="belonged to somebody else"):
         people.admit(Person("alice", "another-id", "Alice Newcomb"))
 
-    container.unlink()  # by the staff, on the server
+    container.unlink()  # by staff, on the server
     push(server)
     assert not Container.objects.exists()
     people.delete(actor="warden", user=alice)

@@ -44,7 +44,7 @@ def test_a_request_that_is_too_long_is_not_framed(monkeypatch: pytest.MonkeyPatc
         protocol.frame({"version": 1})
 
 
-def test_set_keys_carries_revision_digest_and_the_parts_of_each_key() -> None:
+def test_set_keys_has_revision_digest_and_the_parts_of_each_key() -> None:
     users = protocol.plain({"bob": [], "alice": [PublicKey("ssh-ed25519", "AAAA", "laptop é")]})
     request = protocol.build_set_keys(12, users, {"alice": 200000}, protocol.digest(users))
     assert request["users"]["alice"] == [{"type": "ssh-ed25519", "blob": "AAAA", "comment": "laptop é"}]
@@ -58,7 +58,7 @@ def test_the_digest_does_not_depend_on_the_order_of_people() -> None:
     assert protocol.digest({"a": [], "b": []}) == protocol.digest({"b": [], "a": []})
 
 
-def test_a_partial_answer_is_read_whole() -> None:
+def test_a_partial_answer_is_read_completely() -> None:
     read = parse_answer(json.dumps(PARTIAL).encode())
     assert (read.ok, read.code, read.revision) == (False, "partial", 12)
     assert read.error == Message("people_failed", {"count": 1})
@@ -97,7 +97,7 @@ def test_a_partial_answer_is_read_whole() -> None:
     ],
     ids=range(24),
 )
-def test_an_answer_of_another_kind_is_refused(data: bytes) -> None:
+def test_an_answer_of_the_wrong_kind_is_refused(data: bytes) -> None:
     with pytest.raises(BadAnswer) as refused:
         parse_answer(data)
     assert len(str(refused.value)) < 200 and "\n" not in str(refused.value)
@@ -147,7 +147,7 @@ def test_fields_that_a_newer_host_added_are_ignored() -> None:
     assert read.users == {"alice": UserResult("written", "absent")}
 
 
-def test_the_build_is_the_one_that_a_host_with_these_files_reports() -> None:
+def test_the_build_equals_the_one_that_a_host_with_these_files_reports() -> None:
     folder = Path(__file__).resolve().parents[2] / "hostscripts/labhost"
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     words = [sys.executable, "-c", "from labhost.system.build import build_digest; print(build_digest())"]
@@ -156,7 +156,7 @@ def test_the_build_is_the_one_that_a_host_with_these_files_reports() -> None:
     assert protocol.build_digest(files | {"cli.py": b""}) != protocol.build_digest(files)
 
 
-def test_names_that_are_no_names_and_addresses_that_are_none_are_dropped() -> None:
+def test_invalid_names_and_addresses_are_dropped() -> None:
     there = {"state": "rooted", "address": "10.0.3.1; id", "port": "22"}
     read = parse_answer(answer(containers={"../x": there, "root": there, "alice": there}))
     assert read.containers == {"alice": ContainerFact("unknown", "", 0)}
@@ -171,7 +171,7 @@ def test_a_refusal_without_a_reason_has_its_code_as_reason() -> None:
     assert parse_answer(answer(ok=False, error={"code": "busy"})).error == Message("busy")
 
 
-def test_every_reason_of_a_host_stands_in_the_document() -> None:
+def test_every_reason_of_a_host_is_documented() -> None:
     """`python -m tests.hostscripts.reasons` writes the table."""
     assert reasons.in_page() == reasons.table()
     assert {"disk_full", "key_malformed", "version_unsupported"} <= set(
@@ -179,7 +179,7 @@ def test_every_reason_of_a_host_stands_in_the_document() -> None:
     )
 
 
-def test_every_reason_of_a_host_is_one_that_the_portal_reads() -> None:
+def test_every_reason_of_a_host_is_known_to_the_portal() -> None:
     for reason, params in re.findall(r"^\| `([^`]+)` \| ([^|]*) \|", reasons.table(), re.M):
         names = [name for name in params.split(", ") if name]
         message = Message(reason, dict.fromkeys(names, 1))
@@ -199,7 +199,7 @@ json_values = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from([*PARTIAL, "name", "driver"]), json_values))
-def test_whatever_a_host_answers_is_an_answer_or_a_refusal(changes: dict[str, Any]) -> None:
+def test_any_output_of_a_host_is_an_answer_or_a_refusal(changes: dict[str, Any]) -> None:
     try:
         read = parse_answer(json.dumps(PARTIAL | changes).encode())
     except BadAnswer:

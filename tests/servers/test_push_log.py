@@ -25,7 +25,7 @@ def page(client: Client) -> str:
 
 @pytest.fixture
 def pasted(client: Client, alice: User) -> Client:
-    """The browser in which Alice has just pasted a key, without signing in."""
+    """A browser in which Alice has just pasted a key without signing in."""
     add_keys(actor="alice", user=alice, pasted=line())
     session = client.session
     session["pasted_as"] = "alice"
@@ -33,11 +33,11 @@ def pasted(client: Client, alice: User) -> Client:
     return client
 
 
-def test_strangers_are_asked_to_sign_in(client: Client) -> None:
+def test_anonymous_visitors_are_asked_to_sign_in(client: Client) -> None:
     assert client.get("/log/push-keys")["Location"].startswith("/login/")
 
 
-def test_who_has_just_pasted_follows_the_push_each_second(pasted: Client, server: Server) -> None:
+def test_after_a_paste_the_push_log_updates_each_second(pasted: Client, server: Server) -> None:
     text = page(pasted)
     assert "gpu17" in text and "pushing" in text and 'hx-trigger="every 1s"' in text
 
@@ -47,13 +47,13 @@ def test_the_fragment_is_the_table_only(pasted: Client, server: Server) -> None:
     assert text.lstrip().startswith("<section") and "<html" not in text
 
 
-def test_when_all_is_live_it_says_so_and_stops_asking(pasted: Client, server: Server) -> None:
+def test_when_all_keys_are_live_the_page_stops_updating(pasted: Client, server: Server) -> None:
     push(server, {"alice": ACCOUNT})
     text = page(pasted)
     assert "live on 1 of 1 server" in text and "host account" in text and "hx-trigger" not in text
 
 
-def test_while_it_runs_it_counts_what_is_live_so_far(pasted: Client, server: Server) -> None:
+def test_during_a_push_the_page_counts_live_keys(pasted: Client, server: Server) -> None:
     other = Server.objects.create(name="gpu18", address="172.16.2.18", host_key=PINNED)
     push(server, {"alice": ACCOUNT})
     text = page(pasted)
@@ -65,9 +65,7 @@ def test_while_it_runs_it_counts_what_is_live_so_far(pasted: Client, server: Ser
     assert "<li>gpu18: the server cannot be reached (no route to host), since " in text and ", next retry " in text
 
 
-def test_a_server_that_is_down_is_behind_since_then_with_the_reason_and_the_next_try(
-    pasted: Client, server: Server
-) -> None:
+def test_a_server_that_is_down_is_shown_as_behind_with_reason_and_next_retry(pasted: Client, server: Server) -> None:
     since = timezone.now() - timedelta(minutes=3)
     ServerState.objects.update(
         attempted_revision=current_revision(),
@@ -80,26 +78,26 @@ def test_a_server_that_is_down_is_behind_since_then_with_the_reason_and_the_next
     assert "next retry" in text and "hx-trigger" not in text
 
 
-def test_y8_people_see_their_own_failure_and_nobody_elses(pasted: Client, server: Server, bob: User) -> None:
+def test_y8_people_see_only_their_own_failure(pasted: Client, server: Server, bob: User) -> None:
     add_keys(actor="bob", user=bob, pasted=line(2))
     push(server, {"alice": ACCOUNT, "bob": FAILED})
     text = page(pasted)
     assert "live on 1 of 1 server" in text and "bob" not in text and "the home directory is missing" not in text
-    his = page(signed_in(bob))
-    assert "live on 0 of 1 server" in his and ">failed<" in his and "the home directory is missing" in his
+    bobs = page(signed_in(bob))
+    assert "live on 0 of 1 server" in bobs and ">failed<" in bobs and "the home directory is missing" in bobs
 
 
-def test_charlie_sees_nothing_of_alices(pasted: Client, server: Server, charlie: User) -> None:
+def test_charlie_sees_nothing_of_alice(pasted: Client, server: Server, charlie: User) -> None:
     push(server, {"alice": ACCOUNT})
     text = page(signed_in(charlie))
     assert "alice" not in text and "not registered" in text and "You have no SSH key yet" in text
 
 
-def test_staff_see_everybody(pasted: Client, server: Server, staff: User) -> None:
+def test_staff_see_all_people(pasted: Client, server: Server, staff: User) -> None:
     push(server, {"alice": ACCOUNT, "quiet": UserResult("unchanged", "unchanged")})
     text = page(signed_in(staff))
     assert "alice: host written" in text and "1 written" in text and "quiet" not in text
-    assert "You have no SSH key" in text and "live on" not in text, "the state shown is one's own, as for everybody"
+    assert "You have no SSH key" in text and "live on" not in text, "staff also see only the state of their own keys"
 
 
 def test_pasting_as_staff_without_signing_in_shows_own_rows_only(pasted: Client, server: Server) -> None:
@@ -108,17 +106,17 @@ def test_pasting_as_staff_without_signing_in_shows_own_rows_only(pasted: Client,
     assert "bob" not in page(pasted)
 
 
-def test_o1_a_locked_out_person_sees_nothing_any_more(pasted: Client, server: Server) -> None:
+def test_o1_a_locked_out_person_sees_nothing(pasted: Client, server: Server) -> None:
     User.objects.update(is_active=False)
     assert pasted.get("/log/push-keys").status_code == 302
 
 
-def test_a_push_about_others_only_does_not_hide_ones_own_account(pasted: Client, server: Server, bob: User) -> None:
+def test_a_push_about_others_does_not_hide_the_persons_own_account(pasted: Client, server: Server, bob: User) -> None:
     push(server, {"alice": ACCOUNT})
     add_keys(actor="bob", user=bob, pasted=line(2))
     push(server, {"bob": ACCOUNT}, whole=False)
     assert "host account" in page(pasted) and "live on 1 of 1 server" in page(pasted)
 
 
-def test_without_servers_it_says_so(pasted: Client) -> None:
+def test_without_servers_the_page_explains_it(pasted: Client) -> None:
     assert "There are no servers yet" in page(pasted)

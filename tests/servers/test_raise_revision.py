@@ -1,4 +1,4 @@
-"""An older database was restored: the hosts refuse it, and an explicit command goes on with it."""
+"""An older database was restored: the hosts refuse its pushes until staff raise the revision."""
 
 import io
 import sys
@@ -30,15 +30,15 @@ def _no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def restored(farm: Farm, alice: User) -> Server:
-    """gpu17 holds revision 3; the portal's database is as it was at revision 1."""
+    """gpu17 has revision 3; the portal's database is as it was at revision 1."""
     server = make_server(farm)
     add_keys(actor="alice", user=alice, pasted=line(1))
-    converge()
+    push_due()
     models = [SSHKey, KeyRange, Revision, Server, ServerState, Confirmation, Placement, KeySnapshot]
     backup = serializers.serialize("json", [row for model in models for row in model._default_manager.all()])
     for number in (2, 3):
         add_keys(actor="alice", user=alice, pasted=line(number))
-    converge()
+    push_due()
     assert farm.register_file().count("\n") == 3
     for model in reversed(models):
         model._default_manager.all().delete()
@@ -49,7 +49,7 @@ def restored(farm: Farm, alice: User) -> Server:
     return server
 
 
-def converge() -> list[Push]:
+def push_due() -> list[Push]:
     return runner.push_due(actor="test")
 
 
@@ -69,11 +69,11 @@ def ids(**words: Any) -> list[str | None]:
     return [message.id for message in checks.no_server_is_ahead(**words)]
 
 
-def test_y4_a_restored_older_database_takes_nothing_away_and_says_what_to_do(
+def test_y4_a_restored_older_database_removes_nothing_and_explains_what_to_do(
     farm: Farm, restored: Server, alice: User, staff: User
 ) -> None:
     add_keys(actor="alice", user=alice, pasted=line(4))
-    (push,) = converge()
+    (push,) = push_due()
     restored.refresh_from_db()
     assert push.state == "failed" and farm.register_file().count("\n") == 3
     assert restored.state.last_error == Message("server_ahead")
@@ -84,7 +84,9 @@ def test_y4_a_restored_older_database_takes_nothing_away_and_says_what_to_do(
     assert "ahead of the database" in signed_in(staff).get("/admin/servers/server/").content.decode()
 
 
-def test_y4_the_same_revision_as_here_is_noticed_before_anything_is_pushed(farm: Farm, restored: Server) -> None:
+def test_y4_a_server_at_the_same_revision_with_other_keys_is_noticed_before_a_push(
+    farm: Farm, restored: Server
+) -> None:
     assert ids(databases=["default"]) == []
     revisions.ask([restored])
     restored.refresh_from_db()
@@ -92,14 +94,14 @@ def test_y4_the_same_revision_as_here_is_noticed_before_anything_is_pushed(farm:
     assert farm.commands()[-1] == "status"
 
 
-def test_raising_needs_a_yes_and_then_the_servers_take_this_databases_keys(farm: Farm, restored: Server) -> None:
+def test_raising_asks_for_confirmation_and_then_servers_accept_the_keys(farm: Farm, restored: Server) -> None:
     code, words = refused("raise_revision")
     assert code == 2 and "--yes" in words and keys.current_revision() == 1
     out = run("raise_revision", "--yes")
     assert "gpu17: revision 3" in out and "raised from 1 to 4" in out
     event = AuditEvent.objects.get(verb="revision.raised")
     assert event.detail == {"before": 1, "now": 4, "held": {"gpu17": 3}}
-    (push,) = converge()
+    (push,) = push_due()
     restored.refresh_from_db()
     assert push.state == "succeeded" and farm.register_file().count("\n") == 1
     assert (
@@ -107,14 +109,14 @@ def test_raising_needs_a_yes_and_then_the_servers_take_this_databases_keys(farm:
     )
 
 
-def test_without_need_nothing_is_raised(farm: Farm, alice: User) -> None:
+def test_an_unnecessary_raise_changes_nothing(farm: Farm, alice: User) -> None:
     make_server(farm)
     add_keys(actor="alice", user=alice, pasted=line(1))
-    converge()
+    push_due()
     assert "Nothing was changed" in run("raise_revision", "--yes") and keys.current_revision() == 1
 
 
-def test_the_same_revision_with_other_keys_is_a_need(farm: Farm, restored: Server) -> None:
+def test_the_same_revision_with_other_keys_makes_a_raise_necessary(farm: Farm, restored: Server) -> None:
     Revision.objects.update(number=3)
     assert "from 3 to 4" in run("raise_revision", "--yes")
 
@@ -125,11 +127,11 @@ def test_y4_another_history_under_the_same_revision_is_noticed_and_not_overwritt
     farm.change_applied("revision", 1)
     revisions.ask([restored])
     restored.refresh_from_db()
-    assert restored.state.ahead_since and restored.state.applied_revision == 1 and converge() == []
+    assert restored.state.ahead_since and restored.state.applied_revision == 1 and push_due() == []
     assert farm.register_file().count("\n") == 3
 
 
-def test_a_server_that_is_away_is_named_and_the_others_are_served(farm: Farm, restored: Server) -> None:
+def test_a_server_that_is_down_is_named_and_the_others_are_pushed_to(farm: Farm, restored: Server) -> None:
     make_server(farm, 1, address="127.0.0.99")
     out = io.StringIO()
     with pytest.raises(CommandError) as error:
@@ -141,18 +143,18 @@ def test_a_server_that_is_away_is_named_and_the_others_are_served(farm: Farm, re
     assert "from 1 to 4" in out.getvalue() and keys.current_revision() == 4
 
 
-def test_a_host_whose_state_was_lost_gets_its_keys_again(farm: Farm, alice: User, client: Client) -> None:
+def test_a_host_that_lost_its_state_gets_its_keys_again(farm: Farm, alice: User, client: Client) -> None:
     server = make_server(farm)
     add_keys(actor="alice", user=alice, pasted=line(1))
-    converge()
+    push_due()
     farm.keys_database().unlink()
     revisions.ask([server])
     server.refresh_from_db()
-    assert server.state.applied_digest != "", "asked with a row from before the push: it decides nothing"
+    assert server.state.applied_digest != "", "a row from before the push decides nothing"
     revisions.ask([server])
     server.refresh_from_db()
     assert (server.state.applied_revision, server.state.applied_digest) == (0, "")
-    converge()
+    push_due()
     server.refresh_from_db()
     assert server.state.applied_revision == 1
     assert farm.applied_revision() == 1

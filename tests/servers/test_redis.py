@@ -1,4 +1,4 @@
-"""The worker with a real Redis as its broker, which forgets a task as soon as a worker has taken it."""
+"""The worker with a real Redis as its broker, which deletes a task as soon as a worker has taken it."""
 
 import shutil
 import signal
@@ -66,7 +66,7 @@ def running(farm: Farm, redis: Redis, tmp_path: Path) -> Iterator[RealWorker]:
         yield real
 
 
-def test_y3_a_task_that_dies_with_its_worker_is_lost_by_redis_and_delivered_all_the_same(
+def test_y3_a_task_that_redis_loses_with_its_worker_is_run_all_the_same(
     farm: Farm, running: RealWorker, alice: User
 ) -> None:
     make_server(farm)
@@ -75,14 +75,14 @@ def test_y3_a_task_that_dies_with_its_worker_is_lost_by_redis_and_delivered_all_
     within(30, farm.commands, "the push")
     assert Push.objects.get().state == "running"
     farm.behave(ADDRESSES[0], "labhost")
-    for pid in running.pool():  # in the middle of the task, which no broker has any more
+    for pid in running.pool():  # during the task, which is no longer in any broker
         running.kill(pid)
     within(45, lambda: key.blob in farm.register_file(), "the key")
     within(20, lambda: Server.objects.get().state.applied_revision == 1)
     assert [push.state for push in Push.objects.order_by("pk")] == ["failed", "succeeded"]
 
 
-def test_a_redis_that_dies_with_all_that_it_holds_delays_and_loses_nothing(
+def test_a_redis_that_dies_with_its_queue_delays_and_loses_nothing(
     farm: Farm, redis: Redis, running: RealWorker, alice: User
 ) -> None:
     make_server(farm)

@@ -1,4 +1,4 @@
-"""O3: a name came to somebody new while a server that the portal had forgotten still has the former person's account."""
+"""O3: a name belongs to a new person while a server that was not in the portal still has the previous person's account."""
 
 import json
 
@@ -10,7 +10,7 @@ from accounts.services import numbers, people
 from servers.models import ServerState
 from servers.services.fleet import servers
 from servers.services.status import key_status
-from tests.servers.conftest import converge, give_key, key_body, make_server
+from tests.servers.conftest import give_key, key_body, make_server, push_due
 from tests.servers.farm import ADDRESSES, Farm
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick")]
@@ -18,10 +18,10 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 
 @pytest.fixture
 def newcomer(farm: Farm, transactional_db: None, alice: User) -> User:
-    """Another alice, with numbers of her own; gpu17 was taken out of the portal with the first one's account on it."""
+    """Another alice with new numbers; gpu17 was removed from the portal with the first one's account on it."""
     server = make_server(farm)
     give_key(alice)
-    converge()
+    push_due()
     register(farm, alice)
     servers.remove(actor="warden", server=server)
     people.set_active(actor="warden", user=alice, active=False)
@@ -32,7 +32,7 @@ def newcomer(farm: Farm, transactional_db: None, alice: User) -> User:
 
 
 def register(farm: Farm, user: User) -> None:
-    """The journal of the host as a registration leaves it."""
+    """The state of the host after a registration."""
     folder = farm.folder / ADDRESSES[0] / "state/users"
     folder.mkdir(exist_ok=True)
     numbers_ = {"port": user.port.number, "subuid": user.subuids.start}
@@ -40,26 +40,26 @@ def register(farm: Farm, user: User) -> None:
     (folder / f"{user.username}.json").write_text(json.dumps(value))
 
 
-def test_o3_a_server_that_was_added_again_refuses_her_keys_until_the_former_is_removed(
+def test_o3_a_server_that_was_added_again_refuses_a_new_persons_keys_until_the_old_account_is_removed(
     farm: Farm, newcomer: User
 ) -> None:
     key = give_key(newcomer, 1)
     server = make_server(farm)
-    (push,) = converge()
+    (push,) = push_due()
     assert push.state == "partial" and push.results["alice"]["host"] == push.results["alice"]["container"] == "failed"
     assert push.results["alice"]["error"]["reason"] == "other_person"
     (status,) = key_status.status_of([key])
     assert status.summary == "live on 0 of 1 server" and "somebody else" in status.unfinished[0].reason
-    register(farm, newcomer)  # the former one is removed, and she has a container of her own
+    register(farm, newcomer)  # the previous one is removed, and the new person has a container
     ServerState.objects.filter(pk=server.pk).update(next_attempt=timezone.now())
-    assert converge()[0].state == "succeeded" and key_body(1) in farm.register_file()
+    assert push_due()[0].state == "succeeded" and key_body(1) in farm.register_file()
 
 
-def test_o3_also_when_she_gets_her_first_key_afterwards(farm: Farm, newcomer: User, bob: User) -> None:
+def test_o3_also_when_the_new_person_adds_a_first_key_later(farm: Farm, newcomer: User, bob: User) -> None:
     for number in range(2, 8):
         give_key(bob, number)
     make_server(farm)
-    assert converge()[0].state == "succeeded"
+    assert push_due()[0].state == "succeeded"
     give_key(newcomer, 1)
-    (push,) = converge()
+    (push,) = push_due()
     assert push.state == "partial" and push.results["alice"]["error"]["reason"] == "other_person"

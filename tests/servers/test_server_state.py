@@ -8,7 +8,7 @@ from servers.models import Server, ServerState
 pytestmark = pytest.mark.django_db
 
 
-def test_a_new_server_has_a_state_and_saving_it_again_makes_no_other(server: Server) -> None:
+def test_a_new_server_has_one_state_also_after_saving_it_again(server: Server) -> None:
     server.save()
     assert ServerState.objects.get() == Server.objects.get().state
 

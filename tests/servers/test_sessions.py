@@ -42,19 +42,19 @@ def ask(pool: Sessions, farm: Farm, revision: int, *, there: Endpoint | None = N
         return session.ask(push(revision))
 
 
-def test_several_pushes_are_one_command_of_one_connection(farm: Farm, pool: Sessions) -> None:
+def test_several_pushes_use_one_command_and_one_connection(farm: Farm, pool: Sessions) -> None:
     answers = [ask(pool, farm, revision) for revision in (1, 2, 3)]
     assert all(answer.ok for answer in answers) and [answer.revision for answer in answers] == [1, 2, 3]
     assert farm.commands() == ["set-keys"] and len(pool) == 1
 
 
-def test_a_refusal_is_an_answer_and_the_session_goes_on(farm: Farm, pool: Sessions) -> None:
+def test_a_refusal_is_an_answer_and_the_session_stays_open(farm: Farm, pool: Sessions) -> None:
     ask(pool, farm, 5)
     assert ask(pool, farm, 4).code == "stale_revision"
     assert ask(pool, farm, 6).ok and farm.commands() == ["set-keys"]
 
 
-def test_y2_a_session_that_has_died_is_opened_once_more_within_the_same_try(farm: Farm, pool: Sessions) -> None:
+def test_y2_a_dead_session_is_opened_again_within_the_same_attempt(farm: Farm, pool: Sessions) -> None:
     ask(pool, farm, 1)
     (pid,) = farm.pids()
     os.kill(pid, signal.SIGKILL)
@@ -62,7 +62,7 @@ def test_y2_a_session_that_has_died_is_opened_once_more_within_the_same_try(farm
     assert len(farm.commands()) == 2
 
 
-def test_y2_a_host_that_dies_before_its_answer_is_asked_once_more_and_not_for_ever(farm: Farm, pool: Sessions) -> None:
+def test_y2_a_host_that_dies_before_its_answer_is_asked_only_once_more(farm: Farm, pool: Sessions) -> None:
     ask(pool, farm, 1)
     (pid,) = farm.pids()
     os.kill(pid, signal.SIGSTOP)
@@ -73,7 +73,7 @@ def test_y2_a_host_that_dies_before_its_answer_is_asked_once_more_and_not_for_ev
     assert refused.value.code == "bad_answer" and len(farm.commands()) == 2 and len(pool) == 0
 
 
-def test_y2_a_host_that_hangs_before_its_answer_is_given_up_and_the_far_side_ends(farm: Farm, pool: Sessions) -> None:
+def test_y2_a_host_that_hangs_before_its_answer_times_out_and_its_program_ends(farm: Farm, pool: Sessions) -> None:
     ask(pool, farm, 1)
     (pid,) = farm.pids()
     os.kill(pid, signal.SIGSTOP)
@@ -84,7 +84,7 @@ def test_y2_a_host_that_hangs_before_its_answer_is_given_up_and_the_far_side_end
     assert len(pool) == 0 and gone_within(pid, 5)
 
 
-def test_y2_a_host_that_hangs_in_the_transfer_is_given_up(farm: Farm, pool: Sessions) -> None:
+def test_y2_a_host_that_hangs_during_the_transfer_times_out(farm: Farm, pool: Sessions) -> None:
     farm.behave(HERE, "deaf")
     with (
         pytest.raises(RemoteError) as refused,
@@ -94,7 +94,7 @@ def test_y2_a_host_that_hangs_in_the_transfer_is_given_up(farm: Farm, pool: Sess
     assert refused.value.code == "timeout"
 
 
-def test_y2_a_cut_transfer_ends_the_real_host_program(farm: Farm, pool: Sessions) -> None:
+def test_y2_an_interrupted_transfer_ends_the_real_host_program(farm: Farm, pool: Sessions) -> None:
     ask(pool, farm, 1)
     (pid,) = farm.pids()
     session = pool.take((farm.endpoint(), Login(farm.user, farm.iam_key)))
@@ -105,12 +105,12 @@ def test_y2_a_cut_transfer_ends_the_real_host_program(farm: Farm, pool: Sessions
     assert farm.applied_revision() == 1
 
 
-def test_a_host_that_speaks_unasked_loses_its_session(farm: Farm, pool: Sessions) -> None:
+def test_a_host_that_sends_unexpected_output_loses_its_session(farm: Farm, pool: Sessions) -> None:
     ask(pool, farm, 1)
     key = (farm.endpoint(), Login(farm.user, farm.iam_key))
     session = pool.take(key)
     assert session is not None
-    session._channel.sendall(push(2))  # the answer lies there when the next request comes
+    session._channel.sendall(push(2))  # the answer is there before the next request
     eventually(session._channel.recv_ready, "the answer")
     pool.put_back(key, session)
     assert ask(pool, farm, 3).revision == 3 and len(farm.commands()) == 2
@@ -140,7 +140,7 @@ def test_an_idle_session_is_closed(farm: Farm, pool: Sessions, monkeypatch: pyte
     assert is_alive(pid) and gone_within(pid, 5) and len(pool) == 0
 
 
-def test_an_idle_session_wakes_nobody_and_still_ends_at_once(farm: Farm, pool: Sessions) -> None:
+def test_an_idle_session_uses_no_cpu_and_ends_at_once(farm: Farm, pool: Sessions) -> None:
     ask(pool, farm, 1)
     session = pool.take((farm.endpoint(), Login(farm.user, farm.iam_key)))
     assert session is not None
@@ -148,17 +148,17 @@ def test_an_idle_session_wakes_nobody_and_still_ends_at_once(farm: Farm, pool: S
     time.sleep(0.2)
     before = wakes(thread)
     time.sleep(1)  # the time in which it is counted
-    assert wakes(thread) - before <= 2, "ten times a second, and for each server"
+    assert wakes(thread) - before <= 2, "ten times a second for each server"
     with ends_within(5):
         session.close()
 
 
 def wakes(thread: Path) -> int:
-    """How often this thread has gone to sleep, see proc(5)."""
+    """How often this thread has waited, see proc(5)."""
     return int(thread.read_text().split("\nvoluntary_ctxt_switches:", 1)[1].split()[0])
 
 
-def test_a_child_has_a_pool_of_its_own_and_leaves_the_parents_alone(farm: Farm) -> None:
+def test_a_child_process_has_its_own_pool(farm: Farm) -> None:
     mine = sessions.pool()
     ask(mine, farm, 1)
     context = multiprocessing.get_context("fork")
@@ -177,7 +177,7 @@ def test_a_child_has_a_pool_of_its_own_and_leaves_the_parents_alone(farm: Farm) 
     assert len(farm.commands()) == 2, "the parent's session has ended"
 
 
-def test_at_most_ten_handshakes_at_a_time(farm: Farm, pool: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_most_ten_handshakes_run_at_once(farm: Farm, pool: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
     lock, now, most = threading.Lock(), 0, 0
     three_at_once = threading.Barrier(3, timeout=20)
     real = Host._shake_hands
@@ -207,7 +207,7 @@ def test_at_most_ten_handshakes_at_a_time(farm: Farm, pool: Sessions, monkeypatc
     small.close()
 
 
-def test_y1_silent_servers_take_no_place_of_those_that_greet(
+def test_y1_silent_servers_do_not_block_handshakes_of_others(
     farm: Farm, silence: Silence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sessions, "HANDSHAKES", 1)

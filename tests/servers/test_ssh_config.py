@@ -26,17 +26,17 @@ def test_servers_are_separated_by_an_empty_line() -> None:
     assert text.startswith(EXPECTED + "\nHost gpu18-manage\n") and text.endswith("HostKeyAlias gpu18\n")
 
 
-def test_a_server_with_another_ssh_port_says_so_under_its_own_name() -> None:
+def test_a_server_with_another_ssh_port_has_it_in_its_manage_entry() -> None:
     lines = render([Target("gpu17", "172.16.2.17", 2222)], user="lqchen", port=22031).splitlines()
     assert lines[1:4] == ["    HostName 172.16.2.17", "    Port 2222", "    User lqchen"]
     assert "    Port 22031" in lines
 
 
-def test_without_servers_there_is_nothing() -> None:
+def test_without_servers_the_configuration_is_empty() -> None:
     assert render([], user="lqchen", port=22031) == ""
 
 
-def test_ssh_itself_reads_it_so(tmp_path: Path) -> None:
+def test_ssh_reads_the_configuration_as_intended(tmp_path: Path) -> None:
     config = tmp_path / "config"
     config.write_text(render([Target("gpu17", "172.16.2.17")], user="lqchen", port=22031))
     done = subprocess.run(["ssh", "-F", str(config), "-G", "gpu17"], capture_output=True, text=True, check=True)

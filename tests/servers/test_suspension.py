@@ -1,4 +1,4 @@
-"""Case O1: who is locked out is suspended on every server; the real steps run in tests/e2e."""
+"""Case O1: a locked-out person is suspended on every server; the real steps are tested in tests/e2e."""
 
 import pytest
 
@@ -35,7 +35,7 @@ def test_o1_locking_out_suspends_on_each_server(farm: Farm, gpu17: Server, alice
     assert AuditEvent.objects.filter(verb="container.suspended", object="alice").exists()
 
 
-def test_o1_while_the_keys_are_live_there_it_is_tried_again(farm: Farm, gpu17: Server, alice: User) -> None:
+def test_o1_a_suspension_is_retried_while_keys_are_live(farm: Farm, gpu17: Server, alice: User) -> None:
     (farm.folder / ADDRESSES[0] / "keys_are_live").touch()
     people.set_active(actor="warden", user=alice, active=False)
     jobs.run_waiting()
@@ -43,12 +43,12 @@ def test_o1_while_the_keys_are_live_there_it_is_tried_again(farm: Farm, gpu17: S
     assert (job.state, job.error) == ("queued", Message("keys_still_live", {"name": "alice"}))
 
 
-def test_o1_who_has_no_container_needs_no_job(gpu17: Server, bob: User) -> None:
+def test_o1_a_person_without_a_container_needs_no_suspension(gpu17: Server, bob: User) -> None:
     people.set_active(actor="warden", user=bob, active=False)
     assert not ContainerJob.objects.filter(kind="suspend").exists()
 
 
-def test_o1_a_registration_that_waits_is_called_off(gpu17: Server, bob: User) -> None:
+def test_o1_a_queued_registration_is_cancelled(gpu17: Server, bob: User) -> None:
     job = jobs.request_registration(actor="warden", server=gpu17, user=bob)
     people.set_active(actor="warden", user=bob, active=False)
     job.refresh_from_db()
@@ -56,7 +56,7 @@ def test_o1_a_registration_that_waits_is_called_off(gpu17: Server, bob: User) ->
     assert jobs.run_waiting() == 0
 
 
-def test_o1_a_job_that_was_lost_is_found_by_the_reconciler_once(gpu17: Server, alice: User) -> None:
+def test_o1_a_lost_suspension_is_queued_again_once(gpu17: Server, alice: User) -> None:
     User.objects.filter(pk=alice.pk).update(is_active=False)  # the process died right after the commit
     Container.objects.update(state="running")
     tasks.reconcile()

@@ -19,7 +19,7 @@ from tests.accounts.keys import line
 
 
 def waiting() -> list[str]:
-    """The functions that the broker holds."""
+    """The functions queued in the broker."""
     return [row.func() for row in OrmQ.objects.order_by("pk")]
 
 
@@ -32,7 +32,7 @@ def test_a_change_of_keys_wakes_the_worker_after_its_commit(alice: User) -> None
 
 
 @pytest.mark.django_db
-def test_o1_locking_somebody_out_wakes_the_worker(alice: User) -> None:
+def test_o1_locking_out_wakes_the_worker(alice: User) -> None:
     with TestCase.captureOnCommitCallbacks(execute=True):
         people.set_active(actor="warden", user=alice, active=False)
     assert waiting() == [queue.PUSH]
@@ -49,7 +49,7 @@ def test_a_broker_that_is_down_does_not_undo_the_change(alice: User) -> None:
 
 
 @pytest.mark.django_db
-def test_reconcile_finds_what_the_broker_lost(server: Server, alice: User) -> None:
+def test_reconcile_queues_lost_tasks_again(server: Server, alice: User) -> None:
     add_keys(actor="alice", user=alice, pasted=line())
     ContainerJob.objects.create(server=server, user=alice, requested_by="warden")
     with TestCase.captureOnCommitCallbacks(execute=True):
@@ -59,7 +59,7 @@ def test_reconcile_finds_what_the_broker_lost(server: Server, alice: User) -> No
 
 
 @pytest.mark.django_db
-def test_reconcile_with_nothing_to_do_wakes_nobody(server: Server) -> None:
+def test_reconcile_without_work_queues_nothing(server: Server) -> None:
     with TestCase.captureOnCommitCallbacks(execute=True):
         tasks.reconcile()
     assert waiting() == []
@@ -80,7 +80,7 @@ def test_y3_reconcile_recovers_what_a_dead_worker_held(server: Server, alice: Us
 
 
 @pytest.mark.django_db
-def test_y3_what_a_dead_process_holds_is_free_before_its_lease_ends(server: Server, alice: User) -> None:
+def test_y3_leases_of_a_dead_process_are_released_early(server: Server, alice: User) -> None:
     later, dead = timezone.now() + timedelta(minutes=2), f"{lease_holder.current()}1"
     ServerState.objects.update(lease_until=later, lease_holder=dead, next_attempt=later, attempts=1)
     push = Push.objects.create(server=server, state="running", started_at=timezone.now())
@@ -97,7 +97,7 @@ def test_y3_what_a_dead_process_holds_is_free_before_its_lease_ends(server: Serv
 
 
 @pytest.mark.django_db
-def test_y3_what_a_living_process_holds_is_left_to_it(server: Server) -> None:
+def test_y3_leases_of_a_running_process_stay(server: Server) -> None:
     later = timezone.now() + timedelta(minutes=2)
     ServerState.objects.update(lease_until=later, lease_holder=lease_holder.current(), attempts=1)
     push = Push.objects.create(server=server, state="running", started_at=timezone.now())
@@ -107,7 +107,7 @@ def test_y3_what_a_living_process_holds_is_left_to_it(server: Server) -> None:
 
 
 @pytest.mark.django_db
-def test_the_schedule_is_made_once() -> None:
+def test_the_schedule_is_created_once() -> None:
     apps._plan_reconcile()
     apps._plan_reconcile()
     row = Schedule.objects.get(name="lab-iam reconcile")
@@ -116,12 +116,12 @@ def test_the_schedule_is_made_once() -> None:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("name", [queue.PUSH, queue.CONTAINER_JOBS, queue.HEARTBEAT, "servers.tasks.reconcile"])
-def test_the_names_of_tasks_are_those_of_functions(name: str) -> None:
+def test_the_names_of_tasks_name_functions(name: str) -> None:
     assert callable(getattr(tasks, name.rpartition(".")[2]))
 
 
 @pytest.mark.django_db
-def test_y9_the_tasks_of_a_burst_that_the_first_has_done_cost_nothing(server: Server, alice: User) -> None:
+def test_y9_tasks_whose_work_is_already_done_cost_nothing(server: Server, alice: User) -> None:
     add_keys(actor="alice", user=alice, pasted=line())
     ServerState.objects.update(next_attempt=None, attempted_revision=1)  # served
     with patch.object(people, "sync_names", return_value=people.SyncNames()):
@@ -142,7 +142,7 @@ def test_y9_a_push_requested_during_the_pause_between_two_pushes_is_waited_for(s
 
 
 @pytest.mark.django_db
-def test_full_names_are_read_once_for_each_revision(alice: User) -> None:
+def test_full_names_are_read_once_per_revision(alice: User) -> None:
     add_keys(actor="alice", user=alice, pasted=line())
     with patch.object(people, "sync_names", return_value=people.SyncNames()) as asked:
         assert full_names.refresh(actor="worker") is True
@@ -153,9 +153,7 @@ def test_full_names_are_read_once_for_each_revision(alice: User) -> None:
 
 
 @pytest.mark.django_db
-def test_y7_a_directory_that_is_down_is_said_once_and_nothing_else(
-    alice: User, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_y7_a_directory_that_is_down_is_logged_once(alice: User, caplog: pytest.LogCaptureFixture) -> None:
     add_keys(actor="alice", user=alice, pasted=line())
     with patch.object(people, "sync_names", side_effect=directory.DirectoryUnavailable("down")):
         assert full_names.refresh(actor="worker") is False

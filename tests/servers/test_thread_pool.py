@@ -6,7 +6,7 @@ from servers.services.worker import thread_pool
 
 
 class Work:
-    """Jobs are numbers; `taken` and `recorded` are what became of them."""
+    """Jobs are numbers; `taken` and `recorded` list what happened to them."""
 
     def __init__(self, jobs: range) -> None:
         self.waiting, self.taken, self.recorded = list(jobs), list[int](), list[list[int]]()
@@ -29,7 +29,7 @@ class Work:
         thread_pool.serve(self.claim, work, record=self.record, pending=lambda: False, threads=threads, seconds=10)  # type: ignore[arg-type]
 
 
-def test_results_that_come_together_are_recorded_together_in_the_callers_thread() -> None:
+def test_results_that_arrive_together_are_recorded_together_in_the_callers_thread() -> None:
     jobs, threads = Work(range(8)), set()
     real = jobs.record
 
@@ -43,13 +43,13 @@ def test_results_that_come_together_are_recorded_together_in_the_callers_thread(
     assert threads == {threading.current_thread()}
 
 
-def test_never_more_are_claimed_than_there_are_threads() -> None:
+def test_no_more_work_is_claimed_than_there_are_threads() -> None:
     jobs = Work(range(10))
     jobs.serve(lambda job: job, threads=3)
     assert max(jobs.rooms) == 3 and jobs.all_recorded == list(range(10))
 
 
-def test_what_raises_stops_nobody_else(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_exception_does_not_stop_the_others(caplog: pytest.LogCaptureFixture) -> None:
     jobs = Work(range(4))
 
     def work(job: int) -> int:
@@ -61,7 +61,7 @@ def test_what_raises_stops_nobody_else(caplog: pytest.LogCaptureFixture) -> None
     assert jobs.all_recorded == [0, 1, 3] and "unexpectedly" in caplog.text
 
 
-def test_a_result_that_cannot_be_recorded_does_not_take_the_others_with_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_result_that_cannot_be_recorded_does_not_lose_the_others(caplog: pytest.LogCaptureFixture) -> None:
     jobs, kept = Work(range(4)), list[int]()
 
     def record(results: list[int]) -> None:
@@ -74,7 +74,7 @@ def test_a_result_that_cannot_be_recorded_does_not_take_the_others_with_it(caplo
     assert sorted(kept) == [0, 1, 3] and "could not be recorded" in caplog.text
 
 
-def test_what_becomes_due_meanwhile_does_not_wait_for_the_slowest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_work_does_not_wait_for_the_slowest(monkeypatch: pytest.MonkeyPatch) -> None:
     jobs, is_served = Work(range(1)), threading.Event()
 
     def work(job: int) -> int:

@@ -1,4 +1,4 @@
-"""`manage.py worker` with a real cluster on a real database, killed in the ways that django-q does not survive."""
+"""`manage.py worker` with a real cluster on a real database, killed in ways that django-q does not survive."""
 
 import os
 import signal
@@ -29,38 +29,38 @@ def running(farm: Farm, tmp_path: Path) -> Iterator[RealWorker]:
         yield real
 
 
-def delivers(farm: Farm, user: User, number: int, seconds: float = 30) -> None:
+def key_arrives(farm: Farm, user: User, number: int, seconds: float = 30) -> None:
     key = give_key(user, number)
     within(seconds, lambda: key.blob in farm.register_file(), "the key")
 
 
-def test_y3_an_idle_process_of_the_pool_is_killed_and_the_wedged_cluster_is_replaced(
+def test_y3_a_cluster_that_hangs_after_a_pool_process_is_killed_is_replaced(
     farm: Farm, running: RealWorker, alice: User
 ) -> None:
     make_server(farm)
-    delivers(farm, alice, 0)
+    key_arrives(farm, alice, 0)
     before = running.group()
-    # One of the two waits inside the queue and holds its lock: that is the one whose death wedges all.
+    # One of the two waits in the queue and holds its lock: without it, all others hang.
     for pid in running.pool():
         running.kill(pid)
-    delivers(farm, alice, 1, 40)
-    assert not set(before[1:]) & {pid for pid in before[1:] if is_alive(pid)}, "something of the old cluster is left"
+    key_arrives(farm, alice, 1, 40)
+    assert not set(before[1:]) & {pid for pid in before[1:] if is_alive(pid)}, "a process of the old cluster is left"
     assert "no heartbeat for 5 s" in running.restarts()[0]
 
 
 @pytest.mark.parametrize("who", ["main", "sentinel"])
-def test_y3_the_main_process_or_the_sentinel_is_killed_and_no_orphan_is_left(
+def test_y3_killing_the_main_process_or_the_sentinel_leaves_no_orphan(
     farm: Farm, running: RealWorker, alice: User, who: str
 ) -> None:
     make_server(farm)
     cluster = running.group()[1:]
     running.kill(getattr(running, who))
     within(10, lambda: not any(map(is_alive, cluster)), "the end of the old cluster")
-    delivers(farm, alice, 0)
+    key_arrives(farm, alice, 0)
     assert "ended by itself" in running.restarts()[0]
 
 
-def test_y3_the_watchdog_itself_is_killed_and_all_of_its_cluster_dies_with_it(running: RealWorker) -> None:
+def test_y3_killing_the_watchdog_ends_its_whole_cluster(running: RealWorker) -> None:
     group = running.group()
     assert len(group) >= 7, "watchdog, main, sentinel, pool of 2, monitor, pusher"
     running.kill(running.process.pid)
@@ -76,7 +76,7 @@ def test_a_signal_ends_everything_in_time(running: RealWorker, number: signal.Si
     assert not any(map(is_alive, group)) and running.restarts() == []
 
 
-def test_a_wedged_cluster_ends_in_time_as_well(farm: Farm, tmp_path: Path) -> None:
+def test_a_hanging_cluster_ends_in_time_too(farm: Farm, tmp_path: Path) -> None:
     with RealWorker(farm, tmp_path, silence=60, grace=1) as real:
         real.wait_until_ready()
         within(30, heartbeat.last_seen)
@@ -88,18 +88,18 @@ def test_a_wedged_cluster_ends_in_time_as_well(farm: Farm, tmp_path: Path) -> No
         assert not any(map(is_alive, group))
 
 
-def test_a_task_that_takes_longer_than_the_limit_is_no_silence(farm: Farm, running: RealWorker, alice: User) -> None:
+def test_a_task_longer_than_the_limit_does_not_count_as_hanging(farm: Farm, running: RealWorker, alice: User) -> None:
     make_server(farm)
     farm.behave(ADDRESSES[0], "mute")
     give_key(alice)
     within(20, farm.commands)
-    later = timezone.now() + timedelta(seconds=7)  # more than the silence that is allowed
-    within(30, lambda: (seen := heartbeat.last_seen()) and seen > later, "signs of life during the task")
+    later = timezone.now() + timedelta(seconds=7)  # more than the allowed silence
+    within(30, lambda: (seen := heartbeat.last_seen()) and seen > later, "heartbeats during the task")
     assert running.restarts() == []
     assert Server.objects.get().state.lease_until, "the push still waits for its answer"
 
 
-def test_a_worker_that_cannot_start_says_so_and_ends(tmp_path: Path) -> None:
+def test_a_worker_that_cannot_start_reports_it_and_ends(tmp_path: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "ENV_FILE": os.devnull, "DEBUG": "true", "DATA_DIR": str(tmp_path)}
     environment["BROKER_URL"] = "redis://127.0.0.1:1"
     code = "from servers.services.worker import watchdog; watchdog.PAUSE = 0.01; watchdog.POLL_SECONDS = 0.05"

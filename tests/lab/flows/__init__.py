@@ -1,6 +1,6 @@
-"""The six flows of the document that Lab IAM was ordered with, each numbered step as a check of its effect.
+"""The six flows of the original specification, with a check of the effect of each numbered step.
 
-`./lab demo` walks them before a person's eyes, tests/e2e runs the same steps as tests.
+`./lab demo` shows them step by step, tests/e2e runs the same steps as tests.
 """
 
 from tests.lab.flows import login, read_configurations, register, start, update_keys, write_key

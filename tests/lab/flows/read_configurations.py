@@ -7,7 +7,7 @@ FLOW = Flow("Read Configurations on IAM")
 
 
 def curl(walk: Walk, path: str) -> str:
-    """As a person's script would, on the server, which the portal knows by its address."""
+    """As a person's script does on the server, which the portal recognizes by its address."""
     return walk.server.run(f"curl -fsS --max-time 5 http://iam.mylab.com{path}").stdout
 
 

@@ -26,7 +26,7 @@ def validated(walk: Walk) -> str:
 def shell(walk: Walk) -> str:
     entry = walk.server.run("getent passwd register").stdout.strip()
     assert entry.endswith(":/home/register/register.bash"), entry
-    assert walk.commands_by("register"), "register.bash asked sudo for nothing"
+    assert walk.commands_by("register"), "register.bash did not call sudo"
     return entry.rpartition(":")[2]
 
 
@@ -40,7 +40,7 @@ def as_root(walk: Walk) -> str:
 def curled(walk: Walk) -> str:
     for path in ("port", "subuid", ".ssh/authorized_keys", ".ssh/config"):
         seen = walk.requests_from(walk.server.address, f"/user/{walk.user}/{path}")
-        assert any("curl/" in line for line in seen), f"{path} was not asked for"
+        assert any("curl/" in line for line in seen), f"{path} was not requested"
     return "four requests by curl from 172.16.2.17"
 
 

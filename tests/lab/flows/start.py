@@ -32,7 +32,7 @@ def do_start(walk: Walk) -> str:
 @FLOW.step("4", "Server: curl http://iam.mylab.com/user/lqchen/port to know the port number")
 def curled(walk: Walk) -> str:
     asked = walk.requests_from(walk.server.address, f"/user/{walk.user}/port")
-    assert len(asked) > walk.seen["asked before"], "start did not ask for the port"
+    assert len(asked) > walk.seen["asked before"], "start did not request the port"
     return f"answered {walk.port}"
 
 

@@ -1,4 +1,4 @@
-"""IAM Updates SSH Keys: walked with a second key, when the container exists."""
+"""IAM Updates SSH Keys: with a second key, when the container exists."""
 
 import json
 
@@ -12,7 +12,7 @@ SECOND = "second"
 
 @FLOW.step("1", "IAM: ask the background worker to update SSH keys on servers")
 def ask(walk: Walk) -> str:
-    walk.seen["syncs before"] = walk.rows("SELECT MAX(id) FROM servers_push")[0][0]
+    walk.seen["pushes before"] = walk.rows("SELECT MAX(id) FROM servers_push")[0][0]
     walk.seen["second key"] = walk.person.make_key(SECOND)
     walk.lab.directory.rename(walk.user, NEW_NAME)
     page = f"/manage/ssh-key/{walk.user}"
@@ -27,7 +27,7 @@ def woken(walk: Walk) -> str:
         "SELECT COUNT(*) FROM servers_push WHERE id > ? AND state = 'succeeded'"
         " AND revision = (SELECT number FROM accounts_revision)"
     )
-    eventually(lambda: walk.rows(query, walk.seen["syncs before"])[0][0] >= 2, "a push to both servers")
+    eventually(lambda: walk.rows(query, walk.seen["pushes before"])[0][0] >= 2, "a push to both servers")
     return "a push to each of 2 servers"
 
 
@@ -53,7 +53,7 @@ def encoded(walk: Walk) -> str:
 def sent(walk: Walk) -> str:
     for server in walk.lab.servers.values():
         lines = walk.journal("_COMM=sshd", "Accepted publickey for iam from 172.16.2.[0-9]+ ", server)
-        assert lines, f"nobody came to {server.name}"
+        assert lines, f"nobody logged in to {server.name}"
     return "gpu17 and gpu18 were visited"
 
 

@@ -23,25 +23,25 @@ def gpu(server: Server) -> Client:
     return Client(REMOTE_ADDR=server.address)
 
 
-def test_port_and_subuid_are_one_number_on_one_line(gpu: Client, alice: User) -> None:
+def test_port_and_subuid_pages_have_one_number_on_one_line(gpu: Client, alice: User) -> None:
     answer = gpu.get("/user/alice/port")
     assert (answer.status_code, answer.content) == (200, f"{alice.port.number}\n".encode())
     assert gpu.get("/user/alice/subuid").content == f"{alice.subuids.start}\n".encode()
     assert answer["Content-Type"] == "text/plain; charset=utf-8" and answer["Cache-Control"] == "no-store"
 
 
-def test_the_name_is_utf_8(gpu: Client, alice: User) -> None:
+def test_the_full_name_is_utf_8(gpu: Client, alice: User) -> None:
     User.objects.update(display_name="Älice Ärcher")
     assert gpu.get("/user/alice/name").content == "Älice Ärcher\n".encode()
 
 
-def test_the_keys_are_the_active_ones_one_a_line(gpu: Client, alice: User) -> None:
+def test_the_keys_page_has_one_active_key_per_line(gpu: Client, alice: User) -> None:
     added = add_keys(actor="alice", user=alice, pasted=f"{line(1)}\n{line(2)}\n{line(3)}").added
     revoke_keys(actor="alice", keys=added[1:2])
     assert gpu.get("/user/alice/.ssh/authorized_keys").content.decode() == f"{line(1)}\n{line(3)}\n"
 
 
-def test_a_person_without_keys_has_an_empty_list_of_keys(gpu: Client, alice: User) -> None:
+def test_a_person_without_keys_has_an_empty_page(gpu: Client, alice: User) -> None:
     answer = gpu.get("/user/alice/.ssh/authorized_keys")
     assert (answer.status_code, answer.content) == (200, b"")
 
@@ -53,7 +53,7 @@ def test_the_ssh_config_names_every_server_in_service(gpu: Client, alice: User) 
     assert "gpu18" not in text
 
 
-def test_users_are_the_active_people_with_a_port(gpu: Client, alice: User, bob: User, staff: User) -> None:
+def test_the_users_page_lists_active_people_with_a_port(gpu: Client, alice: User, bob: User, staff: User) -> None:
     User.objects.filter(username="bob").update(is_active=False)
     assert gpu.get("/users").content == b"alice\n"
 
@@ -63,7 +63,7 @@ def test_users_are_the_active_people_with_a_port(gpu: Client, alice: User, bob: 
 def test_an_unknown_name_is_a_404_of_one_line(gpu: Client, alice: User, page: str, name: str) -> None:
     answer = gpu.get(f"/user/{name}/{page}")
     assert answer.status_code == 404
-    if not answer["Content-Type"].startswith("text/html"):  # `..` is resolved before it comes here
+    if not answer["Content-Type"].startswith("text/html"):  # `..` is resolved before the request arrives
         assert len(answer.content.splitlines()) == 1 and b"Not found" in answer.content
 
 
@@ -78,14 +78,14 @@ def test_o1_a_person_who_is_locked_out_is_unknown(gpu: Client, alice: User, page
 
 
 @pytest.mark.parametrize("page", ["port", "subuid", ".ssh/config"])
-def test_who_has_no_numbers_yet_is_a_404_and_gets_none_by_looking(gpu: Client, staff: User, page: str) -> None:
+def test_a_person_without_numbers_is_a_404_and_gets_none_by_reading(gpu: Client, staff: User, page: str) -> None:
     answer = gpu.get(f"/user/warden/{page}")
     assert answer.status_code == 404 and b"first sign-in" in answer.content
     assert not Port.objects.exists() and not SubuidRange.objects.exists() and not Revision.objects.exists()
 
 
 @pytest.mark.parametrize("page", [*PAGES, "users"])
-def test_strangers_are_refused_alike_for_known_and_unknown_names(server: Server, alice: User, page: str) -> None:
+def test_other_addresses_are_refused_alike_for_known_and_unknown_names(server: Server, alice: User, page: str) -> None:
     paths = ["/users"] if page == "users" else [f"/user/{name}/{page}" for name in ("alice", "nobody-here", "*")]
     answers = [Client(REMOTE_ADDR="192.0.2.1").get(path) for path in paths]
     assert {answer.status_code for answer in answers} == {403}
@@ -93,19 +93,19 @@ def test_strangers_are_refused_alike_for_known_and_unknown_names(server: Server,
     assert len(answers[0].content.splitlines()) == 1
 
 
-def test_people_read_their_own_pages_and_no_others(alice: User, bob: User) -> None:
+def test_people_can_read_only_their_own_pages(alice: User, bob: User) -> None:
     client = signed_in(alice)
     assert [client.get(f"/user/alice/{page}").status_code for page in PAGES] == [200] * 5
     assert [client.get(f"/user/bob/{page}").status_code for page in PAGES] == [403] * 5
     assert client.get("/users").status_code == 403
 
 
-def test_staff_read_everything(staff: User, alice: User) -> None:
+def test_staff_can_read_everything(staff: User, alice: User) -> None:
     client = signed_in(staff)
     assert client.get("/user/alice/port").status_code == client.get("/users").status_code == 200
 
 
-def test_a_disabled_server_is_a_stranger(gpu: Client, alice: User) -> None:
+def test_a_disabled_server_is_refused(gpu: Client, alice: User) -> None:
     Server.objects.update(enabled=False)
     assert gpu.get("/user/alice/port").status_code == 403
 
@@ -127,15 +127,13 @@ def test_a_configured_network_may_read(alice: User, settings: Settings) -> None:
         ("Token the-token", 403),
     ],
 )
-def test_the_token_of_a_server_opens_the_pages_from_anywhere(
-    server: Server, alice: User, header: str, status: int
-) -> None:
+def test_the_token_of_a_server_works_from_any_address(server: Server, alice: User, header: str, status: int) -> None:
     Server.objects.update(token_digest=hashlib.sha256(b"the-token").hexdigest())
     stranger = Client(REMOTE_ADDR="192.0.2.1")
     assert stranger.get("/user/alice/port", headers={"Authorization": header}).status_code == status
 
 
-def test_a_server_without_a_token_is_not_opened_by_an_empty_one(server: Server, alice: User) -> None:
+def test_an_empty_token_is_refused(server: Server, alice: User) -> None:
     stranger = Client(REMOTE_ADDR="192.0.2.1")
     assert stranger.get("/user/alice/port", headers={"Authorization": "Bearer"}).status_code == 403
 
@@ -147,12 +145,12 @@ def test_a4_a_forged_forwarded_address_does_not_help(server: Server, alice: User
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_fault_is_a_503_and_never_an_empty_200(gpu: Client, alice: User, page: str) -> None:
+def test_a_fault_is_a_503_not_an_empty_200(gpu: Client, alice: User, page: str) -> None:
     with patch.object(User.objects, "select_related", side_effect=DatabaseError):
         answer = gpu.get(f"/user/alice/{page}")
     assert answer.status_code == 503 and len(answer.content.splitlines()) == 1
 
 
 @pytest.mark.parametrize("method", ["post", "put", "patch", "delete"])
-def test_only_reading_is_possible(gpu: Client, alice: User, method: str) -> None:
+def test_only_get_is_allowed(gpu: Client, alice: User, method: str) -> None:
     assert getattr(gpu, method)("/user/alice/port").status_code == 405

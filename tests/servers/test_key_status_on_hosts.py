@@ -15,8 +15,11 @@ from tests.servers.farm import ADDRESSES, Farm
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick")]
 
 
-def said(key: SSHKey) -> dict[str, str]:
-    """The state of the key on each server."""
+def states(key: SSHKey) -> dict[str, str]:
+    """The state of the key on each server.
+
+    Hosts of the farm have no accounts: a key is "not registered" when its owner can register with it.
+    """
     (status,) = key_status.status_of([SSHKey.objects.select_related("user").get(pk=key.pk)])
     return {one.server.name: str(one.state) for one in status.servers}
 
@@ -25,70 +28,69 @@ def has(farm: Farm, number: int, key: SSHKey) -> bool:
     return key.blob in farm.register_file(ADDRESSES[number])
 
 
-USABLE = "not registered"  # nobody has an account on these hosts: their `register` accepts the key
-
-
-def converge() -> None:
+def push_due() -> None:
     ServerState.objects.update(next_attempt=timezone.now())
     runner.push_due(actor="test")
 
 
-def away(number: int) -> None:
+def take_down(number: int) -> None:
     Server.objects.filter(name=f"gpu{17 + number}").update(address="127.0.0.99")
 
 
-def back(number: int) -> None:
+def bring_back(number: int) -> None:
     Server.objects.filter(name=f"gpu{17 + number}").update(address=ADDRESSES[number])
 
 
 def test_a_key_that_never_left_the_portal_is_not_removing(farm: Farm, alice: User) -> None:
     make_server(farm, 0)
-    away(0)
+    take_down(0)
     (key,) = add_keys(actor="alice", user=alice, pasted=line(1)).added
-    converge()
+    push_due()
     revoke_key(actor="alice", key=key)
-    converge()
-    assert said(key) == {"gpu17": "removed"}
-    back(0)
-    converge()
-    assert said(key) == {"gpu17": "removed"} and not has(farm, 0, key)
+    push_due()
+    assert states(key) == {"gpu17": "removed"}
+    bring_back(0)
+    push_due()
+    assert states(key) == {"gpu17": "removed"} and not has(farm, 0, key)
 
 
-def test_live_and_removed_are_shown_when_the_hosts_have_done_it(farm: Farm, alice: User) -> None:
+def test_live_and_removed_are_shown_after_the_hosts_confirmed(farm: Farm, alice: User) -> None:
     for number in (0, 1):
         make_server(farm, number)
-    away(1)
+    take_down(1)
     (key,) = add_keys(actor="alice", user=alice, pasted=line(1)).added
-    assert said(key) == {"gpu17": "pending", "gpu18": "pending"}
-    converge()
-    assert said(key) == {"gpu17": USABLE, "gpu18": "pending"} and has(farm, 0, key) and not has(farm, 1, key)
-    back(1)
-    converge()
-    assert said(key) == {"gpu17": USABLE, "gpu18": USABLE} and has(farm, 1, key)
-    away(1)
+    assert states(key) == {"gpu17": "pending", "gpu18": "pending"}
+    push_due()
+    assert (
+        states(key) == {"gpu17": "not registered", "gpu18": "pending"} and has(farm, 0, key) and not has(farm, 1, key)
+    )
+    bring_back(1)
+    push_due()
+    assert states(key) == {"gpu17": "not registered", "gpu18": "not registered"} and has(farm, 1, key)
+    take_down(1)
     revoke_key(actor="alice", key=key)
-    assert said(key) == {"gpu17": "removing", "gpu18": "removing"}
-    converge()
-    assert said(key) == {"gpu17": "removed", "gpu18": "removing"} and not has(farm, 0, key) and has(farm, 1, key)
-    back(1)
-    converge()
-    assert said(key) == {"gpu17": "removed", "gpu18": "removed"} and not has(farm, 1, key)
+    assert states(key) == {"gpu17": "removing", "gpu18": "removing"}
+    push_due()
+    assert states(key) == {"gpu17": "removed", "gpu18": "removing"} and not has(farm, 0, key) and has(farm, 1, key)
+    bring_back(1)
+    push_due()
+    assert states(key) == {"gpu17": "removed", "gpu18": "removed"} and not has(farm, 1, key)
 
 
 @pytest.mark.parametrize("behaviour", ["garbage", "liar", "fails-all"])
-def test_a_host_that_lies_or_fails_makes_nothing_live(farm: Farm, alice: User, behaviour: str) -> None:
+def test_a_lying_or_failing_host_makes_nothing_live(farm: Farm, alice: User, behaviour: str) -> None:
     make_server(farm)
     farm.behave(ADDRESSES[0], behaviour)
     (key,) = add_keys(actor="alice", user=alice, pasted=line(1)).added
-    converge()
-    assert said(key) == {"gpu17": "pending"}
+    push_due()
+    assert states(key) == {"gpu17": "pending"}
 
 
-def test_y8_a_persons_bad_entry_is_not_live_and_the_others_are(farm: Farm, alice: User, bob: User) -> None:
+def test_y8_a_bad_entry_is_not_live_and_the_others_are(farm: Farm, alice: User, bob: User) -> None:
     make_server(farm)
     (alices,) = add_keys(actor="alice", user=alice, pasted=line(1)).added
     (bobs,) = add_keys(actor="bob", user=bob, pasted=line(2)).added
     SSHKey.objects.filter(pk=bobs.pk).update(blob="AAAAbroken")
-    converge()
-    assert said(alices) == {"gpu17": USABLE} and has(farm, 0, alices)
-    assert said(bobs) == {"gpu17": "failed"}
+    push_due()
+    assert states(alices) == {"gpu17": "not registered"} and has(farm, 0, alices)
+    assert states(bobs) == {"gpu17": "failed"}

@@ -1,4 +1,4 @@
-"""After a reboot: what ran runs again, what was stopped stays stopped, and one that cannot holds nobody up."""
+"""After a reboot: containers that ran start again, stopped ones stay stopped, and one that cannot start delays no other."""
 
 from functools import partial
 
@@ -22,7 +22,7 @@ def everybody(lab: Lab) -> None:
         person.ssh("gpu18-manage")
 
 
-def test_f2_containers_that_ran_come_back_by_themselves(lab: Lab, everybody: None) -> None:
+def test_f2_containers_that_ran_start_again_after_a_reboot(lab: Lab, everybody: None) -> None:
     machine = lab.servers["gpu18"]
     init = "/home/charlie/.local/share/lxc/charlie/rootfs/usr/lib/systemd/systemd"
     lab.people["bob"].ssh("gpu18-manage", "stop")
@@ -34,7 +34,7 @@ def test_f2_containers_that_ran_come_back_by_themselves(lab: Lab, everybody: Non
     for name in ("alice", "lqchen"):
         eventually(partial(_answers, lab.people[name]), f"{name}'s container", 40)
         assert lab.people[name].ssh("gpu18", "id -un").stdout.strip() == name
-    eventually(lambda: _ended(lab), "the service has come to its end", 60)
+    eventually(lambda: _ended(lab), "the end of the service", 60)
     leads_to = faults.look(machine, "alice").leads_to
     assert set(leads_to) == {seen.people[name][0] for name in ("alice", "lqchen")}
     log = machine.run("journalctl -b -u lab-iam-containers -o cat --no-pager").stdout

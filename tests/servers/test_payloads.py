@@ -1,4 +1,4 @@
-"""Only what changed travels, over real SSH to the real host program; everybody's keys whenever that is in doubt."""
+"""Pushes of changes, and of all keys when the base is in doubt; over real SSH to the real host program."""
 
 from datetime import timedelta
 
@@ -17,7 +17,7 @@ from servers.services.push import runner
 from servers.services.push.payloads import Payloads
 from servers.ssh import sessions
 from tests.accounts.keys import line
-from tests.servers.conftest import converge, give_key, key_body, make_server
+from tests.servers.conftest import give_key, key_body, make_server, push_due
 from tests.servers.farm import ADDRESSES, Farm
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick")]
@@ -30,7 +30,7 @@ def gpu17(farm: Farm, transactional_db: None) -> Server:
 
 @pytest.fixture
 def crowd(db: None) -> list[User]:
-    """People with keys, so that one change is a small part of all."""
+    """People with keys, so that one change is a small part."""
     users = [User.objects.create_user(f"user{n}", directory_id=f"id-{n}") for n in range(30)]
     for number, user in enumerate(users):
         numbers.assign(user)
@@ -49,27 +49,27 @@ def _blob(seed: str) -> str:
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The requests that go out."""
+    """The requests that are sent."""
     found: list[bytes] = []
     real = sessions.Session.ask
 
-    def noted(self: sessions.Session, framed: bytes, seconds: float) -> protocol.Answer:
+    def recording(self: sessions.Session, framed: bytes, seconds: float) -> protocol.Answer:
         found.append(framed)
         return real(self, framed, seconds)
 
-    monkeypatch.setattr(sessions.Session, "ask", noted)
+    monkeypatch.setattr(sessions.Session, "ask", recording)
     return found
 
 
-def test_only_the_change_travels_on_the_open_session(
+def test_only_changes_are_sent_over_the_open_session(
     farm: Farm, gpu17: Server, alice: User, crowd: list[User], sent: list[bytes]
 ) -> None:
     give_key(alice)
-    converge()
+    push_due()
     key = give_key(alice, 1)
-    assert converge()[0].state == "succeeded"
+    assert push_due()[0].state == "succeeded"
     revoke_key(actor="alice", key=key)
-    assert converge()[0].state == "succeeded"
+    assert push_due()[0].state == "succeeded"
     assert [b'"changes"' in framed for framed in sent] == [False, True, True]
     assert len(sent[0]) > 4000 and max(len(framed) for framed in sent[1:]) < 1000
     assert farm.commands() == ["set-keys"]
@@ -78,7 +78,7 @@ def test_only_the_change_travels_on_the_open_session(
     assert gpu17.state.applied_digest == Payloads().whole().digest
 
 
-def test_one_change_is_as_long_for_many_people_as_for_few(alice: User, crowd: list[User]) -> None:
+def test_a_change_has_the_same_size_for_many_people_as_for_few(alice: User, crowd: list[User]) -> None:
     few = _length_of_a_change(alice, 1)
     for number in range(30):
         user = User.objects.create_user(f"more{number}", directory_id=f"more-{number}")
@@ -98,73 +98,73 @@ def _length_of_a_change(user: User, number: int) -> int:
 
 
 @pytest.mark.parametrize("lost", ["all", "revision"])
-def test_y4_a_server_that_holds_something_else_gets_everybodys_keys_in_the_same_try(
+def test_y4_a_server_with_another_base_gets_all_keys_in_the_same_attempt(
     farm: Farm, gpu17: Server, alice: User, crowd: list[User], sent: list[bytes], lost: str
 ) -> None:
     give_key(alice)
-    converge()
+    push_due()
     if lost == "all":
         farm.keys_database().unlink()
     else:
         farm.change_applied("digest", "0" * 64)
     give_key(alice, 1)
-    (push,) = converge()
+    (push,) = push_due()
     assert push.state == "succeeded" and [b'"changes"' in framed for framed in sent] == [False, True, False]
     assert key_body() in farm.register_file() and key_body(1) in farm.register_file()
     assert len(farm.commands()) == 1
 
 
-def test_locking_out_and_letting_in_travel_as_changes(
+def test_locking_out_and_unlocking_are_sent_as_changes(
     farm: Farm, gpu17: Server, alice: User, crowd: list[User], sent: list[bytes]
 ) -> None:
     give_key(alice)
-    converge()
+    push_due()
     people.set_active(actor="warden", user=alice, active=False)
-    converge()
+    push_due()
     assert key_body() not in farm.register_file()
     people.set_active(actor="warden", user=alice, active=True)
-    converge()
+    push_due()
     assert key_body() in farm.register_file() and [b'"changes"' in framed for framed in sent] == [False, True, True]
 
 
-def test_a_deleted_person_leaves_a_server_that_missed_it(
+def test_a_server_that_missed_a_deletion_drops_the_person(
     farm: Farm, gpu17: Server, alice: User, bob: User, crowd: list[User]
 ) -> None:
     give_key(alice)
-    converge()
+    push_due()
     people.set_active(actor="warden", user=alice, active=False)
     people.delete(actor="warden", user=alice)
     give_key(bob, 1)
-    assert converge()[0].state == "succeeded"
+    assert push_due()[0].state == "succeeded"
     assert key_body() not in farm.register_file() and key_body(1) in farm.register_file()
 
 
-def test_keys_from_before_the_first_port_go_out_with_it(
+def test_keys_from_before_the_first_port_are_sent_with_it(
     farm: Farm, gpu17: Server, crowd: list[User], alice: User
 ) -> None:
     late = User.objects.create_user("late", directory_id="late")
     add_keys(actor="late", user=late, pasted=line(5))
-    converge()
+    push_due()
     assert key_body(5) not in farm.register_file()
     numbers.assign(late)
-    assert converge()[0].state == "succeeded" and key_body(5) in farm.register_file()
+    assert push_due()[0].state == "succeeded" and key_body(5) in farm.register_file()
 
 
-def test_an_ordered_push_holds_everybody_and_writes_nothing(
+def test_a_requested_push_sends_all_keys_and_writes_nothing(
     farm: Farm, gpu17: Server, alice: User, crowd: list[User], sent: list[bytes]
 ) -> None:
     give_key(alice)
-    converge()
+    push_due()
     folder = farm.folder / ADDRESSES[0]
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     runner.request_push(actor="warden", servers=[gpu17])
-    (push,) = converge()
+    (push,) = push_due()
     assert push.state == "succeeded" and b'"users"' in sent[-1]
     kept = {path for path in before if path.name in ("keys.sqlite3", "authorized_keys")}
     assert kept and all(path.stat().st_mtime_ns == before[path] for path in kept)
 
 
-def test_the_answer_to_a_change_leaves_other_peoples_containers_alone(
+def test_the_answer_to_a_change_does_not_change_other_containers(
     farm: Farm, gpu17: Server, alice: User, bob: User, crowd: list[User]
 ) -> None:
     users = farm.folder / ADDRESSES[0] / "state/users"
@@ -172,31 +172,31 @@ def test_the_answer_to_a_change_leaves_other_peoples_containers_alone(
     for name in ("alice", "bob"):
         (users / f"{name}.json").write_text(f'{{"name": "{name}", "address": "10.0.3.160", "port": 22000}}')
     give_key(alice)
-    converge()
+    push_due()
     (users / "alice.json").unlink()
     give_key(alice, 1)
-    converge()
+    push_due()
     assert [row.user for row in Container.objects.all()] == [bob]
 
 
-def test_y8_a_partial_push_is_tried_again_without_sending_everybody(
+def test_y8_a_partial_push_is_retried_without_sending_all_keys(
     farm: Farm, gpu17: Server, alice: User, crowd: list[User], sent: list[bytes]
 ) -> None:
     users = farm.folder / ADDRESSES[0] / "state/users"
     users.mkdir()
     (users / "user3.json").write_text("{")
     give_key(alice)
-    assert converge()[0].state == "partial"
+    assert push_due()[0].state == "partial"
     (users / "user3.json").unlink()
     ServerState.objects.update(next_attempt=timezone.now())
-    (push,) = converge()
+    (push,) = push_due()
     assert push.state == "succeeded" and b'"changes":{}' in sent[-1]
 
 
-def test_y9_a_single_change_after_quiet_goes_at_once(farm: Farm, gpu17: Server, alice: User) -> None:
+def test_y9_a_single_change_after_a_pause_is_pushed_at_once(farm: Farm, gpu17: Server, alice: User) -> None:
     give_key(alice)
     began = timezone.now()
-    (push,) = converge()
+    (push,) = push_due()
     assert push.finished_at is not None and push.finished_at - began < timedelta(seconds=3)
 
 
@@ -208,7 +208,7 @@ def back_off(server: Server) -> None:
     )
 
 
-def say_seen(name: str, token: str) -> int:
+def report_online(name: str, token: str) -> int:
     return (
         Client(enforce_csrf_checks=True)
         .post(f"/servers/{name}/online", headers={"Authorization": f"Bearer {token}"})
@@ -224,28 +224,30 @@ def token(gpu17: Server) -> str:
     return "its-token"
 
 
-def test_y1_a_server_that_says_that_it_is_back_is_tried_at_once(gpu17: Server, token: str, alice: User) -> None:
+def test_y1_a_server_that_reports_itself_online_is_retried_at_once(gpu17: Server, token: str, alice: User) -> None:
     back_off(gpu17)
-    assert say_seen("gpu17", token) == 204
+    assert report_online("gpu17", token) == 204
     gpu17.refresh_from_db()
     assert gpu17.state.next_attempt and gpu17.state.next_attempt <= timezone.now()
     assert [row.func() for row in OrmQ.objects.all()] == ["servers.tasks.push_keys"]
     give_key(alice)
-    assert converge()[0].state == "succeeded"
+    assert push_due()[0].state == "succeeded"
 
 
-def test_a_server_that_needs_nothing_wakes_nobody(gpu17: Server, token: str) -> None:
-    assert say_seen("gpu17", token) == 204 and not OrmQ.objects.exists()
+def test_a_server_that_is_up_to_date_wakes_no_worker(gpu17: Server, token: str) -> None:
+    assert report_online("gpu17", token) == 204 and not OrmQ.objects.exists()
 
 
 @pytest.mark.parametrize(("name", "token_sent"), [("gpu17", "wrong"), ("gpu18", "its-token"), ("gpu17", "")])
-def test_nobody_else_says_it_for_a_server(gpu17: Server, token: str, name: str, token_sent: str) -> None:
+def test_only_the_server_itself_can_report_that_it_is_online(
+    gpu17: Server, token: str, name: str, token_sent: str
+) -> None:
     back_off(gpu17)
-    assert say_seen(name, token_sent) == 403
+    assert report_online(name, token_sent) == 403
     gpu17.refresh_from_db()
     assert gpu17.state.next_attempt and gpu17.state.next_attempt > timezone.now()
 
 
-def test_seen_is_not_a_page(client: Client, gpu17: Server) -> None:
+def test_the_address_seen_is_not_a_text_page(client: Client, gpu17: Server) -> None:
     assert client.get("/servers/gpu17/online").status_code == 405
     assert Push.objects.count() == 0

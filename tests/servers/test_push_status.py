@@ -18,7 +18,7 @@ pytestmark = pytest.mark.django_db
 
 
 def run(*words: str) -> tuple[int, str]:
-    """Exit status, and what was printed with the last word on standard error."""
+    """Exit status, and the output followed by the error."""
     out = io.StringIO()
     try:
         call_command("push_status", *words, stdout=out)
@@ -28,13 +28,13 @@ def run(*words: str) -> tuple[int, str]:
 
 
 def as_json(*words: str) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(run("--json", *words)[1].splitlines()[0])
-    return told
+    result: dict[str, Any] = json.loads(run("--json", *words)[1].splitlines()[0])
+    return result
 
 
 @pytest.fixture
 def both(server: Server, alice: User, bob: User) -> Server:
-    """gpu17 has all keys, gpu18 was away for the last."""
+    """gpu17 has all keys, gpu18 was down at the last push."""
     gpu18 = Server.objects.create(name="gpu18", address="172.16.2.18", host_key=PINNED)
     add_keys(actor="alice", user=alice, pasted=line(1))
     for one in (server, gpu18):
@@ -51,7 +51,7 @@ def test_all_live_is_exit_status_0(server: Server, alice: User) -> None:
     assert run() == (0, "gpu17: live, revision 1\n1 key live on 1 server\n")
 
 
-def test_what_waits_is_exit_status_1_with_the_reason(both: Server) -> None:
+def test_pending_keys_are_exit_status_1_with_the_reason(both: Server) -> None:
     code, out = run()
     first, second, last = out.splitlines()
     assert code == 1 and first == "gpu17: live, revision 2" and last == "1 of 2 keys pending on gpu18."
@@ -67,17 +67,17 @@ def test_one_person_is_shown_place_by_place(both: Server) -> None:
     assert run("--user", "alice")[0] == 0
 
 
-def test_one_server_alone(both: Server) -> None:
+def test_one_server_can_be_selected(both: Server) -> None:
     assert run("--server", "gpu17")[0] == 0
     code, out = run("--server", "gpu18")
     assert code == 1 and "gpu17" not in out and "bob SHA256:" in out and "alice" not in out
 
 
-def test_a_removed_key_that_is_still_somewhere_is_reported(both: Server, alice: User) -> None:
+def test_a_removed_key_that_is_still_on_a_server_is_reported(both: Server, alice: User) -> None:
     revoke_keys(actor="alice", keys=alice.ssh_keys.all())
     push(Server.objects.get(name="gpu17"), {"alice": GOOD, "bob": GOOD})
-    told = as_json("--user", "alice")
-    (key,) = told["keys"]
+    result = as_json("--user", "alice")
+    (key,) = result["keys"]
     assert key["removed"] and key["summary"] == "removed, but still accepted on gpu18"
     assert key["servers"]["gpu18"]["state"] == "removing" and key["servers"]["gpu17"]["state"] == "removed"
     push(both, {"alice": GOOD, "bob": GOOD})
@@ -85,21 +85,21 @@ def test_a_removed_key_that_is_still_somewhere_is_reported(both: Server, alice: 
 
 
 def test_json_is_one_object(both: Server) -> None:
-    told = as_json()
-    assert told["revision"] == 2 and told["ok"] is False
-    assert told["servers"]["gpu17"] == {"revision": 2, "keys": {"live": 2}, "ok": True, "reason": ""}
-    assert told["servers"]["gpu18"]["ok"] is False and "no route" in told["servers"]["gpu18"]["reason"]
-    (key,) = told["keys"]
+    result = as_json()
+    assert result["revision"] == 2 and result["ok"] is False
+    assert result["servers"]["gpu17"] == {"revision": 2, "keys": {"live": 2}, "ok": True, "reason": ""}
+    assert result["servers"]["gpu18"]["ok"] is False and "no route" in result["servers"]["gpu18"]["reason"]
+    (key,) = result["keys"]
     assert (key["user"], key["summary"]) == ("bob", "live on 1 of 2 servers")
     assert key["servers"]["gpu18"]["places"]["register"] == "pending" and key["servers"]["gpu18"]["next_retry"]
 
 
 @pytest.mark.parametrize("words", [["--user", "nobody"], ["--server", "gpu99"]])
-def test_unknown_names_are_wrong_use(both: Server, words: list[str]) -> None:
+def test_unknown_names_are_a_usage_error(both: Server, words: list[str]) -> None:
     assert run(*words)[0] == 2
 
 
-def test_y8_one_person_who_could_not_be_served_is_found_among_many(server: Server, alice: User) -> None:
+def test_y8_one_failed_person_is_found_among_many(server: Server, alice: User) -> None:
     for number in range(5):
         user = User.objects.create_user(f"u{number}", directory_id=f"d{number}")
         numbers.assign(user)

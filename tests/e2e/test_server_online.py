@@ -1,4 +1,4 @@
-"""Case Y1: a server that comes back says so itself, and need not wait until the portal's next try."""
+"""Case Y1: a server that is online again reports it, and does not wait for the portal's next retry."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from tests.lab.waiting import eventually
 from tests.lab.walk import Walk
 
 NAME = "gpu18"
-# As after hours of failed tries.
+# As after hours of failed attempts.
 BACK_OFF = f"""
 from datetime import timedelta
 from django.utils import timezone
@@ -28,15 +28,15 @@ TOKEN = "$(sed -n 's/^token *= *//p' /etc/lab-iam/host.conf)"
 
 @pytest.fixture
 def quiet(lab: Lab) -> Iterator[Machine]:
-    """gpu18 while it says nothing by itself, as between two turns of its timer."""
+    """gpu18 without its timer, so that it reports nothing by itself."""
     machine = lab.servers[NAME]
     machine.run("systemctl stop lab-iam-reconcile.timer lab-iam-reconcile.service")
     yield machine
     machine.run("systemctl start ssh lab-iam-reconcile.timer")
 
 
-def row(lab: Lab) -> tuple[str, str | None]:
-    """What the portal has noted of the server: its last error and when it is tried next."""
+def row(lab: Lab) -> tuple[str | None, str | None]:
+    """The portal's state of the server: its last error and its next retry."""
     error, moment = Walk(lab).rows(
         "SELECT last_error, next_attempt FROM servers_serverstate s JOIN servers_server v ON v.id = s.server_id WHERE v.name = ?",
         NAME,
@@ -44,32 +44,32 @@ def row(lab: Lab) -> tuple[str, str | None]:
     return error, moment
 
 
-def test_y1_a_server_that_was_away_has_the_keys_as_soon_as_it_says_that_it_is_back(lab: Lab, quiet: Machine) -> None:
+def test_y1_a_server_gets_its_keys_as_soon_as_it_reports_that_it_is_online(lab: Lab, quiet: Machine) -> None:
     alice = join(lab, "alice")
-    quiet.run("systemctl stop ssh; loginctl terminate-user iam")  # the session that was open goes too
+    quiet.run("systemctl stop ssh; loginctl terminate-user iam")  # the open session ends too
     line = alice.make_key("id_back")
     paste(lab, "alice", line)
-    eventually(lambda: row(lab)[0], "the portal has found it away")
+    eventually(lambda: row(lab)[0], "a failed connection to the server")
     lab.portal.manage("shell", "-c", BACK_OFF)
     quiet.run("systemctl start ssh")
     lab.portal.manage("shell", "-c", PASS)
     assert not is_known(quiet, line), "the portal waits"
     quiet.run("systemctl start lab-iam-reconcile")
     eventually(lambda: is_known(quiet, line), "the key", 10)
-    eventually(lambda: row(lab) == ("", None), "all is well")
+    eventually(lambda: row(lab) == (None, None), "no error and no retry")
 
 
-def test_y1_nobody_else_says_it_and_nobody_learns_which_servers_there_are(lab: Lab, quiet: Machine) -> None:
+def test_y1_only_a_server_can_report_itself_and_nobody_learns_the_server_names(lab: Lab, quiet: Machine) -> None:
     lab.portal.manage("shell", "-c", BACK_OFF)
     before = row(lab)
     url, other = f"http://iam.mylab.com/servers/{NAME}/online", lab.servers["gpu17"]
     answers = {
-        "its own address alone": quiet.run(f"{POST} {url}").stdout,
+        "its own address without a token": quiet.run(f"{POST} {url}").stdout,
         "a guess": quiet.run(f"{POST} --header 'Authorization: Bearer 0123456789abcdef' {url}").stdout,
-        "a server's token for another": other.run(f'{POST} --header "Authorization: Bearer {TOKEN}" {url}').stdout,
-        "a server that is none": other.run(f"{POST} {url.replace(NAME, 'gpu99')}").stdout,
+        "the token of another server": other.run(f'{POST} --header "Authorization: Bearer {TOKEN}" {url}').stdout,
+        "an unknown server": other.run(f"{POST} {url.replace(NAME, 'gpu99')}").stdout,
     }
-    assert set(answers.values()) == {"Send this server's own token.\n 403"}, answers
+    assert set(answers.values()) == {"Not allowed: send the token of this server.\n 403"}, answers
     assert row(lab) == before
     assert quiet.run(f'{POST} --header "Authorization: Bearer {TOKEN}" {url}').stdout == " 204"
-    eventually(lambda: row(lab)[1] is None, "it was tried")
+    eventually(lambda: row(lab)[1] is None, "a retry")
