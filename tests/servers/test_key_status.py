@@ -36,7 +36,7 @@ def test_a_person_without_an_account_can_register_with_the_key(server: Server, a
     key = give_key(alice)
     push(server, {"alice": NOWHERE})
     assert places(key, server) == {"host account": "not registered", "container": "not registered", "register": "live"}
-    assert on(key, server).state == "not registered" and on(key, server).since is not None
+    assert on(key, server).state == "not registered" and on(key, server).since is None
 
 
 def test_a_push_makes_no_later_key_live(server: Server, alice: User) -> None:
