@@ -53,12 +53,17 @@ def answered(
     return results.evaluate(revision, digest, answer, whole=whole)
 
 
+def record(begun: Claim, outcome: Outcome) -> Push | None:
+    """The push; None if the claim has expired."""
+    return next(iter(results.record_all([(begun, outcome)])), None)
+
+
 def push(
     server: Server, users: Mapping[str, UserResult] | None = None, *, whole: bool = True, register: str = "written"
 ) -> Push:
     """A push of the current revision, answered and recorded."""
     begun = claim(server)
-    push = results.record(begun, answered(begun, users or {}, whole=whole, register=register))
+    push = record(begun, answered(begun, users or {}, whole=whole, register=register))
     assert push is not None
     server.refresh_from_db()
     return push
@@ -68,7 +73,7 @@ def fail(server: Server, detail: str = "no route to host", *, is_sent: bool = Tr
     """A push that got no answer."""
     begun = claim(server)
     error = Message("connection_failed", {"address": server.address, "port": server.ssh_port, "detail": detail})
-    push = results.record(begun, Outcome(Push.State.FAILED, begun.push.revision, error=error, is_sent=is_sent))
+    push = record(begun, Outcome(Push.State.FAILED, begun.push.revision, error=error, is_sent=is_sent))
     assert push is not None
     server.refresh_from_db()
     return push

@@ -25,6 +25,7 @@ from servers.ssh.dial import RemoteError
 from tests.accounts.keys import line
 from tests.servers.conftest import OTHER, converge, give_key, key_body, make_server, started
 from tests.servers.farm import ADDRESSES, Farm
+from tests.servers.pushes import record
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("quick")]
 
@@ -331,7 +332,7 @@ def test_y3_a_worker_that_comes_back_too_late_writes_nothing_down(farm: Farm, gp
     (late,) = runner._claim("test", None, 10)
     ServerState.objects.update(lease_until=timezone.now() - timedelta(seconds=1), next_attempt=timezone.now())
     converge()
-    assert results.record(late, results.failure(1, RemoteError("timeout"), is_sent=True)) is None
+    assert record(late, results.Outcome(Push.State.FAILED, 1, error=Message("timeout"))) is None
     gpu17.refresh_from_db()
     assert gpu17.state.applied_revision == 1 and gpu17.state.last_error is None
 
@@ -365,7 +366,7 @@ def test_the_portal_without_a_key_says_what_to_do(farm: Farm, gpu17: Server, ali
 
 
 def test_old_pushes_are_forgotten(gpu17: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "KEPT_SYNCS", 3)
+    monkeypatch.setattr(results, "MAX_PUSHES", 3)
     now = timezone.now()
     rows = [Push.objects.create(server=gpu17, state="succeeded", finished_at=now) for _ in range(5)]
     results.prune(gpu17)

@@ -80,11 +80,11 @@ def test_many_keys_go_only_after_a_person_has_confirmed_it(
     assert (row.state, row.people_count, row.keys_count, row.keys_total, row.percent) == ("waiting", 5, 5, 10, 50)
     assert set(row.removed_keys) == {user.username for user in crowd[:5]}
     page = unescape(boss.get(f"{LIST}{row.pk}/change/").content.decode())
-    assert "user4" in page and "user5" not in page and "Let these keys be removed" in page
+    assert "user4" in page and "user5" not in page and "Remove these keys…" in page
     asked = unescape(boss.post(LIST, {"action": "confirm", "_selected_action": [row.pk]}).content.decode())
-    assert "Let these keys be removed?" in asked and row.mark in asked
+    assert "Confirm these pushes?" in asked and row.mark in asked
     assert converge()[0].state == "failed", "a look at the page is no confirmation"
-    assert "confirmed; the keys go now" in confirm(boss, row)
+    assert "gpu17: push confirmed." in confirm(boss, row)
     (push,) = converge()
     row.refresh_from_db()
     assert push.state == "succeeded" and lines(farm) == 5
@@ -153,7 +153,7 @@ def test_keys_that_come_back_end_the_wait(farm: Farm, gpu17: Server, crowd: list
     assert converge()[0].state == "succeeded" and lines(farm) == CROWD
     assert HeldBackPush.objects.get().state == "superseded"
     assert (
-        "None of the chosen pushes waits"
+        "None of the selected pushes is waiting"
         in boss.post(LIST, {"action": "confirm", "_selected_action": [HeldBackPush.objects.get().pk]}).content.decode()
     )
 
@@ -167,7 +167,7 @@ def test_a_confirmation_is_for_what_was_shown_and_nothing_more(
     remove(crowd[5])
     converge()
     row = HeldBackPush.objects.get()
-    assert row.keys_count == 6 and "something else would go now" in confirm(boss, row, mark=seen)
+    assert row.keys_count == 6 and "the keys to remove have changed" in confirm(boss, row, mark=seen)
     assert converge()[0].state == "failed" and lines(farm) == CROWD
     confirm(boss, row)
     remove(crowd[6])

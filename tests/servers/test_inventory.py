@@ -3,8 +3,9 @@ from django.db import IntegrityError, transaction
 
 from accounts.models import AuditEvent
 from servers.models import Server
-from servers.services.fleet import probe, servers
+from servers.services.fleet import inspection, servers
 from servers.services.fleet.servers import ServerRefused
+from servers.services.push import results
 from servers.ssh import host_keys
 from servers.ssh.dial import RemoteError
 from tests.servers.conftest import OTHER, PINNED, make_server
@@ -44,7 +45,7 @@ def test_the_database_itself_refuses_bad_rows(server: Server, fields: dict[str, 
 
 
 def test_y5_an_offered_key_is_accepted_only_as_it_was_shown(server: Server) -> None:
-    servers.record_offered_key(actor="worker", server=server, offered=OTHER)
+    results.record_offered_key(actor="worker", server=server, offered=OTHER)
     with pytest.raises(ServerRefused, match="another host key"):
         servers.accept_offered_key(actor="warden", server=server, fingerprint=host_keys.fingerprint(PINNED))
     servers.accept_offered_key(actor="warden", server=server, fingerprint=host_keys.fingerprint(OTHER))
@@ -69,7 +70,7 @@ def test_back_in_service_it_is_tried_at_once(server: Server) -> None:
 
 def test_the_probe_tells_what_answers_and_brings_the_row_up_to_date(farm: Farm) -> None:
     server = make_server(farm)
-    line = probe.test(actor="warden", server=server)
+    line = inspection.test(actor="warden", server=server)
     server.refresh_from_db()
     assert line.startswith("gpu17: answers as gpu17, host programs") and "\n" not in line
     assert server.state.labhost_version and server.state.last_contact
@@ -78,7 +79,7 @@ def test_the_probe_tells_what_answers_and_brings_the_row_up_to_date(farm: Farm) 
 def test_y5_the_probe_keeps_the_key_of_a_server_without_a_pinned_one(farm: Farm) -> None:
     server = make_server(farm, host_key="")
     with pytest.raises(RemoteError, match="No host key is pinned") as refused:
-        probe.test(actor="warden", server=server)
+        inspection.test(actor="warden", server=server)
     server.refresh_from_db()
     assert refused.value.code == "host_key_unknown" and server.offered_host_key == farm.host_key
     assert farm.commands() == []
@@ -87,6 +88,6 @@ def test_y5_the_probe_keeps_the_key_of_a_server_without_a_pinned_one(farm: Farm)
 def test_y5_the_probe_keeps_a_changed_key_and_sends_nothing(farm: Farm) -> None:
     server = make_server(farm, host_key=OTHER)
     with pytest.raises(RemoteError, match="has changed"):
-        probe.test(actor="warden", server=server)
+        inspection.test(actor="warden", server=server)
     server.refresh_from_db()
     assert server.offered_host_key == farm.host_key and farm.commands(ADDRESSES[0]) == []

@@ -18,7 +18,7 @@ from servers.services.status import key_status, overview, placements
 from servers.services.status.key_status import KeyOnServer
 from tests.accounts.keys import line
 from tests.servers.conftest import PINNED
-from tests.servers.pushes import GOOD, NOWHERE, answered, claim, fail, push
+from tests.servers.pushes import GOOD, NOWHERE, answered, claim, fail, push, record
 
 pytestmark = pytest.mark.django_db
 BAD = UserResult("failed", "unchanged", Message("home_missing"))
@@ -74,7 +74,7 @@ def test_a_push_in_flight_makes_nothing_live_that_came_after_it(server: Server, 
     late = give_key(alice, 2)
     assert on(first, server).state == on(late, server).state == "pending"
     assert on(first, server).reason == "a push is running"
-    results.record(begun, outcome)
+    record(begun, outcome)
     assert on(first, server).state == "live" and on(late, server).state == "pending"
 
 
@@ -82,7 +82,7 @@ def test_an_answer_that_comes_after_the_claim_ran_out_makes_nothing_live(server:
     key = give_key(alice)
     begun = claim(server)
     ServerState.objects.update(lease_until=timezone.now() + timedelta(minutes=5))  # somebody else's now
-    assert results.record(begun, answered(begun, {"alice": GOOD})) is None
+    assert record(begun, answered(begun, {"alice": GOOD})) is None
     assert on(key, server).state == "pending" and not Confirmation.objects.exists()
 
 
@@ -381,12 +381,10 @@ def _walk(steps: list[str], server: Server, alice: User) -> None:
             if not host.is_broken:
                 host.holds = set(SSHKey.objects.filter(user=alice, blob__in=wanted).values_list("pk", flat=True))
         elif step == "record" and begun is not None and answer is not None:
-            results.record(begun, answer)
+            record(begun, answer)
             begun = answer = None
         elif step == "lose" and begun is not None:
-            results.record(
-                begun, results.Outcome(results.Push.State.FAILED, begun.push.revision, error=Message("timeout"))
-            )
+            record(begun, results.Outcome(results.Push.State.FAILED, begun.push.revision, error=Message("timeout")))
             begun = answer = None
         elif step in ("break", "mend"):
             host.is_broken = step == "break"

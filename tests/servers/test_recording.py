@@ -9,7 +9,7 @@ from servers.services.push import results
 from servers.services.push.results import backoff
 from servers.services.status import placements
 from tests.accounts.keys import line
-from tests.servers.pushes import claim
+from tests.servers.pushes import claim, record
 
 
 @pytest.mark.parametrize(("attempts", "seconds"), [(1, 2), (2, 4), (5, 32), (9, 300), (100, 300)])
@@ -47,10 +47,10 @@ def test_y4_a_stale_push_is_no_sign_of_a_newer_database_if_the_portal_itself_was
     refusal = Answer(ok=False, code="stale_revision", error=Message("revision_older"))
     outcome = results.evaluate(1, "d" * 64, refusal)
     ServerState.objects.update(applied_revision=2)  # by another worker meanwhile
-    results.record(late, outcome)
+    record(late, outcome)
     server.refresh_from_db()
     assert outcome.stale and outcome.permanent and server.state.ahead_since is None
     again = claim(server)
-    results.record(again, results.evaluate(2, "d" * 64, refusal))
+    record(again, results.evaluate(2, "d" * 64, refusal))
     now_ahead = Server.objects.get()
     assert now_ahead.state.ahead_since and now_ahead.state.last_error == Message("server_ahead")
