@@ -12,25 +12,17 @@ from django.template.defaultfilters import pluralize
 
 from accounts.models import AuditEvent, Port, SSHKey, SubuidRange, User
 from accounts.services import keys, people
-from lab_iam.admin import ReadOnlyAdmin, actor_of, confirm_page, is_confirmed
+from lab_iam.admin import ReadOnlyAdmin, actor_of, confirm_page, is_confirmed, report_changes
 
 admin.site.unregister(Group)  # staff see everything, other people nothing
 
 
 @admin.register(User)
 class UserAdmin(admin.ModelAdmin):
-    list_display = [
-        "username",
-        "display_name",
-        "active_keys",
-        "port",
-        "subuids",
-        "is_active",
-        "is_staff",
-        "kind",
-    ]
+    numbers = ["port", "subuids"]
+    list_display = ["username", "display_name", "active_keys", "port", "subuids", "is_active", "is_staff", "kind"]
     list_filter = ["is_active", "is_staff", ("directory_id", admin.EmptyFieldListFilter)]
-    list_select_related = ["port", "subuids"]
+    list_select_related = numbers
     search_fields = ["username", "display_name", "port__number", "ssh_keys__fingerprint"]
     search_help_text = "User name, full name, port or key fingerprint"
     actions = ["lock_out", "unlock"]
@@ -40,8 +32,7 @@ class UserAdmin(admin.ModelAdmin):
         "directory_id",
         "is_active",
         "is_staff",
-        "port",
-        "subuids",
+        *numbers,
         "date_joined",
         "last_login",
     ]
@@ -101,10 +92,7 @@ class UserAdmin(admin.ModelAdmin):
 
     def _set_active(self, request: HttpRequest, chosen: QuerySet[User], *, active: bool) -> None:
         done = [people.set_active(actor=actor_of(request), user=user, active=active) for user in chosen]
-        changed, rest = sum(done), len(done) - sum(done)
-        text = f"{changed} {'person' if changed == 1 else 'people'} {'unlocked' if active else 'locked out'}"
-        text += f", {rest} unchanged." if rest else "."
-        self.message_user(request, text, messages.SUCCESS if changed else messages.WARNING)
+        report_changes(self, request, done, ("person", "people"), "unlocked" if active else "locked out")
 
 
 class ActiveKeys(admin.SimpleListFilter):

@@ -19,11 +19,7 @@ class DirectoryBackend(ModelBackend):
     """
 
     def authenticate(
-        self,
-        request: HttpRequest | None,
-        username: str | None = None,
-        password: str | None = None,
-        **kwargs: Any,
+        self, request: HttpRequest | None, username: str | None = None, password: str | None = None, **kwargs: Any
     ) -> User | None:
         if not username or not password or not password.strip() or not directory.configured():
             return None
@@ -41,11 +37,7 @@ class DirectoryBackend(ModelBackend):
 
 
 def check_password(request: HttpRequest, name: str, password: str) -> User | None:
-    """The person; None if the name or password is wrong, or after too many failed attempts.
-
-    Raises directory.DirectoryUnavailable, and people.PersonRefused if the password is right but the person
-    cannot be admitted.
-    """
+    """The person; None if name or password is wrong. Raises directory.DirectoryUnavailable or people.PersonRefused."""
     try:
         name = names.clean(name)
     except names.NameRefused:

@@ -14,28 +14,15 @@ def _tone(left: int) -> str:
 
 
 def people_section(request: HttpRequest) -> Section:
-    people = User.objects.active()
-    left = numbers.left()
+    people, (ports, subuids) = User.objects.active(), numbers.left()
+    locked_out, keys = User.objects.filter(is_active=False), SSHKey.objects.active()
     return Section(
         "People",
         [
             Metric("Active people", people.count(), "/admin/accounts/user/?is_active__exact=1"),
-            Metric(
-                "Locked out",
-                User.objects.filter(is_active=False).count(),
-                "/admin/accounts/user/?is_active__exact=0",
-            ),
-            Metric(
-                "Active keys",
-                SSHKey.objects.active().count(),
-                "/admin/accounts/sshkey/",
-            ),
-            Metric("Ports left", left.ports, "/admin/accounts/port/", tone=_tone(left.ports)),
-            Metric(
-                "Subordinate id ranges left",
-                left.subuids,
-                "/admin/accounts/subuidrange/",
-                tone=_tone(left.subuids),
-            ),
+            Metric("Locked out", locked_out.count(), "/admin/accounts/user/?is_active__exact=0"),
+            Metric("Active keys", keys.count(), "/admin/accounts/sshkey/"),
+            Metric("Ports left", ports, "/admin/accounts/port/", tone=_tone(ports)),
+            Metric("Subordinate id ranges left", subuids, "/admin/accounts/subuidrange/", tone=_tone(subuids)),
         ],
     )

@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -72,10 +73,7 @@ def check_password(name: str, password: str) -> Person | None:
 
 
 def look_up(names: Iterable[str]) -> dict[str, Person]:
-    """Return the people with these user names by directory id, read with the portal's own account.
-
-    Unknown names are absent. Raises DirectoryUnavailable rather than return a part.
-    """
+    """All people with these user names, by directory id. Raises DirectoryUnavailable rather than return a part."""
     found: dict[str, Person] = {}
     wanted = sorted(names)
     for first in range(0, len(wanted), NAMES_PER_SEARCH):
@@ -131,11 +129,14 @@ def _library_settings() -> dict[str, Any]:
         "CONNECTION_OPTIONS": _options(),
         "BIND_DN": settings.LDAP_BIND_DN,
         "BIND_PASSWORD": settings.LDAP_BIND_PASSWORD,
-        "USER_SEARCH": LDAPSearch(
-            settings.LDAP_USER_BASE, ldap.SCOPE_SUBTREE, settings.LDAP_USER_FILTER, _attributes()
-        ),
+        "USER_SEARCH": _subtree_search(settings.LDAP_USER_FILTER),
         "ALWAYS_UPDATE_USER": False,
     }
+
+
+def _subtree_search(condition: str) -> LDAPSearch:
+    attributes = [settings.LDAP_LOGIN_ATTR, settings.LDAP_NAME_ATTR, settings.LDAP_ID_ATTR]
+    return LDAPSearch(settings.LDAP_USER_BASE, ldap.SCOPE_SUBTREE, condition, attributes)
 
 
 def _options() -> dict[int, Any]:
@@ -148,12 +149,7 @@ def _options() -> dict[int, Any]:
     }
     if settings.LDAP_CA_FILE:
         options[ldap.OPT_X_TLS_CACERTFILE] = settings.LDAP_CA_FILE
-    options[ldap.OPT_X_TLS_NEWCTX] = 0  # must be last: it builds the TLS context from the options above
-    return options
-
-
-def _attributes() -> list[str]:
-    return [settings.LDAP_LOGIN_ATTR, settings.LDAP_NAME_ATTR, settings.LDAP_ID_ATTR]
+    return options | {ldap.OPT_X_TLS_NEWCTX: 0}  # must be last: it builds the TLS context from the options above
 
 
 def _person(name: str, attributes: Mapping[str, list[Any]]) -> Person | None:
@@ -206,12 +202,10 @@ def _search(names: list[str]) -> Iterator[Person]:
             connection.start_tls_s()
         connection.simple_bind_s(settings.LDAP_BIND_DN, settings.LDAP_BIND_PASSWORD)
         each = "".join(settings.LDAP_USER_FILTER % {"user": ldap.filter.escape_filter_chars(n)} for n in names)
-        search = LDAPSearch(settings.LDAP_USER_BASE, ldap.SCOPE_SUBTREE, f"(|{each})", _attributes())
-        for _, attributes in search.execute(connection):
+        for _, attributes in _subtree_search(f"(|{each})").execute(connection):
             logins = {str(login).lower() for login in attributes.get(settings.LDAP_LOGIN_ATTR, [])}
             for name in logins.intersection(names):
-                person = _person(name, attributes)
-                if person is not None:
+                if person := _person(name, attributes):
                     yield person
     finally:
         connection.unbind_ext_s()
@@ -244,32 +238,28 @@ def _in_time(work: Callable[[], T]) -> T:
     The library only limits each step, and slow steps add up: name resolution, several addresses, late answers.
     A thread that is too late ends by itself; at most AT_ONCE run.
     """
-    result: list[T] = []
-    fault: list[Exception] = []
+    future: Future[T] = Future()
 
     def run() -> None:
         try:
-            result.append(work())
+            future.set_result(work())
         except Exception as error:
-            fault.append(error)
+            future.set_exception(error)
         finally:
             _threads.release()
 
     end = time.monotonic() + settings.LDAP_TIMEOUT
     if not _threads.acquire(timeout=settings.LDAP_TIMEOUT / 2):
         raise _logged(DirectoryUnavailable("too many requests are waiting for the directory"))
-    thread = threading.Thread(target=run, name="directory", daemon=True)
-    thread.start()
-    thread.join(end - time.monotonic())
-    if result:
-        return result[0]
-    if not fault:
-        raise _logged(DirectoryUnavailable(f"no answer within {settings.LDAP_TIMEOUT} s"))
-    if isinstance(fault[0], ldap.LDAPError):
-        raise _logged(DirectoryUnavailable(_describe(fault[0]))) from None
-    if isinstance(fault[0], DirectoryUnavailable):
-        raise _logged(fault[0]) from None
-    raise fault[0]
+    threading.Thread(target=run, name="directory", daemon=True).start()
+    try:
+        return future.result(max(end - time.monotonic(), 0))
+    except TimeoutError:
+        raise _logged(DirectoryUnavailable(f"no answer within {settings.LDAP_TIMEOUT} s")) from None
+    except ldap.LDAPError as error:
+        raise _logged(DirectoryUnavailable(_describe(error))) from None
+    except DirectoryUnavailable as error:
+        raise _logged(error) from None
 
 
 def _logged(error: DirectoryUnavailable) -> DirectoryUnavailable:

@@ -23,10 +23,7 @@ def name_for_counting(request: HttpRequest, credentials: dict[str, Any] | None) 
 
 
 def not_counted(request: HttpRequest, credentials: dict[str, Any] | None) -> bool:
-    """Whether a failure does not count: the directory is down, so the password may have been right.
-
-    Local accounts always count; otherwise their passwords could be guessed during an outage.
-    """
+    """Whether a failure does not count, as the directory is down. Local accounts count: nobody may guess meanwhile."""
     if not hasattr(request, FAULT):
         return False
     name = name_for_counting(request, credentials)

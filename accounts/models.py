@@ -39,16 +39,14 @@ class User(AbstractBaseUser, PermissionsMixin):
         validators=[RegexValidator(names.PATTERN, f"Use {names.RULE}.")],
     )
     display_name = models.CharField("full name", max_length=200, blank=True)
-    directory_id = models.CharField(max_length=64, unique=True, null=True, blank=True, editable=False)
-    is_active = models.BooleanField(default=True)
-    is_staff = models.BooleanField(default=False)
-    date_joined = models.DateTimeField(default=timezone.now, editable=False)
-    keys_revision = models.PositiveBigIntegerField(
-        default=0,
-        editable=False,
-        db_index=True,
-        help_text="The last revision that changed which keys of this person servers should hold.",
+    directory_id = models.CharField(
+        "directory account", max_length=64, unique=True, null=True, blank=True, editable=False
     )
+    is_active = models.BooleanField("active", default=True)
+    is_staff = models.BooleanField("staff", default=False)
+    date_joined = models.DateTimeField(default=timezone.now, editable=False)
+    # The last revision that changed which keys of this person servers should hold.
+    keys_revision = models.PositiveBigIntegerField(default=0, editable=False, db_index=True)
 
     objects: ClassVar[UserManager] = UserManager()
 
@@ -65,8 +63,7 @@ class User(AbstractBaseUser, PermissionsMixin):
                 name="user_name_is_linux_safe",
             ),
             models.CheckConstraint(
-                condition=Q(directory_id__isnull=True) | ~Q(directory_id=""),
-                name="user_directory_id_not_blank",
+                condition=Q(directory_id__isnull=True) | ~Q(directory_id=""), name="user_directory_id_not_blank"
             ),
         ]
 
@@ -75,9 +72,6 @@ class User(AbstractBaseUser, PermissionsMixin):
 
     def get_full_name(self) -> str:
         return self.display_name or self.username
-
-    def get_short_name(self) -> str:
-        return self.username
 
     @property
     def is_local(self) -> bool:
@@ -235,12 +229,12 @@ class Revision(models.Model):
         return str(self.number)
 
 
-class AppendOnly(models.QuerySet["AuditEvent"]):
-    def update(self, **kwargs: Any) -> Never:
-        raise TypeError("The audit log is append only.")
+def _refuse(*args: Any, **kwargs: Any) -> Never:
+    raise TypeError("The audit log is append only.")
 
-    def delete(self) -> Never:
-        raise TypeError("The audit log is append only.")
+
+class AppendOnly(models.QuerySet["AuditEvent"]):
+    update = delete = _refuse
 
 
 class AuditEvent(models.Model):
@@ -260,8 +254,7 @@ class AuditEvent(models.Model):
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         if not self._state.adding:
-            raise TypeError("The audit log is append only.")
+            _refuse()
         super().save(*args, **kwargs)
 
-    def delete(self, *args: Any, **kwargs: Any) -> Never:
-        raise TypeError("The audit log is append only.")
+    delete = _refuse

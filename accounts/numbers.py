@@ -38,7 +38,6 @@ class NumberRange:
         return (self.last - self.first + 1) // self.size
 
     def overlaps(self, start: int) -> bool:
-        """Whether the block that begins at `start` touches this range."""
         return start <= self.last and start + self.size > self.first
 
     def next_after(self, highest: int | None) -> int | None:
@@ -50,19 +49,14 @@ class NumberRange:
         return candidate if candidate + self.size - 1 <= self.last else None
 
     def first_free(self, issued: Iterable[int]) -> int | None:
-        """The lowest block of this range that touches none of the issued blocks, or None.
-
-        `issued` holds the starts of all blocks ever issued. They may come from an older range and so lie
-        anywhere: a block is free only if it shares no number with any of them.
-        """
+        """The lowest block that shares no number with any issued one, wherever that begins; None if there is none."""
         candidate = self.first
         for start in sorted(issued):
             if start + self.size <= candidate:
                 continue
             if start >= candidate + self.size:
                 break
-            following = self.next_after(start)
-            if following is None:
+            if (following := self.next_after(start)) is None:
                 return None
             candidate = following
         return candidate if candidate + self.size - 1 <= self.last else None

@@ -75,10 +75,7 @@ class PublicKey:
 
 
 def parse(pasted: str) -> list[PublicKey]:
-    """The keys of a paste in their order, each once: blank lines and `#` comments are skipped.
-
-    Raises KeyRefused with one reason for each bad line (the first five), and accepts nothing then.
-    """
+    """The keys of a paste, each once. Raises KeyRefused with a reason for each of the first five bad lines."""
     if len(pasted) > MAX_PASTE:
         raise KeyRefused(f"The text is too long: paste at most {MAX_PASTE // 1024} KiB of public keys at once.")
     if _PRIVATE.search(pasted):

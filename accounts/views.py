@@ -92,7 +92,7 @@ class SignIn(LoginView):
 @_page
 @_secret
 def add_key(request: HttpRequest) -> HttpResponse:
-    user = _signed_in(request)
+    user = signed_in(request)
     form = AddKeyForm(request.POST if request.method == "POST" else None)
     if form.is_valid():
         try:
@@ -109,7 +109,7 @@ def add_key(request: HttpRequest) -> HttpResponse:
 @_page
 def remove_key(request: HttpRequest, pk: int) -> HttpResponse:
     """Ask (GET), then remove (POST). Another person's key gives 404."""
-    user = _signed_in(request)
+    user = signed_in(request)
     key = get_object_or_404(user.ssh_keys.active(), pk=pk)
     if request.method != "POST":
         others = user.ssh_keys.active().exclude(pk=key.pk)
@@ -119,6 +119,7 @@ def remove_key(request: HttpRequest, pk: int) -> HttpResponse:
     return redirect(settings.LOGIN_REDIRECT_URL)
 
 
-def _signed_in(request: HttpRequest) -> User:
-    assert isinstance(request.user, User)  # login_required  # noqa: S101
+def signed_in(request: Any) -> User:
+    """In a page that requires a sign-in."""
+    assert isinstance(request.user, User)  # noqa: S101 - login_required
     return request.user

@@ -1,15 +1,18 @@
 """The admin site, and what the admin pages of all apps share."""
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from django.conf import settings
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 
 from lab_iam import dashboard
 
@@ -42,6 +45,13 @@ class LabAdminSite(admin.AdminSite):
 class ReadOnlyAdmin(admin.ModelAdmin):
     """Rows that only services write: staff can read them here, but not add, change or delete them."""
 
+    large: Sequence[str] = ()  # columns that are not read for the list
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        everything, match = super().get_queryset(request), request.resolver_match
+        is_list = request.method == "GET" and match is not None and str(match.url_name).endswith("_changelist")
+        return everything.defer(*self.large) if self.large and is_list else everything
+
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
@@ -57,6 +67,35 @@ def actor_of(request: HttpRequest) -> str:
     return request.user.get_username()
 
 
+def badge(tone: str, text: str) -> SafeString:
+    """`tone` is a class of the style sheet: good, soft, warn or bad."""
+    return format_html('<span class="{}">{}</span>', tone, text)
+
+
+def act_on_each(
+    model_admin: admin.ModelAdmin,
+    request: HttpRequest,
+    rows: Iterable[Any],
+    act: Callable[[Any], str],
+    refusal: type[Exception],
+) -> None:
+    """Show for each row the text that `act` returns, or the `refusal` that it raises."""
+    for row in rows:
+        try:
+            model_admin.message_user(request, act(row), messages.SUCCESS)
+        except refusal as refused:
+            model_admin.message_user(request, str(refused), messages.ERROR)
+
+
+def report_changes(
+    model_admin: admin.ModelAdmin, request: HttpRequest, done: Sequence[bool], nouns: tuple[str, str], what: str
+) -> None:
+    """Show how many rows an action has changed: `2 servers put into service, 1 unchanged.`"""
+    changed, rest = sum(done), len(done) - sum(done)
+    text = f"{changed} {nouns[changed != 1]} {what}{f', {rest} unchanged' if rest else ''}."
+    model_admin.message_user(request, text, messages.SUCCESS if changed else messages.WARNING)
+
+
 def is_confirmed(request: HttpRequest) -> bool:
     """Whether this action was posted from its confirmation page."""
     return request.POST.get("confirmed") == "yes"
@@ -65,10 +104,7 @@ def is_confirmed(request: HttpRequest) -> bool:
 def confirm_page(
     model_admin: admin.ModelAdmin, request: HttpRequest, title: str, template: str, **context: Any
 ) -> TemplateResponse:
-    """The "are you sure" page of an admin action; its form posts the same action with `confirmed`.
-
-    `template` extends lab_iam/admin_confirm.html; `chosen` in the context are the rows to act on.
-    """
+    """The "are you sure" page of an action on the rows `chosen`; `template` extends lab_iam/admin_confirm.html."""
     opts = model_admin.model._meta
     context |= {
         **model_admin.admin_site.each_context(request),

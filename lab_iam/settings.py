@@ -185,8 +185,7 @@ LDAP_CA_FILE = env.str("LDAP_CA_FILE", "")
 LDAP_BIND_DN = env.str("LDAP_BIND_DN", "")
 LDAP_BIND_PASSWORD = env.secret("LDAP_BIND_PASSWORD")
 LDAP_USER_BASE = env.str(
-    "LDAP_USER_BASE",
-    _DOMAIN if "=" in _DOMAIN else ",".join(f"dc={part}" for part in _DOMAIN.split(".") if part),
+    "LDAP_USER_BASE", _DOMAIN if "=" in _DOMAIN else ",".join(f"dc={part}" for part in _DOMAIN.split(".") if part)
 )
 _AD = LDAP_KIND == "ad"
 LDAP_LOGIN_ATTR = "sAMAccountName" if _AD else "uid"

@@ -6,18 +6,13 @@ from django.db.models import QuerySet
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework import generics, mixins, viewsets
 from rest_framework.permissions import IsAdminUser
-from rest_framework.request import Request
 
 from accounts.models import SSHKey, User
+from accounts.views import signed_in
 from servers.models import Container, Push, Server
 from servers.serializers import ContainerSerializer, KeySerializer, PersonSerializer, PushSerializer, ServerSerializer
 from servers.services.status import key_status
 from servers.services.status.key_status import KeyStatus
-
-
-def _caller(request: Request) -> User:
-    assert isinstance(request.user, User)  # noqa: S101 - IsAuthenticated
-    return request.user
 
 
 @extend_schema(summary="The person who is signed in")
@@ -25,7 +20,7 @@ class Me(generics.RetrieveAPIView):
     serializer_class = PersonSerializer
 
     def get_object(self) -> User:
-        return _caller(self.request)
+        return signed_in(self.request)
 
 
 class Servers(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet):
@@ -38,7 +33,7 @@ class Servers(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Generic
 
     def get_queryset(self) -> QuerySet[Server]:
         everything = super().get_queryset()
-        return everything if _caller(self.request).is_staff else everything.filter(enabled=True)
+        return everything if signed_in(self.request).is_staff else everything.filter(enabled=True)
 
 
 class Containers(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet):
@@ -48,7 +43,7 @@ class Containers(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Gene
     queryset = Container.objects.select_related("server", "user").order_by("pk")
 
     def get_queryset(self) -> QuerySet[Container]:
-        caller, everything = _caller(self.request), super().get_queryset()
+        caller, everything = signed_in(self.request), super().get_queryset()
         return everything if caller.is_staff else everything.filter(user=caller)
 
 
@@ -68,7 +63,7 @@ class Keys(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericVie
     lookup_value_regex = "[0-9]{1,18}"
 
     def get_queryset(self) -> QuerySet[SSHKey]:
-        caller, found = _caller(self.request), super().get_queryset()
+        caller, found = signed_in(self.request), super().get_queryset()
         if not caller.is_staff:
             found = found.filter(user=caller)
         if self.action != "list":
@@ -95,7 +90,7 @@ class Pushes(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericV
 
     def get_queryset(self) -> QuerySet[Push]:
         everything = super().get_queryset()
-        return everything if _caller(self.request).is_staff else everything.filter(server__enabled=True)
+        return everything if signed_in(self.request).is_staff else everything.filter(server__enabled=True)
 
 
 class Users(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet):

@@ -37,20 +37,13 @@ def _wake_worker(**_: Any) -> None:
 
 
 def _suspend(user: Any, actor: str, **_: Any) -> None:
-    from servers.services.containers import suspension
+    from servers.services.containers import jobs
 
-    suspension.suspend_everywhere(actor=actor, user=user)
+    jobs.suspend_everywhere(actor=actor, user=user)
 
 
 def _plan_reconcile(**_: Any) -> None:
     from django_q.models import Schedule
 
-    Schedule.objects.update_or_create(
-        name="lab-iam reconcile",
-        defaults={
-            "func": "servers.tasks.reconcile",
-            "schedule_type": Schedule.MINUTES,
-            "minutes": 1,
-            "repeats": -1,
-        },
-    )
+    task = {"func": "servers.tasks.reconcile", "schedule_type": Schedule.MINUTES, "minutes": 1, "repeats": -1}
+    Schedule.objects.update_or_create(name="lab-iam reconcile", defaults=task)

@@ -1,6 +1,7 @@
 """System checks: the broker, the portal key, and servers ahead of the database."""
 
 import importlib.util
+from collections.abc import Iterator
 from typing import Any
 
 from django.conf import settings
@@ -12,57 +13,37 @@ from servers.ssh import portal_key
 
 
 @register
-def broker_is_usable(**_: Any) -> list[CheckMessage]:
-    if not settings.BROKER_URL or importlib.util.find_spec("redis") is not None:
-        return []
-    return [
-        Error(
-            "BROKER_URL is set, but the Python module redis is missing, so the worker cannot start.",
-            hint="Run pip install -r requirements-redis.txt, or remove BROKER_URL.",
-            id="servers.E004",
-        )
-    ]
+def broker_is_usable(**_: Any) -> Iterator[CheckMessage]:
+    if settings.BROKER_URL and importlib.util.find_spec("redis") is None:
+        text = "BROKER_URL is set, but the Python module redis is missing, so the worker cannot start."
+        yield Error(text, "Run pip install -r requirements-redis.txt, or remove BROKER_URL.", id="servers.E004")
 
 
 @register
-def portal_key_is_usable(**_: Any) -> list[CheckMessage]:
+def portal_key_is_usable(**_: Any) -> Iterator[CheckMessage]:
     path = settings.PORTAL_KEY_FILE
     if not path.exists():
-        return [
-            Warning(
-                f"The portal has no SSH key ({path}), so it cannot log in to any server.",
-                hint="Run manage.py create_portal_key.",
-                id="servers.W001",
-            )
-        ]
-    if path.stat().st_mode & 0o077:
-        return [
-            Error(
-                f"Other accounts on this machine can read the portal's SSH key {path}.",
-                hint=f"Run chmod 600 {path}. If other people use this machine, replace the key.",
-                id="servers.E002",
-            )
-        ]
-    try:
-        portal_key.public_line(path)
-    except portal_key.NoKey as error:
-        return [Error(str(error), id="servers.E003")]
-    return []
+        text = f"The portal has no SSH key ({path}), so it cannot log in to any server."
+        yield Warning(text, "Run manage.py create_portal_key.", id="servers.W001")
+    elif path.stat().st_mode & 0o077:
+        text = f"Other accounts on this machine can read the portal's SSH key {path}."
+        hint = f"Run chmod 600 {path}. If other people use this machine, replace the key."
+        yield Error(text, hint, id="servers.E002")
+    else:
+        try:
+            portal_key.public_line(path)
+        except portal_key.NoKey as error:
+            yield Error(str(error), id="servers.E003")
 
 
 @register(Tags.database)
-def no_server_is_ahead(databases: Any = None, **_: Any) -> list[CheckMessage]:
+def no_server_is_ahead(databases: Any = None, **_: Any) -> Iterator[CheckMessage]:
     """Runs with `check --database default` and with each migrate, for example after restoring a backup."""
     try:
-        names = [server.name for server in revisions.ahead()] if databases else []
+        names = ", ".join(server.name for server in revisions.ahead()) if databases else ""
     except DatabaseError:  # not migrated yet
-        return []
-    if not names:
-        return []
-    return [
-        Warning(
-            f"These servers are ahead of the database: {', '.join(names)}. The database may be an older copy.",
-            hint="To use this database, run manage.py raise_revision; see its --help.",
-            id="servers.W004",
-        )
-    ]
+        return
+    if names:
+        text = f"These servers are ahead of the database: {names}. The database may be an older copy."
+        hint = "To use this database, run manage.py raise_revision; see its --help."
+        yield Warning(text, hint, id="servers.W004")

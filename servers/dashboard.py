@@ -17,25 +17,22 @@ AHEAD = "restored an older database? see manage.py raise_revision"
 
 def servers_section(request: HttpRequest) -> Section:
     """Whether all servers are up to date, and whether the worker is running."""
-    enabled = Server.objects.in_service()
-    behind = backlog.behind()
+    enabled, behind = Server.objects.in_service(), backlog.behind()
     changed = enabled.exclude(offered_host_key="").count()
     running = Container.objects.filter(state=Container.State.RUNNING).count()
     failed = ContainerJob.objects.filter(state=ContainerJob.State.FAILED).count()
     held = HeldBackPush.objects.filter(state=HeldBackPush.State.WAITING).count()
     ahead, count = revisions.ahead().count(), behind.count()
-    page, held_back_pushes = "/admin/servers/server/", "/admin/servers/heldbackpush/?state__exact=waiting"
+    page = "/admin/servers/server/"
     return Section(
         "Servers",
         [
             Metric("In service", enabled.count(), page),
             Metric("Behind", count, page, tone="warn" if count else "good"),
             _lag_metric(),
-            Metric(
-                "Held-back pushes", held, held_back_pushes, tone="bad" if held else "good", note=HELD if held else ""
-            ),
-            Metric("Ahead of the database", ahead, page, tone="bad" if ahead else "good", note=AHEAD if ahead else ""),
-            Metric("New host key", changed, page, tone="bad" if changed else "good"),
+            _alarm("Held-back pushes", held, "/admin/servers/heldbackpush/?state__exact=waiting", HELD),
+            _alarm("Ahead of the database", ahead, page, AHEAD),
+            _alarm("New host key", changed, page),
             Metric("Running containers", running, "/admin/servers/container/?state__exact=running"),
             Metric("Failed container jobs", failed, "/admin/servers/containerjob/?state__exact=failed"),
             _worker_metric(),
@@ -43,6 +40,10 @@ def servers_section(request: HttpRequest) -> Section:
         template="servers/_servers_behind.html",
         context={"servers": behind.order_by("name")[:20]},
     )
+
+
+def _alarm(label: str, count: int, url: str, note: str = "") -> Metric:
+    return Metric(label, count, url, note if count else "", "bad" if count else "good")
 
 
 def _lag_metric() -> Metric:

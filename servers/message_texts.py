@@ -1,90 +1,35 @@
-"""The English of every coded message, by reason: those of the portal first, then those that come from a host."""
+"""The English of the coded messages of the portal and of the verbs that it calls on servers, by reason."""
 
-_UNREACHABLE = "The server cannot be reached."
-_TIMEOUT = "The server does not answer in time."
-_NOT_READY = "The portal cannot use this server yet; the lab's staff must finish its setup."
-_HOST_KEY = "The server's host key has changed; the lab's staff must check it."
-_BAD_ANSWER = "The server gave an answer that the portal does not understand; ask the lab's staff."
-_CUT = "The connection was interrupted; it is retried."
-_FAILED = "The server failed; ask the lab's staff."
-_PORTAL = "The server cannot read what it needs from the portal; ask the lab's staff."
-_INTERNAL = "An internal error occurred; ask the lab's staff."
-
-# One text for everybody, or one for the staff and one for people. `{name}` is a parameter, `{count:key|keys}` a number
-# with its noun, and `{cause}` the text of another reason.
-TEXTS: dict[str, str | tuple[str, str]] = {
+# `{name}` is a parameter, `{count:key|keys}` a number with its noun, `{cause}` the text of another reason.
+# Texts for everybody, or two: for the staff and for people.
+_OWN: dict[str, str | tuple[str, str]] = {
     # connecting
-    "unknown_address": ("The name {address} has no address.", _UNREACHABLE),
-    "no_answer": ("No answer from {address} port {port}.", _TIMEOUT),
     "connection_failed": (
         "Cannot connect to {address} port {port}: {detail}.",
         "The server cannot be reached ({detail}).",
     ),
     "connection_lost": ("The connection was lost ({detail}).", "The connection to the server was lost."),
-    "no_common_algorithm": ("The server offers no SSH algorithm that the portal uses ({detail}).", _UNREACHABLE),
-    "timeout": ("The server did not finish in time.", _TIMEOUT),
-    "login_refused": ("Login as {user} was refused. Check the account, its key or its password.", _NOT_READY),
-    "portal_key_refused": ("The server refuses the portal's key. Run manage.py deploy_server {server}.", _NOT_READY),
-    "portal_key_missing": (
-        "The portal's SSH key {path} cannot be read ({detail}). Run manage.py create_portal_key.",
-        _NOT_READY,
-    ),
-    "portal_key_invalid": ("{path} is not an SSH key. Run manage.py create_portal_key --force.", _NOT_READY),
-    "private_key_unusable": ("The private key {path} cannot be used: {detail}.", _NOT_READY),
-    # host keys
-    "host_key_unknown": ("No host key is pinned. Accept one first.", _NOT_READY),
-    "host_key_offered": (
-        "No host key is pinned. The server shows {fingerprint}: compare it, then accept it.",
-        _NOT_READY,
-    ),
-    "host_key_changed": (
-        "The host key has changed to {fingerprint}; nothing was sent. Compare it, then accept it in the admin.",
-        _HOST_KEY,
-    ),
-    "host_key_type_changed": ("The server shows a host key of another type; nothing was sent.", _HOST_KEY),
-    "no_host_key": ("No SSH host key at {address} port {port} ({detail}).", _UNREACHABLE),
-    # answers
-    "bad_answer": ("The server's answer is not valid: {detail}.", _BAD_ANSWER),
-    "answer_too_long": ("The server's answer is too long.", _BAD_ANSWER),
-    "status_mismatch": ("The server's answer and its exit status {status} disagree.", _BAD_ANSWER),
     # pushes
     "held_back": (
-        "Waiting for confirmation: the push would remove {keys} of {of:key|keys} there ({people:person|people}). "
-        "Staff decide in the admin, under Held-back pushes.",
+        (
+            "Waiting for confirmation: the push would remove {keys} of {of:key|keys} there ({people:person|people}). "
+            "Staff decide in the admin, under Held-back pushes."
+        ),
         "Waiting for confirmation by the lab's staff.",
     ),
     "superseded": "These keys were superseded by newer ones; the push is retried.",
     "interrupted": ("The worker stopped during the push; it is retried.", "The push was interrupted; it is retried."),
     "server_ahead": (
-        "The server holds a newer revision of the keys than the portal, as after restoring an older backup. "
-        "Nothing was changed there; see manage.py raise_revision --help.",
+        (
+            "The server holds a newer revision of the keys than the portal, as after restoring an older backup. "
+            "Nothing was changed there; see manage.py raise_revision --help."
+        ),
         "The server holds newer keys than the portal; the lab's staff must look at it.",
     ),
-    "other_revision": ("The server answered for another revision.", _BAD_ANSWER),
     "people_failed": "The keys of {count:person|people} could not be written.",
     "register_failed": "The keys of the register account could not be written.",
-    "internal_error": ("Internal error; see the worker's log.", _INTERNAL),
     # container jobs
-    "job_interrupted": (
-        "The worker stopped {attempts:time|times} during this job. See its log, then start the job again.",
-        _INTERNAL,
-    ),
     "locked_out": "The person was locked out.",
-    # a host: the request
-    "frame_header": ("The server received something other than a framed request.", _BAD_ANSWER),
-    "frame_checksum": ("The request was damaged on its way.", _CUT),
-    "frame_trailing_bytes": ("The request was followed by other bytes.", _CUT),
-    "frame_cut": ("Only {arrived} of {length} bytes of the request arrived.", _CUT),
-    "frame_late": ("The request did not arrive in time.", _CUT),
-    "frame_missing": ("No request arrived.", _CUT),
-    "request_not_json": ("The server could not read the request.", _BAD_ANSWER),
-    "version_unsupported": (
-        "The server speaks versions {oldest} to {speaks} of the protocol. Deploy the host programs again.",
-        _BAD_ANSWER,
-    ),
-    "unknown_verb": ("The server does not know this request. Deploy the host programs again.", _BAD_ANSWER),
-    "field_invalid": ("The server did not accept the field {field} of the request.", _BAD_ANSWER),
-    "digest_differs": ("The request's digest does not match its keys.", _BAD_ANSWER),
     # a host: revisions
     "revision_older": "Revision {revision} is older than {applied}, which the server has applied.",
     "revision_other_keys": "The server has applied revision {revision} with other keys.",
@@ -98,11 +43,8 @@ TEXTS: dict[str, str | tuple[str, str]] = {
     "key_type": "The server does not allow keys of type {type}.",
     "key_size": "An RSA key has {bits} bits; {least} to {most} are allowed.",
     "key_shared": "Somebody else has one of these keys, too.",
-    "keys_no_list": ("The server could not read the keys.", _BAD_ANSWER),
     "keys_too_many": "{count:key is|keys are} too many; at most {most} are allowed.",
     "keys_still_live": "The keys of {name} are still live on the server. They must be pushed first.",
-    "name_invalid": "The server does not accept this user name.",
-    "owner_missing": ("The request does not say whose keys these are.", _BAD_ANSWER),
     "other_person": (
         "The account on the server belongs to somebody else who had this user name before. Remove it first.",
         "The account on the server belongs to somebody else who had this user name before; ask the lab's staff.",
@@ -111,149 +53,44 @@ TEXTS: dict[str, str | tuple[str, str]] = {
     "ssh_folder_owner": "{name}/.ssh on the server does not belong to root. Register again.",
     "home_missing": "The home directory is missing.",
     # a host: its files
-    "keys_database_damaged": (
-        "{path} is damaged ({detail}). Remove it on the server and push the keys again.",
-        _FAILED,
-    ),
     "disk_full": ("The disk is full.", "The server's disk is full; ask the lab's staff to free space."),
-    "os_error": ("{path}: {detail}.", _FAILED),
     "template_missing": ("The template is missing.", "The server has no template for containers; ask the lab's staff."),
-    "iam_account_missing": ("The account iam is missing on the server. Deploy the host programs again.", _FAILED),
-    "unexpected": ("An unexpected error occurred; see the server's log.", _FAILED),
-    "unknown": ("The server reported an error without a reason; see its log.", _FAILED),
     # a host: containers
-    "autostart_failed": ("These containers did not start: {users}. See labhost doctor.", _FAILED),
-    "bad_snapshot": "The snapshot {snapshot} {detail}; nothing was changed. Choose another one.",
-    "console_failed": ("The console cannot be opened: {detail}.", _FAILED),
-    "container_account_failed": ("The account in the container cannot be created: it has no ids.", _FAILED),
     "container_stopped": "The container stopped by itself: {detail}.",
     "no_account": "There is no account on the server that labhost created.",
     "no_container": "There is no container on the server.",
     "no_sshd": "The container is running, but its SSH server did not answer within {seconds} s.",
-    "not_running": "The container is stopped.",
-    "other_storage": "The snapshot {snapshot} has storage {storage}, the container {container}.",
-    "packing_failed": ("The files cannot be packed: {detail}.", _FAILED),
-    "port_taken": ("Port {port} belongs to somebody else on the server.", _FAILED),
-    "processes_left": ("Processes of {name} do not end ({pids}).", _FAILED),
     "removal_incomplete": (
         "{cause} Not done yet: {left}. Start the job again.",
         "{cause} The removal is not complete.",
     ),
     "rolled_back": "{cause} The new container did not start; the old one was restored.",
-    "snapshot_exists": "The snapshot {snapshot} exists already. Choose another name.",
     "subuid_changed": (
         "The portal now gives {name} other subordinate ids ({portal}) than the server knows ({known}).",
         "Your subordinate ids have changed; ask the lab's staff.",
     ),
     "wrong_address": "The container has the address {found} instead of {expected}. Restart it.",
     # a host: accounts and addresses
-    "account_tool_failed": ("{problem}: {detail}.", _FAILED),
-    "group_missing": (
-        "The group {group} does not exist on the server. Correct [container] groups in host.conf.",
-        _FAILED,
-    ),
-    "home_exists": ("{path} exists already on the server. Move it away.", _FAILED),
     "invalid_name": "{name} is not a valid user name.",
-    "local_account": ("{name} is a local account of the server.", _FAILED),
-    "local_group": ("{name} is a local group of the server.", _FAILED),
-    "numbers_of_removed_user": (
-        "Port {port} or the subordinate ids from {subuid} belonged to {user}, who was removed.",
-        _FAILED,
-    ),
-    "other_subuids": ("{path} gives {user} other subordinate ids than the portal.", _FAILED),
     "reserved_name": "The name {name} is reserved.",
-    "subuid_includes_account": ("The ids from {subuid} include the local account {account}.", _FAILED),
-    "subuid_overlaps": ("The ids from {subuid} overlap those of {owner} in {path}.", _FAILED),
-    "subuid_taken": ("The subordinate ids from {subuid} belong to {user} on the server.", _FAILED),
-    "no_free_address": ("No address is free in {network}. Set a larger [container] network in host.conf.", _FAILED),
-    "rules_not_readable": ("The port rules cannot be read: {detail}.", _FAILED),
-    "rules_not_set": ("The port rules cannot be set: {detail}.", _FAILED),
-    "already_forwarded": "Port {server_port} already leads to {container_port}.",
-    "no_forwards": "The server forwards no ports.",
-    "no_free_port": "No port from {first} to {last} is free.",
-    "not_forwarded": "Port {port} is not forwarded.",
-    "port_in_use": "Port {port} is in use.",
-    "port_out_of_range": "The server forwards ports from {first} to {last}, not {port}.",
-    "too_many_forwards": "{used} of {limit:port is|ports are} in use.",
     # a host: files, templates and snapshots
-    "command_failed": ("The command {command} failed: {detail}.", _FAILED),
-    "command_not_run": ("The command {command} cannot be run.", _FAILED),
-    "command_timed_out": ("The command {command} took too long.", _FAILED),
     "container_not_started": "The container did not start: {detail}.",
     "container_not_stopped": "The container did not stop: {detail}.",
-    "user_manager_not_started": ("The user manager did not start: {detail}.", _FAILED),
     "disk_low": (
         "The disk is low: {megabytes} MB are needed.",
         "The server's disk is nearly full; ask the lab's staff to free space.",
     ),
-    "file_damaged": ("{path} is damaged. Inspect it on the server.", _FAILED),
-    "file_too_long": ("{path} is longer than {limit} bytes. Inspect it on the server.", _FAILED),
     "files_in_use": ("{path} is in use: {problem}.", "The files are in use; try again."),
-    "files_mounted": ("{path} is mounted. Unmount it.", _FAILED),
-    "files_not_deleted": ("{path} cannot be deleted: {problem}.", _FAILED),
-    "files_not_mounted": ("The files of {user} cannot be mounted: {problem}.", _FAILED),
-    "files_not_moved": ("{path} cannot be moved: {problem}.", _FAILED),
-    "not_a_directory": ("{path}: {problem}.", _FAILED),
-    "size_unknown": ("The size of the files is unknown: {detail}.", _FAILED),
     "lock_held": (
         "Another command is running on the server ({doing}).",
         "Another command is running on the server; try again in a minute.",
     ),
-    "host_config_invalid": ("The file host.conf on the server: {setting}: {problem}.", _FAILED),
-    "host_config_missing": ("The file host.conf is missing on the server. Deploy the host programs.", _FAILED),
-    "host_config_unreadable": ("The file host.conf on the server cannot be read: line {line} is wrong.", _FAILED),
-    "system_incomplete": ("The system has no /{path}. Build the template again.", _FAILED),
-    "system_template_missing": ("The template {template} is missing on the server.", _FAILED),
-    "template_damaged": ("The template is damaged. Build it again with create-lxc-template.bash.", _FAILED),
-    "template_not_unpacked": ("The template cannot be unpacked: {detail}.", _FAILED),
-    "template_unreadable": ("The template cannot be read: {detail}.", _FAILED),
-    "invalid_snapshot_name": "{name} is not a valid name for a snapshot.",
-    "no_snapshot": "There is no snapshot {name}.",
-    "snapshot_damaged": "The snapshot {name} is damaged; nothing was changed. Choose another one.",
-    "snapshot_folder_missing": ("The snapshot folder {path} does not exist. Mount or create it.", _FAILED),
-    "snapshot_folder_not_mounted": ("The snapshot folder {path} is missing. Check that it is mounted.", _FAILED),
-    "snapshot_folder_not_private": ("{path} must belong to root alone: chown root, chmod 0700.", _FAILED),
-    "snapshot_not_unpacked": ("The snapshot cannot be unpacked: {detail}.", _FAILED),
     "snapshot_template_missing": "The snapshot needs the template {template}, which is no longer on the server.",
-    "snapshots_disabled": (
-        "The server has no snapshot folder. Set one with setup-gpu-server.bash --snapshots.",
-        "The server has no snapshot folder; ask the lab's staff.",
-    ),
-    "portal_limits_incomplete": ("The portal's limits are incomplete: {missing}.", _PORTAL),
-    "portal_limits_invalid": ("The portal's limits are not valid: {line}.", _PORTAL),
-    # a host: its setup and its own commands
-    "bad_code": "Wrong or expired confirmation code.",
-    "bad_portal_key": ("The server does not accept the portal's key: {detail}.", _FAILED),
-    "bad_version": "The version must look like 550.54.14.",
-    "no_bridge": ("The bridge {bridge} does not exist on the server. See systemctl status lxc-net.", _FAILED),
-    "no_group": ("The group {group} does not exist on the server. Create it, or correct --groups.", _FAILED),
-    "no_journal": ("{name} has no journal any more. Run labhost doctor again.", _FAILED),
+    # a host: its own commands
     "no_terminal": "The command needs a terminal.",
-    "not_a_setting": ("{argument} is not KEY=VALUE.", _FAILED),
     "not_confirmed": "Not confirmed; nothing was changed.",
-    "not_ours": ("{path} does not belong to labhost.", _FAILED),
-    "not_through_sudo": "This command is for people, through their login shell.",
-    "overlay_unavailable": ("The storage overlay cannot be used: {detail}.", _FAILED),
-    "sudo_without_password": (
-        "The group {group} needs no password for sudo. Remove NOPASSWD, or correct --groups.",
-        _FAILED,
-    ),
-    "sudoers_unreadable": ("The file /etc/sudoers cannot be read.", _FAILED),
-    "unknown_command": "Unknown command.",
-    "untrusted": ("Only root may be able to write to {path}.", _FAILED),
-    "wrong_arguments": "Wrong arguments of the command {command}.",
-    # a host: what it reads from the portal
-    "portal_no_answer": ("The server gets no answer from the portal ({detail}).", _PORTAL),
-    "portal_status": ("The portal answered the server {status} to {page}.", _PORTAL),
-    "portal_no_text": ("The portal's page {page} is not text.", _PORTAL),
-    "portal_number": ("The portal's answer for the {what} is not a number.", _PORTAL),
-    "portal_port": ("The portal assigned port {port}; this server allows {first} to {last}.", _PORTAL),
-    "portal_subuid": ("The portal assigned subordinate ids from {start}, outside the server's range.", _PORTAL),
-    "portal_keys": ("The server did not accept the portal's keys of {name}.", _PORTAL),
-    "portal_ssh_config": ("The server did not accept the portal's .ssh/config.", _PORTAL),
     # the kinds of refusal of a host, where it names no reason
     "bad_frame": ("The request did not arrive whole.", "The request did not arrive whole; it is retried."),
-    "bad_request": ("The server did not accept the request. Deploy the host programs again.", _BAD_ANSWER),
     "stale_revision": "The server holds newer keys than these.",
     "other_base": "The server holds other keys than these changes are for.",
     "busy": "The server is busy with another command for this person.",
@@ -261,5 +98,124 @@ TEXTS: dict[str, str | tuple[str, str]] = {
     "not_registered": "There is no account on this server.",
     "refused": "The server refused the request.",
     "portal_unavailable": "The server cannot read from the portal.",
-    "failed": ("The server failed; see its log.", _FAILED),
 }
+
+# By what people read instead: texts for the staff.
+_FOR_STAFF: dict[str, dict[str, str]] = {
+    "The server cannot be reached.": {
+        "unknown_address": "The name {address} has no address.",
+        "no_common_algorithm": "The server offers no SSH algorithm that the portal uses ({detail}).",
+        "no_host_key": "No SSH host key at {address} port {port} ({detail}).",
+    },
+    "The server does not answer in time.": {
+        "no_answer": "No answer from {address} port {port}.",
+        "timeout": "The server did not finish in time.",
+    },
+    "The portal cannot use this server yet; the lab's staff must finish its setup.": {
+        "login_refused": "Login as {user} was refused. Check the account, its key or its password.",
+        "portal_key_refused": "The server refuses the portal's key. Run manage.py deploy_server {server}.",
+        "portal_key_missing": "The portal's SSH key {path} cannot be read ({detail}). Run manage.py create_portal_key.",
+        "portal_key_invalid": "{path} is not an SSH key. Run manage.py create_portal_key --force.",
+        "private_key_unusable": "The private key {path} cannot be used: {detail}.",
+        "host_key_unknown": "No host key is pinned. Accept one first.",
+        "host_key_offered": "No host key is pinned. The server shows {fingerprint}: compare it, then accept it.",
+    },
+    "The server's host key has changed; the lab's staff must check it.": {
+        "host_key_changed": (
+            "The host key has changed to {fingerprint}; nothing was sent. Compare it, then accept it in the admin."
+        ),
+        "host_key_type_changed": "The server shows a host key of another type; nothing was sent.",
+    },
+    "The server gave an answer that the portal does not understand; ask the lab's staff.": {
+        "bad_answer": "The server's answer is not valid: {detail}.",
+        "answer_too_long": "The server's answer is too long.",
+        "status_mismatch": "The server's answer and its exit status {status} disagree.",
+        "other_revision": "The server answered for another revision.",
+        "frame_header": "The server received something other than a framed request.",
+        "request_not_json": "The server could not read the request.",
+        "version_unsupported": (
+            "The server speaks versions {oldest} to {speaks} of the protocol. Deploy the host programs again."
+        ),
+        "field_invalid": "The server did not accept the field {field} of the request.",
+        "digest_differs": "The request's digest does not match its keys.",
+        "keys_no_list": "The server could not read the keys.",
+        "owner_missing": "The request does not say whose keys these are.",
+        "bad_request": "The server did not accept the request. Deploy the host programs again.",
+    },
+    "An internal error occurred; ask the lab's staff.": {
+        "internal_error": "Internal error; see the worker's log.",
+        "job_interrupted": (
+            "The worker stopped {attempts:time|times} during this job. See its log, then start the job again."
+        ),
+    },
+    "The connection was interrupted; it is retried.": {
+        "frame_checksum": "The request was damaged on its way.",
+        "frame_trailing_bytes": "The request was followed by other bytes.",
+        "frame_cut": "Only {arrived} of {length} bytes of the request arrived.",
+        "frame_late": "The request did not arrive in time.",
+        "frame_missing": "No request arrived.",
+    },
+    "The server failed; ask the lab's staff.": {
+        "keys_database_damaged": "{path} is damaged ({detail}). Remove it on the server and push the keys again.",
+        "os_error": "{path}: {detail}.",
+        "iam_account_missing": "The account iam is missing on the server. Deploy the host programs again.",
+        "unexpected": "An unexpected error occurred; see the server's log.",
+        "unknown": "The server reported an error without a reason; see its log.",
+        "autostart_failed": "These containers did not start: {users}. See labhost doctor.",
+        "container_account_failed": "The account in the container cannot be created: it has no ids.",
+        "packing_failed": "The files cannot be packed: {detail}.",
+        "port_taken": "Port {port} belongs to somebody else on the server.",
+        "processes_left": "Processes of {name} do not end ({pids}).",
+        "account_tool_failed": "{problem}: {detail}.",
+        "group_missing": "The group {group} does not exist on the server. Correct [container] groups in host.conf.",
+        "home_exists": "{path} exists already on the server. Move it away.",
+        "local_account": "{name} is a local account of the server.",
+        "local_group": "{name} is a local group of the server.",
+        "numbers_of_removed_user": (
+            "Port {port} or the subordinate ids from {subuid} belonged to {user}, who was removed."
+        ),
+        "other_subuids": "{path} gives {user} other subordinate ids than the portal.",
+        "subuid_includes_account": "The ids from {subuid} include the local account {account}.",
+        "subuid_overlaps": "The ids from {subuid} overlap those of {owner} in {path}.",
+        "subuid_taken": "The subordinate ids from {subuid} belong to {user} on the server.",
+        "no_free_address": "No address is free in {network}. Set a larger [container] network in host.conf.",
+        "rules_not_readable": "The port rules cannot be read: {detail}.",
+        "rules_not_set": "The port rules cannot be set: {detail}.",
+        "command_failed": "The command {command} failed: {detail}.",
+        "command_not_run": "The command {command} cannot be run.",
+        "command_timed_out": "The command {command} took too long.",
+        "user_manager_not_started": "The user manager did not start: {detail}.",
+        "file_damaged": "{path} is damaged. Inspect it on the server.",
+        "file_too_long": "{path} is longer than {limit} bytes. Inspect it on the server.",
+        "files_mounted": "{path} is mounted. Unmount it.",
+        "files_not_deleted": "{path} cannot be deleted: {problem}.",
+        "files_not_mounted": "The files of {user} cannot be mounted: {problem}.",
+        "files_not_moved": "{path} cannot be moved: {problem}.",
+        "not_a_directory": "{path}: {problem}.",
+        "size_unknown": "The size of the files is unknown: {detail}.",
+        "host_config_invalid": "The file host.conf on the server: {setting}: {problem}.",
+        "host_config_missing": "The file host.conf is missing on the server. Deploy the host programs.",
+        "host_config_unreadable": "The file host.conf on the server cannot be read: line {line} is wrong.",
+        "system_incomplete": "The system has no /{path}. Build the template again.",
+        "system_template_missing": "The template {template} is missing on the server.",
+        "template_damaged": "The template is damaged. Build it again with create-lxc-template.bash.",
+        "template_not_unpacked": "The template cannot be unpacked: {detail}.",
+        "template_unreadable": "The template cannot be read: {detail}.",
+        "snapshot_not_unpacked": "The snapshot cannot be unpacked: {detail}.",
+        "failed": "The server failed; see its log.",
+    },
+    "The server cannot read what it needs from the portal; ask the lab's staff.": {
+        "portal_limits_incomplete": "The portal's limits are incomplete: {missing}.",
+        "portal_limits_invalid": "The portal's limits are not valid: {line}.",
+        "portal_no_answer": "The server gets no answer from the portal ({detail}).",
+        "portal_status": "The portal answered the server {status} to {page}.",
+        "portal_no_text": "The portal's page {page} is not text.",
+        "portal_number": "The portal's answer for the {what} is not a number.",
+        "portal_port": "The portal assigned port {port}; this server allows {first} to {last}.",
+        "portal_subuid": "The portal assigned subordinate ids from {start}, outside the server's range.",
+        "portal_keys": "The server did not accept the portal's keys of {name}.",
+        "portal_ssh_config": "The server did not accept the portal's .ssh/config.",
+    },
+}
+
+TEXTS = _OWN | {reason: (text, shown) for shown, texts in _FOR_STAFF.items() for reason, text in texts.items()}

@@ -31,8 +31,9 @@ def render(message: Message | None, audience: Audience = "staff") -> str:
     if message is None:
         return ""
     text = TEXTS.get(message.reason)
-    if text is None:
-        return _unknown(message)
+    if text is None:  # a reason from a host program that is newer than this portal
+        shown = ", ".join(f"{name} {value}" for name, value in message.params.items())
+        return f"The server reported {message.reason.replace('_', ' ')}{f' ({shown})' if shown else ''}."
     if isinstance(text, tuple):
         text = text[audience == "person"]
     params = dict(message.params)
@@ -45,9 +46,3 @@ def phrase(message: Message | None, audience: Audience = "staff") -> str:
     """The text as part of a longer line: `gpu9: the server does not answer in time, since 10:02`."""
     text = render(message, audience).removesuffix(".")
     return text[:1].lower() + text[1:] if text[1:2].islower() else text
-
-
-def _unknown(message: Message) -> str:
-    """A reason from a host program that is newer than this portal."""
-    params = ", ".join(f"{name} {value}" for name, value in message.params.items())
-    return f"The server reported {message.reason.replace('_', ' ')}{f' ({params})' if params else ''}."

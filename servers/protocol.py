@@ -52,17 +52,14 @@ class Message:
         if not isinstance(value, dict) or not _is_slug(value.get("reason")):
             return None
         params = value.get("params")
-        pairs = params.items() if isinstance(params, dict) else ()
-        fitting = [(name, item if isinstance(item, int) else clean(item)) for name, item in pairs if _fits(name, item)]
-        return cls(value["reason"], dict(fitting[:MAX_PARAMS]))
+        pairs = [(name, item) for name, item in params.items() if _is_slug(name)] if isinstance(params, dict) else []
+        texts = {name: clean(item) for name, item in pairs if isinstance(item, str)}
+        numbers = {name: item for name, item in pairs if type(item) is int and abs(item) < 2**63}
+        return cls(value["reason"], dict(list((texts | numbers).items())[:MAX_PARAMS]))
 
 
 def _is_slug(text: object) -> bool:
     return isinstance(text, str) and _SLUG.fullmatch(text) is not None
-
-
-def _fits(name: object, value: object) -> bool:
-    return _is_slug(name) and (isinstance(value, str) or (type(value) is int and abs(value) < 2**63))
 
 
 class BadAnswer(ValueError):
@@ -168,21 +165,6 @@ def build_changes(
     return head | {"changes": changes, "ids": mine}
 
 
-def build_status() -> dict[str, Any]:
-    return {"version": VERSION}
-
-
-def build_register(user: str) -> dict[str, Any]:
-    return {"version": VERSION, "user": user}
-
-
-build_suspend = build_register  # the same fields
-
-
-def build_remove(user: str, *, purge: bool) -> dict[str, Any]:
-    return {"version": VERSION, "user": user, "purge": purge}
-
-
 def build_digest(files: Mapping[str, bytes]) -> str:
     """The `build` that a host with these files of labhost (path in it -> content) reports; Python files only."""
     whole = hashlib.sha256()
@@ -208,7 +190,12 @@ def parse_answer(data: bytes) -> Answer:
     ok = value.get("ok")
     if not isinstance(ok, bool):
         raise BadAnswer("ok is missing")
-    code, error = _refusal(value.get("error")) if not ok else ("", None)
+    code, error, given = "", None, value.get("error")
+    if not ok:
+        if not isinstance(given, dict):
+            raise BadAnswer("it refuses without a reason")
+        code = next((code for code in CODES if code == given.get("code")), "failed")
+        error = Message.from_json(given) or Message(code)
     return Answer(
         ok=ok,
         code=code,
@@ -238,13 +225,6 @@ def _object(data: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadAnswer("its answer is not JSON")
     return value
-
-
-def _refusal(error: object) -> tuple[str, Message]:
-    if not isinstance(error, dict):
-        raise BadAnswer("it refuses without a reason")
-    code = next((code for code in CODES if code == error.get("code")), "failed")
-    return code, Message.from_json(error) or Message(code)
 
 
 def _people(value: object, what: str) -> list[tuple[str, dict[str, Any]]]:

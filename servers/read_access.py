@@ -11,7 +11,6 @@ from servers.models import Server
 
 
 def may_read(request: HttpRequest, name: str) -> bool:
-    """Whether this request may read the pages of this person."""
     return request.user.get_username() == name or may_read_all(request)
 
 

@@ -55,19 +55,8 @@ class ServerSerializer(serializers.ModelSerializer):
 
     class Meta:
         model = Server
-        fields = [
-            "name",
-            "address",
-            "ssh_port",
-            "fingerprint",
-            "enabled",
-            "applied_revision",
-            "behind_since",
-            "next_attempt",
-            "last_contact",
-            "driver_version",
-            "storage",
-        ]
+        of_state = ["applied_revision", "behind_since", "next_attempt", "last_contact", "driver_version", "storage"]
+        fields = ["name", "address", "ssh_port", "fingerprint", "enabled", *of_state]
         read_only_fields = fields
 
 

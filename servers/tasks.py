@@ -1,7 +1,9 @@
 """The worker's tasks. Each may be lost, repeated or killed: rows say what is to be done."""
 
+from datetime import timedelta
+
 from servers.models import Server
-from servers.services.containers import jobs, suspension
+from servers.services.containers import jobs
 from servers.services.fleet import inspection
 from servers.services.push import guard, results, runner
 from servers.services.status import placements
@@ -40,9 +42,9 @@ def send_heartbeat() -> None:
     """Every few seconds, and when a worker starts: record a heartbeat, and queue what was lost."""
     heartbeat.beat()
     runner.close_interrupted()
-    if runner.has_due():
+    if runner.is_pending(timedelta(0)):
         queue.enqueue(queue.PUSH)
-    suspension.recover_lost(actor=ACTOR)
+    jobs.recover_suspensions(actor=ACTOR)
     if jobs.recover_interrupted():
         queue.enqueue(queue.CONTAINER_JOBS)
 

@@ -15,6 +15,7 @@ from accounts.forms import AddKeyForm
 from accounts.models import User
 from accounts.numbers import SUBUID_COUNT
 from accounts.services import keys
+from accounts.views import signed_in
 from servers import read_access
 from servers.services import tokens
 from servers.services.push import runner
@@ -26,7 +27,7 @@ from servers.services.worker import heartbeat
 @login_required
 @require_safe
 def me(request: HttpRequest) -> HttpResponse:
-    return _my_page(request, _signed_in(request))
+    return _my_page(request, signed_in(request))
 
 
 @never_cache
@@ -34,7 +35,7 @@ def me(request: HttpRequest) -> HttpResponse:
 @require_POST
 @sensitive_variables("token")
 def add_token(request: HttpRequest) -> HttpResponse:
-    user = _signed_in(request)
+    user = signed_in(request)
     try:
         token = tokens.create(actor=user.username, user=user)
     except tokens.TokenRefused as refused:
@@ -47,7 +48,7 @@ def add_token(request: HttpRequest) -> HttpResponse:
 @login_required
 @require_POST
 def remove_token(request: HttpRequest, token_key: str) -> HttpResponse:
-    user = _signed_in(request)
+    user = signed_in(request)
     if not tokens.revoke(actor=user.username, user=user, token_key=token_key):
         raise Http404("You have no token with this key.")
     messages.success(request, f"Token {token_key}… removed.")
@@ -58,7 +59,8 @@ def remove_token(request: HttpRequest, token_key: str) -> HttpResponse:
 @require_safe
 def push_log(request: HttpRequest) -> HttpResponse:
     """The push log of the person signed in, or who has just pasted a key in this browser."""
-    user = _watcher(request)
+    pasted = User.objects.active().filter(username=request.session.get("pasted_as", ""))
+    user = request.user if isinstance(request.user, User) else pasted.first()
     if user is None:
         return redirect("login")
     is_active = runner.is_active()  # read first, so that the last reload shows the outcome
@@ -91,15 +93,13 @@ def healthz(request: HttpRequest) -> JsonResponse:
         return JsonResponse({"ok": False, "database": "unavailable", "worker": "unknown"}, status=503)
     seconds = None if silence is None else int(silence.total_seconds())
     is_ok = silence is not None and silence <= heartbeat.SILENT_AFTER
-    body = {
-        "ok": is_ok,
-        "database": "ok",
-        "worker": "ok" if is_ok else "silent",
+    state = {"ok": is_ok, "database": "ok", "worker": "ok" if is_ok else "silent"}
+    lags = {
         "worker_heartbeat_age_seconds": seconds,
         "oldest_pending_seconds": lag.seconds,
         "servers_behind": lag.servers,
     }
-    return JsonResponse(body, status=200 if is_ok else 503)
+    return JsonResponse({**state, **lags}, status=200 if is_ok else 503)
 
 
 @csrf_exempt  # servers authenticate with a token, not with a session
@@ -131,14 +131,3 @@ def _my_page(request: HttpRequest, user: User, new_token: str = "") -> HttpRespo
         "new_token": new_token,
     }
     return render(request, "servers/me.html", context)
-
-
-def _watcher(request: HttpRequest) -> User | None:
-    if isinstance(request.user, User):
-        return request.user
-    return User.objects.active().filter(username=request.session.get("pasted_as", "")).first()
-
-
-def _signed_in(request: HttpRequest) -> User:
-    assert isinstance(request.user, User)  # noqa: S101 - login_required
-    return request.user

@@ -59,24 +59,16 @@ def add_keys(*, actor: str, user: User, pasted: str | Sequence[PublicKey]) -> Ad
     keys = sshkeys.parse(pasted) if isinstance(pasted, str) else pasted
     with transaction.atomic():
         revision.lock()
-        known = _active(keys)
+        rows = SSHKey.objects.active().filter(fingerprint__in=[key.fingerprint for key in keys])
+        known = {row.fingerprint: row for row in rows.select_related("user")}
         taken = [key for key in known.values() if key.user_id != user.pk]
         if not taken:
             return _add(actor, user, keys, known)
     # After the transaction, which changed nothing: staff must see the attempt.
     for key in taken:
-        audit.record(
-            actor=actor,
-            verb="key.refused",
-            object=user.username,
-            detail={"fingerprint": key.fingerprint, "reason": "in use", "owner": key.user.username},
-        )
+        detail = {"fingerprint": key.fingerprint, "reason": "in use", "owner": key.user.username}
+        audit.record(actor=actor, verb="key.refused", object=user.username, detail=detail)
     raise KeyRefused(TAKEN)
-
-
-def _active(keys: Sequence[PublicKey]) -> dict[str, SSHKey]:
-    rows = SSHKey.objects.active().filter(fingerprint__in=[key.fingerprint for key in keys])
-    return {row.fingerprint: row for row in rows.select_related("user")}
 
 
 def _add(actor: str, user: User, keys: Sequence[PublicKey], known: dict[str, SSHKey]) -> AddedKeys:
@@ -90,10 +82,8 @@ def _add(actor: str, user: User, keys: Sequence[PublicKey], known: dict[str, SSH
     if not new:
         return result
     for key in new:
-        row = SSHKey.objects.create(
-            user=user, key_type=key.type, blob=key.blob, fingerprint=key.fingerprint, comment=key.comment
-        )
-        result.added.append(row)
+        parts = {"key_type": key.type, "blob": key.blob, "comment": key.comment}
+        result.added.append(SSHKey.objects.create(user=user, fingerprint=key.fingerprint, **parts))
     number = revision.increment([user])
     for row in result.added:
         audit.record(actor=actor, verb="key.added", object=user.username, detail=_detail(row, number))
@@ -121,9 +111,4 @@ def revoke_keys(*, actor: str, keys: Iterable[SSHKey]) -> int:
 
 
 def _detail(key: SSHKey, number: int) -> dict[str, str | int]:
-    return {
-        "fingerprint": key.fingerprint,
-        "type": key.key_type,
-        "comment": key.comment,
-        "revision": number,
-    }
+    return {"fingerprint": key.fingerprint, "type": key.key_type, "comment": key.comment, "revision": number}

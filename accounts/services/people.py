@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, field
+from typing import Any
 
 from django.db import transaction
 from django.db.models import ProtectedError
@@ -37,8 +38,7 @@ def admit(person: directory.Person) -> User | None:
     The directory id identifies the person. A name that belongs to somebody else is refused until staff have
     deleted that account: the former owner's keys, numbers and containers never pass to the new one.
     """
-    known = User.objects.select_related("port", "subuids").filter(directory_id=person.directory_id)
-    user = known.first()
+    user = User.objects.select_related("port", "subuids").filter(directory_id=person.directory_id).first()
     if user is None:
         return _join(person)
     if not user.is_active:
@@ -77,23 +77,15 @@ def _join(person: directory.Person) -> User | None:
         if user is not None:
             _number(user)
             return user if user.is_active else None
-    audit.record(
-        actor=person.name,
-        verb="person.refused",
-        object=person.name,
-        detail={"reason": "the name belongs to another account", "directory_id": person.directory_id},
-    )
+    detail = {"reason": "the name belongs to another account", "directory_id": person.directory_id}
+    audit.record(actor=person.name, verb="person.refused", object=person.name, detail=detail)
     raise PersonRefused(f"The name {person.name} belonged to somebody else here. Ask the lab's staff to free it.")
 
 
 def _create(person: directory.Person) -> User:
-    user = User.objects.create_user(
-        person.name,
-        directory_id=person.directory_id,
-        display_name=person.full_name,
-        is_staff=bool(person.is_staff),
-        is_superuser=bool(person.is_staff),
-    )
+    is_staff = bool(person.is_staff)
+    fields: dict[str, Any] = {"display_name": person.full_name, "is_staff": is_staff, "is_superuser": is_staff}
+    user = User.objects.create_user(person.name, directory_id=person.directory_id, **fields)
     audit.record(actor=person.name, verb="person.created", object=person.name)
     return user
 
@@ -103,10 +95,7 @@ def _refresh(user: User, person: directory.Person) -> None:
     changed: dict[str, str | bool] = {}
     if person.full_name and person.full_name != user.display_name:
         changed["display_name"] = person.full_name
-    if person.is_staff is not None and (user.is_staff, user.is_superuser) != (
-        person.is_staff,
-        person.is_staff,
-    ):
+    if person.is_staff is not None and {user.is_staff, user.is_superuser} != {person.is_staff}:
         changed |= {"is_staff": person.is_staff, "is_superuser": person.is_staff}
     if not changed:
         return
@@ -119,28 +108,16 @@ def _refresh(user: User, person: directory.Person) -> None:
 
 @transaction.atomic
 def set_active(*, actor: str, user: User, active: bool) -> bool:
-    """Unlock a person or lock them out, on the portal and (by the next push) on every server.
-
-    False if nothing changed. Locking out keeps their keys, so that unlocking restores them.
-    """
+    """Unlock a person or lock them out, here and on all servers; they keep their keys. False if nothing changed."""
     revision.lock()
     if not User.objects.filter(pk=user.pk, is_active=not active).update(is_active=active):
         return False
     user.is_active = active
-    number = revision.increment([user])
-    audit.record(
-        actor=actor,
-        verb="person.unlocked" if active else "person.locked_out",
-        object=user.username,
-        detail={"revision": number},
-    )
+    verb, detail = "person.unlocked" if active else "person.locked_out", {"revision": revision.increment([user])}
+    audit.record(actor=actor, verb=verb, object=user.username, detail=detail)
     if not active:
-        transaction.on_commit(lambda: _notify_locked_out(actor, user), robust=True)
+        transaction.on_commit(lambda: locked_out.send_robust(sender=User, user=user, actor=actor), robust=True)
     return True
-
-
-def _notify_locked_out(actor: str, user: User) -> None:
-    locked_out.send_robust(sender=User, user=user, actor=actor)
 
 
 def delete(*, actor: str, user: User) -> None:
@@ -151,12 +128,8 @@ def delete(*, actor: str, user: User) -> None:
         with transaction.atomic():
             keys.revoke_keys(actor=actor, keys=SSHKey.objects.filter(user=user))
             SSHKey.objects.filter(user=user).delete()
-            audit.record(
-                actor=actor,
-                verb="person.deleted",
-                object=user.username,
-                detail={"display_name": user.display_name, "directory_id": user.directory_id},
-            )
+            detail = {"display_name": user.display_name, "directory_id": user.directory_id}
+            audit.record(actor=actor, verb="person.deleted", object=user.username, detail=detail)
             user.delete()
     except ProtectedError as error:
         kinds = sorted({str(thing._meta.verbose_name) for thing in error.protected_objects})
@@ -164,9 +137,8 @@ def delete(*, actor: str, user: User) -> None:
 
 
 def sync_names(*, actor: str, dry_run: bool = False) -> SyncNames:
-    """Read the full names of all active people from the directory and store those that changed.
+    """Store the full names of all active people that changed in the directory, and report who is missing there.
 
-    People missing there are only reported: locking somebody out is for staff to decide.
     Raises directory.DirectoryUnavailable and changes nothing then. Call it outside of any transaction.
     """
     if not directory.configured():
@@ -190,9 +162,5 @@ def sync_names(*, actor: str, dry_run: bool = False) -> SyncNames:
 @transaction.atomic
 def _rename(actor: str, user: User, full_name: str) -> None:
     if User.objects.filter(pk=user.pk, display_name=user.display_name).update(display_name=full_name):
-        audit.record(
-            actor=actor,
-            verb="person.renamed",
-            object=user.username,
-            detail={"from": user.display_name, "to": full_name},
-        )
+        detail = {"from": user.display_name, "to": full_name}
+        audit.record(actor=actor, verb="person.renamed", object=user.username, detail=detail)

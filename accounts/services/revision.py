@@ -19,47 +19,33 @@ def current() -> int:
 
 
 def lock() -> int:
-    """Lock the row until the end of the transaction; return the revision.
-
-    On SQLite the transaction is IMMEDIATE, so the whole database is locked already.
-    """
+    """Lock the row until the end of the transaction (SQLite locks everything then); return the revision."""
     row = Revision.objects.select_for_update().filter(pk=1).first()
-    if row is None:  # the first change of all
-        Revision.objects.get_or_create(pk=1)
-        row = Revision.objects.select_for_update().get(pk=1)
-    return row.number
+    return row.number if row is not None else Revision.objects.select_for_update().get_or_create(pk=1)[0].number
 
 
 def increment(people: Iterable[User]) -> int:
-    """Raise the revision by one and return it; call it after the change, in its transaction.
-
-    `people` are all those whose keys servers should hold differently now. Their key ranges are brought up to
-    date. Listeners are notified after the commit.
-    """
+    """Raise the revision by one and return it, after the change of the keys of `people` and in its transaction."""
     number = lock() + 1
     Revision.objects.filter(pk=1).update(number=F("number") + 1)
-    changed = [user.pk for user in people]
+    changed, now = [user.pk for user in people], timezone.now()
     User.objects.filter(pk__in=changed).update(keys_revision=number)
-    _update_ranges(changed, number)
-    transaction.on_commit(lambda: _notify(number))
-    return number
-
-
-def _update_ranges(people: list[int], number: int) -> None:
-    now, wanted = timezone.now(), SSHKey.objects.wanted().filter(user__in=people)
-    current = KeyRange.objects.open().filter(key__user__in=people)
+    wanted = SSHKey.objects.wanted().filter(user__in=changed)
+    current = KeyRange.objects.open().filter(key__user__in=changed)
     current.exclude(key__in=wanted).update(until=number, ended_at=now)
     new = wanted.exclude(pk__in=current.values("key"))
     KeyRange.objects.bulk_create(KeyRange(key=key, start=number, started_at=now) for key in new)
+    _notify(number)
+    return number
 
 
 def _notify(number: int) -> None:
-    keys_changed.send_robust(sender=Revision, revision=number)
+    transaction.on_commit(lambda: keys_changed.send_robust(sender=Revision, revision=number))
 
 
 def raise_to(number: int) -> int:
     """Raise the revision to at least `number`, in the caller's transaction; return it."""
     if lock() < number:
         Revision.objects.filter(pk=1).update(number=number)
-        transaction.on_commit(lambda: _notify(number))
+        _notify(number)
     return current()

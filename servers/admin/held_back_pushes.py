@@ -5,64 +5,35 @@ from typing import Any
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from lab_iam.admin import ReadOnlyAdmin, actor_of, confirm_page, is_confirmed
+from lab_iam.admin import ReadOnlyAdmin, actor_of, badge, confirm_page, is_confirmed
 from servers.models import HeldBackPush
 from servers.services.push import guard
 
 MAX_NAMES = 500  # on one page
+COMMON = ["people_count", "keys_count", "keys_total", "share", "created_at", "decided_by", "decided_at"]
 
 
 @admin.register(HeldBackPush)
 class HeldBackPushAdmin(ReadOnlyAdmin):
-    list_display = [
-        "server",
-        "shown_state",
-        "people_count",
-        "keys_count",
-        "keys_total",
-        "share",
-        "created_at",
-        "decided_by",
-        "decided_at",
-    ]
+    list_display = ["server", "shown_state", *COMMON]
     list_filter = ["state", "server"]
     list_select_related = ["server"]
     list_display_links = ["server"]
     search_fields = ["server__name", "decided_by"]
     date_hierarchy = "created_at"
     actions = ["confirm"]
+    large = ["removed_keys"]
     change_form_template = "servers/admin_held_back_push.html"
-    fields = [
-        "server",
-        "state",
-        "base_revision",
-        "revision",
-        "people_count",
-        "keys_count",
-        "keys_total",
-        "share",
-        "created_at",
-        "decided_by",
-        "decided_at",
-    ]
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[HeldBackPush]:
-        everything = super().get_queryset(request)
-        is_list = (
-            request.resolver_match is not None and request.resolver_match.url_name == "servers_heldbackpush_changelist"
-        )
-        return everything.defer("removed_keys") if is_list and request.method == "GET" else everything
+    fields = ["server", "state", "base_revision", "revision", *COMMON]
 
     def has_decide_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("servers.change_heldbackpush")
 
     @admin.display(description="state", ordering="state")
     def shown_state(self, push: HeldBackPush) -> SafeString:
-        tone = {"waiting": "bad", "confirmed": "warn", "applied": "good"}.get(push.state, "soft")
-        return format_html('<span class="{}">{}</span>', tone, push.state)
+        return badge({"waiting": "bad", "confirmed": "warn", "applied": "good"}.get(push.state, "soft"), push.state)
 
     @admin.display(description="share")
     def share(self, push: HeldBackPush) -> str:
@@ -86,8 +57,7 @@ class HeldBackPushAdmin(ReadOnlyAdmin):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        pk = object_id if object_id.isdecimal() else 0
-        push = HeldBackPush.objects.select_related("server").filter(pk=pk).first()
+        push = self.get_object(request, object_id)
         context = {"push": push, "lost": _losses([push] if push else []), "most": MAX_NAMES}
         return super().change_view(request, object_id, form_url, context | (extra_context or {}))
 

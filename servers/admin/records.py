@@ -1,15 +1,22 @@
-"""Read-only admin pages of containers, pushes, container jobs and placements."""
+"""Admin pages of containers, their limits, pushes, container jobs and placements, and of keys with their state."""
+
+from typing import Any
 
 from django.contrib import admin
 from django.contrib import messages as page_messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.utils.safestring import SafeString
 
-from lab_iam.admin import ReadOnlyAdmin, actor_of, confirm_page, is_confirmed
+from accounts.admin import SSHKeyAdmin
+from accounts.models import SSHKey
+from lab_iam.admin import ReadOnlyAdmin, act_on_each, actor_of, badge, confirm_page, is_confirmed
 from servers import messages
-from servers.models import Container, ContainerJob, Placement, Push
+from servers.models import Container, ContainerJob, Limits, Placement, Push
 from servers.services.containers import jobs
+from servers.services.containers import limits as limits_service
+from servers.services.status import key_status
 
 
 class WithError(ReadOnlyAdmin):
@@ -37,13 +44,12 @@ class ContainerAdmin(ReadOnlyAdmin):
         if not is_confirmed(request):
             return confirm_page(self, request, "Remove these containers?", "servers/admin_remove.html", chosen=chosen)
         purge = request.POST.get("purge") == "yes"
-        for row in chosen:
-            try:
-                jobs.request_removal(actor=actor_of(request), server=row.server, user=row.user, purge=purge)
-            except jobs.JobRefused as refused:
-                self.message_user(request, str(refused), page_messages.ERROR)
-            else:
-                self.message_user(request, f"{row}: removal queued; see its container job.", page_messages.SUCCESS)
+
+        def remove(row: Container) -> str:
+            jobs.request_removal(actor=actor_of(request), server=row.server, user=row.user, purge=purge)
+            return f"{row}: removal queued; see its container job."
+
+        act_on_each(self, request, chosen, remove, jobs.JobRefused)
         return None
 
 
@@ -54,27 +60,13 @@ class PushAdmin(WithError):
     list_select_related = ["server"]
     search_fields = ["server__name", "error__reason"]
     date_hierarchy = "created_at"
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Push]:
-        everything = super().get_queryset(request)
-        is_list = request.resolver_match is not None and request.resolver_match.url_name == "servers_push_changelist"
-        return everything.defer("results") if is_list else everything
+    large = ["results"]
 
 
 @admin.register(ContainerJob)
 class ContainerJobAdmin(WithError):
-    list_display = [
-        "user",
-        "server",
-        "kind",
-        "state",
-        "requested_by",
-        "attempts",
-        "next_attempt",
-        "started_at",
-        "finished_at",
-        "error_text",
-    ]
+    times = ["next_attempt", "started_at", "finished_at"]
+    list_display = ["user", "server", "kind", "state", "requested_by", "attempts", *times, "error_text"]
     list_filter = ["kind", "state", "server"]
     list_select_related = ["user", "server"]
     search_fields = ["user__username", "server__name", "error__reason"]
@@ -87,3 +79,53 @@ class PlacementAdmin(WithError):
     list_filter = ["host", "container", "server"]
     list_select_related = ["user", "server"]
     search_fields = ["user__username", "server__name", "error__reason"]
+
+
+@admin.register(Limits)
+class LimitsAdmin(admin.ModelAdmin):
+    list_display = ["__str__", "memory", "cpus", "processes", "gpus", "disk"]
+    list_filter = ["server"]
+    list_select_related = ["user", "server"]
+    search_fields = ["user__username", "server__name"]
+    autocomplete_fields = ["user", "server"]
+
+    def save_model(self, request: HttpRequest, obj: Limits, form: Any, change: bool) -> None:
+        limits_service.save(actor=actor_of(request), limits=obj)
+        self.message_user(request, "The limits apply when a container next starts.", page_messages.INFO)
+
+    def delete_model(self, request: HttpRequest, obj: Limits) -> None:
+        limits_service.remove(actor=actor_of(request), limits=obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Limits]) -> None:
+        for row in queryset:
+            limits_service.remove(actor=actor_of(request), limits=row)
+
+
+admin.site.unregister(SSHKey)
+
+
+@admin.register(SSHKey)
+class KeyWithStatusAdmin(SSHKeyAdmin):
+    list_display = [*SSHKeyAdmin.list_display[:2], "where", *SSHKeyAdmin.list_display[2:]]
+    change_form_template = "servers/admin_key.html"
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        changes = super().get_changelist_instance(request)
+        rows = list(changes.result_list)
+        for row, status in zip(rows, key_status.status_of(rows), strict=True):
+            row.status = status
+        changes.result_list = rows
+        return changes
+
+    @admin.display(description="where")
+    def where(self, key: SSHKey) -> SafeString:
+        status: key_status.KeyStatus = key.status  # type: ignore[attr-defined]
+        tone = "warn" if status.is_wanted else "bad"
+        return badge(tone if status.unfinished else "good", status.summary)
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        key = self.get_object(request, object_id)
+        context = {"status": key and key_status.status_of([key])[0]}
+        return super().change_view(request, object_id, form_url, context | (extra_context or {}))

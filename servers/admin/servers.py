@@ -10,23 +10,22 @@ from django.core.exceptions import ValidationError
 from django.db.models import Count, Exists, OuterRef, QuerySet, Value
 from django.http import HttpRequest, HttpResponse
 from django.template.defaultfilters import pluralize
-from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from accounts.models import User
 from accounts.services import keys
-from lab_iam.admin import actor_of, confirm_page, is_confirmed
+from lab_iam.admin import act_on_each, actor_of, badge, confirm_page, is_confirmed, report_changes
 from servers.messages import phrase, render
 from servers.models import HeldBackPush, Push, Server, ServerState
 from servers.protocol import Message
 from servers.services.containers import jobs
-from servers.services.fleet import probe, servers
+from servers.services.fleet import deployment, inspection, servers
 from servers.services.push import runner
 from servers.services.status import key_status, overview
 from servers.ssh.dial import RemoteError
 
 MAX_KEYS = 100  # pending or removing, on the page of a server
-MAX_TESTS = 5  # in one request; each takes up to probe.SECONDS
+MAX_TESTS = 5  # in one request; each takes up to inspection.TEST_SECONDS
 
 
 class PersonForm(forms.Form):
@@ -72,50 +71,28 @@ def _from_state(name: str) -> Callable[[Server], Any]:
     return shown
 
 
-STATE_FIELDS = [
-    "applied_digest",
-    "behind_since",
-    "attempts",
-    "next_attempt",
-    "last_contact",
-    "last_error",
-    "reported_revision",
-    "ahead_since",
-    "register_outcome",
-    "labhost_version",
-    "driver_version",
-    "storage",
-]
+STATE_FIELDS = ["applied_digest", "behind_since", "attempts", "next_attempt", "last_contact", "last_error"]
+STATE_FIELDS += ["reported_revision", "ahead_since", "register_outcome", "labhost_version", "driver_version", "storage"]
 
 
 @admin.register(Server)
 class ServerAdmin(admin.ModelAdmin):
-    list_display = [
-        "name",
-        "address",
-        "shown_state",
-        "revision",
-        "waiting",
-        "why",
-        "contact",
-        "container_count",
-        "state__storage",
-    ]
+    facts = ["contact", "container_count", "state__storage", "programs"]
+    list_display = ["name", "address", "shown_state", "revision", "waiting", "why", *facts]
     list_filter = ["enabled", Behind, ("offered_host_key", admin.EmptyFieldListFilter)]
     search_fields = ["name", "address"]
     form = ServerForm
     change_form_template = "servers/admin_server.html"
     actions = ["push_now", "test_connection", "register_container", "accept_host_key", "enable", "disable"]
     editable = ["address", "ssh_port"]
-    fields: ClassVar[list[Any]] = [
-        "name",
-        *editable,
-        "enabled",
+    shown = [
         "fingerprint",
         "offered_fingerprint",
         "revision",
         *(_from_state(name) for name in STATE_FIELDS),
+        "programs",
     ]
+    fields: ClassVar[list[Any]] = ["name", *editable, "enabled", *shown]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Server]:
         running = Push.objects.filter(server=OuterRef("pk"), state=Push.State.RUNNING)
@@ -145,23 +122,18 @@ class ServerAdmin(admin.ModelAdmin):
 
     @admin.display(description="state")
     def shown_state(self, server: Server) -> SafeString:
-        if not server.enabled:
-            text, tone = "out of service", "soft"
-        elif server.offered_host_key:
-            text, tone = "host key changed", "bad"
-        elif not server.host_key:
-            text, tone = "no host key", "bad"
-        elif server.state.ahead_since:
-            text, tone = "ahead of the database", "bad"
-        elif getattr(server, "is_held", False):
-            text, tone = "held back", "warn"
-        elif getattr(server, "is_running", False):
-            text, tone = "pushing", "soft"
-        elif server.state.behind_since or server.state.applied_revision < getattr(server, "current", 0):
-            text, tone = "behind", "warn"
-        else:
-            text, tone = "up to date", "good"
-        return format_html('<span class="{}">{}</span>', tone, text)
+        states = [
+            (not server.enabled, "soft", "out of service"),
+            (server.offered_host_key, "bad", "host key changed"),
+            (not server.host_key, "bad", "no host key"),
+            (server.state.ahead_since, "bad", "ahead of the database"),
+            (getattr(server, "is_held", False), "warn", "held back"),
+            (getattr(server, "is_running", False), "soft", "pushing"),
+            (server.state.behind_since, "warn", "behind"),
+            (server.state.applied_revision < getattr(server, "current", 0), "warn", "behind"),
+            (True, "good", "up to date"),
+        ]
+        return next(badge(tone, text) for applies, tone, text in states if applies)
 
     @admin.display(description="revision", ordering="state__applied_revision")
     def revision(self, server: Server) -> str:
@@ -171,12 +143,12 @@ class ServerAdmin(admin.ModelAdmin):
     def waiting(self, server: Server) -> SafeString:
         missing, failing = getattr(server, "keys_pending", 0), getattr(server, "people_failing", 0)
         if not missing and not failing and not server.enabled:
-            return format_html('<span class="{}">{}</span>', "soft", "-")
+            return badge("soft", "-")
         if not missing and not failing:
-            return format_html('<span class="{}">{}</span>', "good", "all live")
+            return badge("good", "all live")
         parts = [f"{missing} change{pluralize(missing)} pending"] if missing else []
         parts += [f"failed for {failing} {'person' if failing == 1 else 'people'}"] if failing else []
-        return format_html('<span class="{}">{}</span>', "warn", ", ".join(parts))
+        return badge("warn", ", ".join(parts))
 
     @admin.display(description="why", ordering="state__behind_since")
     def why(self, server: Server) -> str:
@@ -186,6 +158,13 @@ class ServerAdmin(admin.ModelAdmin):
         if text and server.state.next_attempt is not None:
             text += f", next retry {key_status.format_time(server.state.next_attempt)}"
         return text
+
+    @admin.display(description="host programs", ordering="state__labhost_build")
+    def programs(self, server: Server) -> SafeString:
+        if not server.state.labhost_version:
+            return badge("soft", "unknown")
+        is_current = server.state.labhost_build == deployment.build()
+        return badge("good", "current") if is_current else badge("warn", "outdated")
 
     @admin.display(description="last contact", ordering="state__last_contact")
     def contact(self, server: Server) -> str:
@@ -198,7 +177,7 @@ class ServerAdmin(admin.ModelAdmin):
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        server = Server.objects.filter(pk=object_id if object_id.isdecimal() else 0).first()
+        server = self.get_object(request, object_id)
         found = key_status.pending_on(server, MAX_KEYS) if server is not None else []
         context = {"open_keys": found, "most": MAX_KEYS}
         return super().change_view(request, object_id, form_url, context | (extra_context or {}))
@@ -234,7 +213,7 @@ class ServerAdmin(admin.ModelAdmin):
             return
         for server in chosen:
             try:
-                self.message_user(request, probe.test(actor=actor_of(request), server=server), messages.SUCCESS)
+                self.message_user(request, inspection.test(actor=actor_of(request), server=server), messages.SUCCESS)
             except RemoteError as error:
                 self.message_user(request, f"{server}: {error}", messages.ERROR)
 
@@ -244,14 +223,13 @@ class ServerAdmin(admin.ModelAdmin):
         if not form.is_valid():
             context = {"chosen": chosen, "form": form}
             return confirm_page(self, request, "Register a person", "servers/admin_register.html", **context)
-        for server in chosen:
-            try:
-                jobs.request_registration(actor=actor_of(request), server=server, user=form.cleaned_data["name"])
-            except jobs.JobRefused as refused:
-                self.message_user(request, str(refused), messages.ERROR)
-            else:
-                text = f"{form.cleaned_data['name']} on {server}: registration queued; see its container job."
-                self.message_user(request, text, messages.SUCCESS)
+        user = form.cleaned_data["name"]
+
+        def register(server: Server) -> str:
+            jobs.request_registration(actor=actor_of(request), server=server, user=user)
+            return f"{user} on {server}: registration queued; see its container job."
+
+        act_on_each(self, request, chosen, register, jobs.JobRefused)
         return None
 
     @admin.action(description="Accept the new host key…", permissions=["change"])
@@ -260,14 +238,13 @@ class ServerAdmin(admin.ModelAdmin):
         if not is_confirmed(request):
             template = "servers/admin_accept_key.html"
             return confirm_page(self, request, "Accept these host keys?", template, chosen=offering)
-        for server in offering:
+
+        def accept(server: Server) -> str:
             shown = request.POST.get(f"fingerprint-{server.pk}", "")
-            try:
-                servers.accept_offered_key(actor=actor_of(request), server=server, fingerprint=shown)
-            except servers.ServerRefused as refused:
-                self.message_user(request, str(refused), messages.ERROR)
-            else:
-                self.message_user(request, f"{server}: host key {shown} accepted.", messages.SUCCESS)
+            servers.accept_offered_key(actor=actor_of(request), server=server, fingerprint=shown)
+            return f"{server}: host key {shown} accepted."
+
+        act_on_each(self, request, offering, accept, servers.ServerRefused)
         return None
 
     @admin.action(description="Put into service", permissions=["change"])
@@ -280,6 +257,5 @@ class ServerAdmin(admin.ModelAdmin):
 
     def _set_enabled(self, request: HttpRequest, chosen: QuerySet[Server], *, enabled: bool) -> None:
         done = [servers.set_enabled(actor=actor_of(request), server=server, enabled=enabled) for server in chosen]
-        changed, rest = sum(done), len(done) - sum(done)
-        text = f"{changed} server{pluralize(changed)} {'put into service' if enabled else 'taken out of service'}"
-        self.message_user(request, f"{text}, {rest} unchanged." if rest else f"{text}.", messages.SUCCESS)
+        what = "put into service" if enabled else "taken out of service"
+        report_changes(self, request, done, ("server", "servers"), what)

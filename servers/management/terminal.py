@@ -3,6 +3,7 @@
 import sys
 import time
 from argparse import RawDescriptionHelpFormatter
+from collections.abc import Callable
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -40,23 +41,33 @@ class LabCommand(BaseCommand):
             raise CommandError(f"There is no server {name}. Servers: {known}.", returncode=USAGE)
         return server
 
+    def server_in_service(self, name: str) -> Server:
+        server = self.server(name)
+        if not server.enabled:
+            raise CommandError(f"{name} is out of service; put it into service in the admin.", returncode=USAGE)
+        return server
+
     def person(self, name: str) -> User:
         person = User.objects.filter(username=name.lower()).first()
         if person is None:
             raise CommandError(f"There is no person {name} at the portal.", returncode=USAGE)
         return person
 
-    def run_job(self, job: ContainerJob) -> None:
-        """Run the job here, or follow it if the worker has taken it; raise CommandError unless it succeeds."""
+    def run_job(self, request: Callable[..., ContainerJob], done: str, server: str, user: str, **options: Any) -> None:
+        """Run the job that `request` queues, or follow the worker; raise CommandError unless it succeeds."""
+        try:
+            job = request(actor=ACTOR, server=self.server(server), user=self.person(user), **options)
+        except jobs.JobRefused as refused:
+            raise CommandError(str(refused)) from None
         if not jobs.run_waiting(only=job, report=self.print_line):
             self._follow(job)
         job.refresh_from_db()
         if job.state != ContainerJob.State.SUCCEEDED:
             error = messages.render(job.error) or "The job is not finished yet; see container jobs in the admin."
             raise CommandError(f"{job.server.name}: {error}")
+        self.print_line(f"{job.user.username} {done} {job.server.name}")
 
     def _follow(self, job: ContainerJob) -> None:
-        """Print the job's log as the worker writes it, until the job ends."""
         shown, end = 0, time.monotonic() + WAIT_SECONDS
         while time.monotonic() < end:
             job.refresh_from_db()

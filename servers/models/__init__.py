@@ -6,16 +6,5 @@ from servers.models.pushes import HeldBackPush, KeySnapshot, Push
 from servers.models.servers import Server, ServerState
 from servers.models.worker import Worker
 
-__all__ = [
-    "Confirmation",
-    "Container",
-    "ContainerJob",
-    "HeldBackPush",
-    "KeySnapshot",
-    "Limits",
-    "Placement",
-    "Push",
-    "Server",
-    "ServerState",
-    "Worker",
-]
+__all__ = ["Confirmation", "Container", "ContainerJob", "HeldBackPush", "KeySnapshot", "Limits", "Placement"]
+__all__ += ["Push", "Server", "ServerState", "Worker"]

@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from servers.models.fields import MessageField
+from servers.models.fields import MessageField, known
 from servers.models.servers import Server
 
 GPUS = r"^(all|none|[0-9]{1,2}(,[0-9]{1,2})*)?\Z"
@@ -36,10 +36,7 @@ class Container(models.Model):
         ordering = ["server", "user"]
         constraints = [
             models.UniqueConstraint(fields=["server", "user"], name="container_once_per_server"),
-            models.CheckConstraint(
-                condition=Q(state__in=["running", "stopped", "registering", "broken", "unknown"]),
-                name="container_state_is_known",
-            ),
+            known("container_state_is_known", state=["running", "stopped", "registering", "broken", "unknown"]),
         ]
 
     def __str__(self) -> str:
@@ -47,10 +44,7 @@ class Container(models.Model):
 
 
 class Limits(models.Model):
-    """What containers may use. Without a person the row applies to everybody, without a server to every server.
-
-    If several rows apply to a container, the most specific wins, value by value (see services/containers/limits.py).
-    """
+    """What containers may use; a blank person or server means all. The most specific row wins, value by value."""
 
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL,
@@ -62,12 +56,7 @@ class Limits(models.Model):
         help_text="Blank: everybody.",
     )
     server = models.ForeignKey(
-        Server,
-        on_delete=models.CASCADE,
-        related_name="limits",
-        null=True,
-        blank=True,
-        help_text="Blank: every server.",
+        Server, on_delete=models.CASCADE, related_name="limits", null=True, blank=True, help_text="Blank: every server."
     )
     memory = models.PositiveIntegerField("memory (GB)", null=True, blank=True, validators=[MinValueValidator(1)])
     cpus = models.DecimalField(
@@ -124,10 +113,7 @@ class ContainerJob(models.Model):
 
     server = models.ForeignKey(Server, on_delete=models.CASCADE, related_name="container_jobs")
     user = models.ForeignKey(
-        settings.AUTH_USER_MODEL,
-        on_delete=models.CASCADE,
-        related_name="container_jobs",
-        verbose_name="person",
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="container_jobs", verbose_name="person"
     )
     kind = models.CharField(max_length=16, choices=Kind.choices, default=Kind.REGISTER)
     purge = models.BooleanField(default=False, help_text="Remove only: delete the files as well.")
@@ -147,14 +133,9 @@ class ContainerJob(models.Model):
         ordering = ["-pk"]
         constraints = [
             models.UniqueConstraint(
-                fields=["server", "user"],
-                condition=Q(state__in=["queued", "running"]),
-                name="container_job_open_once",
+                fields=["server", "user"], condition=Q(state__in=["queued", "running"]), name="container_job_open_once"
             ),
-            models.CheckConstraint(
-                condition=Q(state__in=["queued", "running", "succeeded", "failed"]),
-                name="container_job_state_is_known",
-            ),
+            known("container_job_state_is_known", state=["queued", "running", "succeeded", "failed"]),
             models.CheckConstraint(
                 condition=Q(kind="remove") | Q(kind__in=["register", "suspend"], purge=False),
                 name="container_job_kind_is_known",

@@ -1,10 +1,15 @@
-"""A column that holds a coded message."""
+"""A column that holds a coded message, and a constraint."""
 
 from typing import Any
 
 from django.db import models
 
 from servers.protocol import Message
+
+
+def known(name: str, **columns: list[str]) -> models.CheckConstraint:
+    """These columns have one of these values."""
+    return models.CheckConstraint(condition=models.Q(**{f"{key}__in": columns[key] for key in columns}), name=name)
 
 
 class MessageField(models.JSONField):

@@ -6,7 +6,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
-from servers.models.fields import MessageField
+from servers.models.fields import MessageField, known
 from servers.models.servers import Server
 
 
@@ -59,9 +59,8 @@ class Placement(models.Model):
         ordering = ["server", "user"]
         constraints = [
             models.UniqueConstraint(fields=["server", "user"], name="placement_once_per_server"),
-            models.CheckConstraint(
-                condition=Q(host__in=["good", "failed", "absent"], container__in=["good", "failed", "absent"]),
-                name="placement_states_are_known",
+            known(
+                "placement_states_are_known", host=["good", "failed", "absent"], container=["good", "failed", "absent"]
             ),
         ]
 

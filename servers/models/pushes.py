@@ -7,7 +7,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from servers.models.fields import MessageField
+from servers.models.fields import MessageField, known
 from servers.models.servers import Server
 
 
@@ -40,10 +40,7 @@ class Push(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["server"], condition=Q(state="queued"), name="push_queued_once"),
             models.UniqueConstraint(fields=["server"], condition=Q(state="running"), name="push_runs_once"),
-            models.CheckConstraint(
-                condition=Q(state__in=["queued", "running", "succeeded", "partial", "failed"]),
-                name="push_state_is_known",
-            ),
+            known("push_state_is_known", state=["queued", "running", "succeeded", "partial", "failed"]),
             models.CheckConstraint(
                 condition=Q(state__in=["queued", "running"], finished_at__isnull=True)
                 | Q(state__in=["succeeded", "partial", "failed"], finished_at__isnull=False),
@@ -83,10 +80,7 @@ class HeldBackPush(models.Model):
         ordering = ["-pk"]
         constraints = [
             models.UniqueConstraint(fields=["server"], condition=Q(state="waiting"), name="held_back_push_waits_once"),
-            models.CheckConstraint(
-                condition=Q(state__in=["waiting", "confirmed", "applied", "superseded"]),
-                name="held_back_push_state_is_known",
-            ),
+            known("held_back_push_state_is_known", state=["waiting", "confirmed", "applied", "superseded"]),
             models.CheckConstraint(
                 condition=Q(state__in=["waiting", "superseded"]) | (~Q(decided_by="") & Q(decided_at__isnull=False)),
                 name="held_back_push_confirmed_by_somebody",
@@ -94,7 +88,9 @@ class HeldBackPush(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"held-back push to {self.server} ({self.state})"
+        keys = f"{self.keys_count} {'key' if self.keys_count == 1 else 'keys'}"
+        people = f"{self.people_count} {'person' if self.people_count == 1 else 'people'}"
+        return f"{keys} of {people} on {self.server} ({self.state})"
 
     @property
     def percent(self) -> int:
@@ -107,10 +103,7 @@ class HeldBackPush(models.Model):
 
 
 class KeySnapshot(models.Model):
-    """All keys of one digest, so that a later push can be compared with what a server holds.
-
-    `people` is compressed JSON: name to a list of short key digests; see services/push/guard.py.
-    """
+    """All keys of one digest. `people` is compressed JSON: name to short key digests; see services/push/guard.py."""
 
     digest = models.CharField(max_length=64, primary_key=True)
     revision = models.PositiveBigIntegerField()

@@ -49,9 +49,9 @@ class Server(models.Model):
         "SSH port", default=22, validators=[MinValueValidator(1), MaxValueValidator(65535)]
     )
     host_key = models.TextField(blank=True, help_text="Pinned: type and blob. Blank until it is accepted.")
-    offered_host_key = models.TextField(blank=True, help_text="Shown instead of the pinned one.")
+    offered_host_key = models.TextField("new host key", blank=True, help_text="Shown instead of the pinned one.")
     token_digest = models.CharField(max_length=64, blank=True)
-    enabled = models.BooleanField(default=True)
+    enabled = models.BooleanField("in service", default=True)
 
     objects: ClassVar[ServerManager] = ServerManager()
 
@@ -121,7 +121,8 @@ class ServerState(models.Model):
         null=True, blank=True, help_text="Since when it has refused the portal's keys as older than its own."
     )
     inspected_at = models.DateTimeField(null=True, blank=True)
-    labhost_version = models.CharField("host programs", max_length=40, blank=True)
+    labhost_version = models.CharField("version of the host programs", max_length=40, blank=True)
+    labhost_build = models.CharField(max_length=12, blank=True, help_text="Identifies their files.")
     driver_version = models.CharField("NVIDIA driver", max_length=40, blank=True)
     storage = models.CharField(max_length=40, blank=True, help_text="How new containers get their files there.")
 

@@ -45,10 +45,7 @@ class Cluster:
         return self.pid != 0 and os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
     def stop(self, patience: float) -> bool:
-        """Let it finish the running tasks, then kill what is left after `patience` seconds.
-
-        Returns False if something had to be killed.
-        """
+        """Let it finish the running tasks. After `patience` seconds kill what is left, and return False."""
         if self.is_running():
             os.kill(self.pid, signal.SIGTERM)
         end = time.monotonic() + patience

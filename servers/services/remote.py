@@ -54,7 +54,7 @@ def _change_time(path: Path) -> int:
 def status(server: Server, *, seconds: float = STATUS_SECONDS) -> protocol.Answer:
     """The server's own status, within `seconds`. Raises RemoteError, also when it refuses."""
     with connect(server, seconds=seconds) as host:
-        answer = ask(host, protocol.STATUS, protocol.frame(protocol.build_status()))
+        answer = ask(host, protocol.STATUS)
     if not answer.ok:
         raise RemoteError(answer.error or "refused", code="refused")
     return answer

@@ -24,13 +24,7 @@ class RemoteError(Exception):
     """
 
     def __init__(
-        self,
-        reason: str | Message,
-        *,
-        code: str = "",
-        permanent: bool = False,
-        offered: str = "",
-        **params: str | int,
+        self, reason: str | Message, *, code: str = "", permanent: bool = False, offered: str = "", **params: str | int
     ) -> None:
         self.message = reason if isinstance(reason, Message) else Message(reason, params)
         super().__init__(messages.render(self.message))

@@ -5,6 +5,7 @@ Every connection has one deadline for all of it, after which its socket is close
 """
 
 import contextlib
+import logging
 import shlex
 import socket
 import threading
@@ -20,14 +21,18 @@ import paramiko
 from servers import protocol
 from servers.ssh import host_keys
 from servers.ssh.dial import CONNECT_SECONDS, Endpoint, RemoteError, close_socket, dial, error_text, wait_for_banner
-from servers.ssh.host_key_scan import LOG_CHANNEL, scan_host_key
 from servers.ssh.stderr import StderrReader
 
+# Paramiko logs a traceback for each server that is down; callers report it in one line.
+LOG_CHANNEL = f"{__name__}.paramiko"
+logging.getLogger(LOG_CHANNEL).setLevel(logging.CRITICAL + 1)
 CHUNK = 256 * 1024
 POLL_SECONDS = 0.02
 IDLE_POLL_SECONDS = 5.0  # how often an idle connection's thread looks whether it should end
 _BROKEN = (OSError, EOFError, paramiko.SSHException)
 Slot = contextlib.AbstractContextManager[Any]
+_OPTIONS: dict[str, Any] = {"allow_agent": False, "look_for_keys": False}
+_OPTIONS |= dict.fromkeys(("banner_timeout", "auth_timeout", "channel_timeout"), CONNECT_SECONDS)
 _RSA = ("rsa-sha2-512", "rsa-sha2-256")
 
 
@@ -51,10 +56,7 @@ class Result:
 
 
 class Host:
-    """An open connection, as a context manager; `seconds` bounds it from the name to the last byte.
-
-    `slot` is held during the handshake alone, from the server's greeting to the end of the sign-in.
-    """
+    """An open connection within `seconds`, as a context manager. `slot` is held during the handshake alone."""
 
     def __init__(self, endpoint: Endpoint, login: Login, *, seconds: float, slot: Slot | None = None) -> None:
         self.endpoint, self.login, self._slot = endpoint, login, slot or contextlib.nullcontext()
@@ -71,7 +73,10 @@ class Host:
         self._watchdog.start()
         try:
             with self.faults():
-                self._connect()
+                self._socket = dial(self.endpoint, self._left())
+                wait_for_banner(self._socket, self._left())
+                with self._slot:
+                    self._shake_hands(self._socket)
         except BaseException:
             self.close()
             raise
@@ -97,10 +102,8 @@ class Host:
         """Run one command, send it `stdin`, and read at most `most` bytes of its standard output."""
         stderr = StderrReader(on_line)
         with self.faults():
-            channel = self._connection.transport.open_session(timeout=self._left())
+            channel = self.start(command)
             with contextlib.closing(channel):
-                channel.settimeout(self._left())
-                channel.exec_command(command)
                 threading.Thread(target=self._send, args=(channel, stdin), name="send", daemon=True).start()
                 stdout = self._receive(channel, stderr, most)
                 if channel.exit_status == -1:
@@ -125,12 +128,6 @@ class Host:
             channel.exec_command(command)
             return channel
 
-    def _connect(self) -> None:
-        self._socket = dial(self.endpoint, self._left())
-        wait_for_banner(self._socket, self._left())
-        with self._slot:
-            self._shake_hands(self._socket)
-
     def _shake_hands(self, sock: socket.socket) -> None:
         there = self.endpoint
         key_type = there.host_key.split()[0]
@@ -145,12 +142,8 @@ class Host:
             config=config,
             connect_timeout=min(CONNECT_SECONDS, self._left()),
             connect_kwargs={
+                **_OPTIONS,
                 "sock": sock,
-                "allow_agent": False,
-                "look_for_keys": False,
-                "banner_timeout": CONNECT_SECONDS,
-                "auth_timeout": CONNECT_SECONDS,
-                "channel_timeout": CONNECT_SECONDS,
                 "disabled_algorithms": {"keys": others},
                 **_credentials(self.login),
             },
@@ -161,7 +154,7 @@ class Host:
         known = client.get_host_keys()
         known.clear()
         label = there.address if there.port == 22 else f"[{there.address}]:{there.port}"
-        known.add(label, key_type, _public_key(there.host_key))
+        known.add(label, key_type, paramiko.hostkeys.HostKeyEntry.from_line(f"pinned {there.host_key}").key)
         self._connection.open()
         # Paramiko polls ten times a second, which adds up with many connections. close_socket wakes it anyway.
         sock.settimeout(IDLE_POLL_SECONDS)
@@ -230,9 +223,30 @@ class Host:
             raise RemoteError("connection_lost", code="unreachable", detail=error_text(error)) from None
 
 
-def ask(host: Host, verb: str, framed: bytes, *, on_line: Callable[[str], None] | None = None) -> protocol.Answer:
-    """The validated answer of a host to one verb and its framed request. Raises RemoteError."""
-    result = host.run(verb, [framed], on_line=on_line)
+def scan_host_key(address: str, port: int, *, seconds: float = CONNECT_SECONDS) -> str:
+    """The host key, `type blob`, that is shown at this address now. Raises RemoteError."""
+    end = time.monotonic() + seconds
+    sock = dial(Endpoint(address, address, port, ""), seconds)
+    transport = None
+    try:
+        transport = paramiko.Transport(sock)
+        transport.set_log_channel(LOG_CHANNEL)
+        transport.banner_timeout = seconds
+        transport.start_client(timeout=max(end - time.monotonic(), 0.1))
+        key = transport.get_remote_server_key()
+        return host_keys.canonical(f"{key.get_name()} {key.get_base64()}")
+    except (paramiko.SSHException, OSError, EOFError, ValueError) as error:
+        detail = error_text(error)
+        raise RemoteError("no_host_key", code="unreachable", address=address, port=port, detail=detail) from None
+    finally:
+        close_socket(sock)
+        if transport is not None:
+            transport.close()
+
+
+def ask(host: Host, verb: str, *, on_line: Callable[[str], None] | None = None, **fields: Any) -> protocol.Answer:
+    """The validated answer of a host to one verb with these `fields` of its request. Raises RemoteError."""
+    result = host.run(verb, [protocol.frame({"version": protocol.VERSION, **fields})], on_line=on_line)
     try:
         answer = protocol.parse_answer(result.stdout)
     except protocol.BadAnswer as error:
@@ -273,8 +287,3 @@ def _credentials(login: Login) -> dict[str, Any]:
         raise RemoteError(
             "private_key_unusable", code="no_key", permanent=True, path=str(login.key_file), detail=error_text(error)
         ) from None
-
-
-def _public_key(host_key: str) -> Any:
-    key_type, blob = host_key.split()
-    return paramiko.hostkeys.HostKeyEntry.from_line(f"pinned {key_type} {blob}").key

@@ -97,36 +97,25 @@ class PooledSession:
             self._session = self._pool.open(self._key, self._left())
 
     def ask(self, framed: bytes) -> protocol.Answer:
-        """Raises RemoteError."""
-        try:
-            return self._ask(framed)
-        except RemoteError as error:
-            self._drop()
-            if not self._is_reused or error.code == "timeout":
-                raise
-        self._is_reused = False
-        try:
-            return self._ask(framed)
-        except RemoteError:
-            self._drop()
-            raise
+        """The answer; asks once more if a session from the pool has died. Raises RemoteError."""
+        while True:
+            self.connect()
+            assert self._session is not None  # noqa: S101 - connect() opened it
+            try:
+                return self._session.ask(framed, min(self._left(), ANSWER_SECONDS))
+            except RemoteError as error:
+                self._session.close()
+                self._session = None
+                if not self._is_reused or error.code == "timeout":
+                    raise
+                self._is_reused = False
 
     def give_back(self) -> None:
         if self._session is not None:
             self._pool.put_back(self._key, self._session)
 
-    def _ask(self, framed: bytes) -> protocol.Answer:
-        self.connect()
-        assert self._session is not None  # noqa: S101 - connect() opened it
-        return self._session.ask(framed, min(self._left(), ANSWER_SECONDS))
-
     def _left(self) -> float:
         return max(self._ends - time.monotonic(), 0.1)
-
-    def _drop(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            session.close()
 
 
 class Sessions:

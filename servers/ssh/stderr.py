@@ -17,7 +17,6 @@ class StderrReader:
 
     @property
     def tail(self) -> str:
-        """The last lines, as one."""
         return " / ".join(self._last)
 
     def feed(self, data: bytes) -> None:

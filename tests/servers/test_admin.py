@@ -10,7 +10,9 @@ from django.utils import timezone
 from accounts.models import AuditEvent, User
 from accounts.services.keys import add_keys
 from servers.models import Container, ContainerJob, HeldBackPush, Placement, Push, Server, ServerState
-from servers.protocol import Message, UserResult
+from servers.protocol import Answer, Message, UserResult
+from servers.services.fleet import deployment
+from servers.services.push import results
 from servers.ssh import host_keys
 from tests.accounts.keys import fingerprint, line
 from tests.servers.conftest import OTHER, PINNED, make_server, signed_in
@@ -248,3 +250,26 @@ def test_removing_a_container_asks_for_confirmation_and_queues_one_job(
     assert (order.kind, order.purge, order.requested_by) == ("remove", False, "warden")
     again = boss.post(path, data | {"confirmed": "yes", "purge": "yes"}, follow=True).content.decode()
     assert "is open" in again and ContainerJob.objects.count() == 1
+
+
+def test_outdated_host_programs_are_named_in_the_list_and_on_the_page(boss: Client, server: Server) -> None:
+    def pages() -> list[str]:
+        return [boss.get(page).content.decode() for page in (LIST, f"{LIST}{server.pk}/change/")]
+
+    assert all(">unknown<" in page for page in pages())
+    results.record_status(server, Answer(ok=True, labhost="1.0.0", build=deployment.build()))
+    assert all(">current<" in page and ">outdated<" not in page for page in pages())
+    results.record_status(server, Answer(ok=True, labhost="1.0.0", build="0" * 12))
+    assert all(">outdated<" in page for page in pages())
+
+
+def test_the_page_of_a_server_shows_its_last_error_as_a_text(boss: Client, server: Server) -> None:
+    ServerState.objects.update(last_error=Message("timeout"))
+    page = boss.get(f"{LIST}{server.pk}/change/").content.decode()
+    assert "The server did not finish in time." in page and "Message(" not in page
+
+
+@pytest.mark.parametrize(("count", "text"), [(1, "1 key of 1 person on gpu17"), (2, "2 keys of 2 people on gpu17")])
+def test_the_name_of_a_held_back_push_counts_properly(server: Server, count: int, text: str) -> None:
+    push = HeldBackPush(server=server, keys_count=count, people_count=count)
+    assert str(push) == f"{text} (waiting)"

@@ -10,15 +10,13 @@ import pytest
 from servers import protocol
 from servers.ssh import host_keys
 from servers.ssh.dial import Endpoint, RemoteError
-from servers.ssh.host import Host, Login, ask, bounded
-from servers.ssh.host_key_scan import scan_host_key
+from servers.ssh.host import Host, Login, ask, bounded, scan_host_key
 from tests.accounts.keys import generated
 from tests.lab.waiting import ends_within
 from tests.servers.conftest import OTHER
 from tests.servers.farm import ADDRESSES, Farm, gone_within, is_alive
 
 HERE = ADDRESSES[0]
-STATUS = protocol.frame(protocol.build_status())
 
 
 def login(farm: Farm) -> Login:
@@ -31,7 +29,7 @@ def open_host(farm: Farm, *, seconds: float = 20, host_key: str | None = None) -
 
 def test_a_verb_is_answered(farm: Farm) -> None:
     with open_host(farm) as host:
-        answer = ask(host, "status", STATUS)
+        answer = ask(host, "status")
     assert answer.ok and answer.name == "gpu17" and answer.labhost and len(answer.build) == 12
     assert farm.commands() == ["status"]
 
@@ -101,7 +99,7 @@ def test_y5_a_server_without_the_pinned_kind_of_key_is_refused(farm: Farm) -> No
 
 def test_only_the_pinned_kind_of_key_is_requested(farm: Farm) -> None:
     with open_host(farm, host_key=farm.rsa_host_key) as host:
-        assert ask(host, "status", STATUS).ok
+        assert ask(host, "status").ok
 
 
 def test_a_portal_key_unknown_to_the_server_gives_a_clear_error(farm: Farm, tmp_path: object) -> None:
@@ -227,7 +225,7 @@ def test_an_endless_answer_is_cut_off(farm: Farm) -> None:
 def test_an_invalid_answer_is_reported_with_the_last_output(farm: Farm) -> None:
     farm.behave(HERE, "garbage")
     with pytest.raises(RemoteError) as refused, open_host(farm) as host:
-        ask(host, "status", STATUS)
+        ask(host, "status")
     assert refused.value.code == "bad_answer"
     assert refused.value.message.params == {"detail": "its answer is not JSON (sudo: ?[31ma password is required)"}
 
@@ -235,7 +233,7 @@ def test_an_invalid_answer_is_reported_with_the_last_output(farm: Farm) -> None:
 def test_a_success_needs_exit_status_0_too(farm: Farm) -> None:
     farm.behave(HERE, "shell")
     with pytest.raises(RemoteError, match="disagree"), open_host(farm) as host:
-        ask(host, """echo '{"version":1,"ok":true}'; exit 1""", STATUS)
+        ask(host, """echo '{"version":1,"ok":true}'; exit 1""")
 
 
 def test_the_host_key_of_a_new_server_is_its_ed25519_key(farm: Farm) -> None:
@@ -261,7 +259,7 @@ def test_neither_agent_nor_own_keys_nor_ssh_config_is_used(farm: Farm, monkeypat
         pass
     assert refused.value.code == "auth_refused"
     with open_host(farm) as host:
-        assert ask(host, "status", STATUS).ok
+        assert ask(host, "status").ok
 
 
 def test_a_traceback_of_the_library_is_never_logged(

@@ -3,8 +3,9 @@ from django.db import IntegrityError, transaction
 
 from accounts.models import AuditEvent
 from servers.models import Server
-from servers.services.fleet import probe, servers
+from servers.services.fleet import inspection, servers
 from servers.services.fleet.servers import ServerRefused
+from servers.services.push import results
 from servers.ssh import host_keys
 from servers.ssh.dial import RemoteError
 from tests.servers.conftest import OTHER, PINNED, make_server
@@ -44,7 +45,7 @@ def test_the_database_refuses_invalid_rows(server: Server, fields: dict[str, obj
 
 
 def test_y5_only_the_host_key_that_was_shown_is_accepted(server: Server) -> None:
-    servers.record_offered_key(actor="worker", server=server, offered=OTHER)
+    results.record_offered_key(actor="worker", server=server, offered=OTHER)
     with pytest.raises(ServerRefused, match="another host key"):
         servers.accept_offered_key(actor="warden", server=server, fingerprint=host_keys.fingerprint(PINNED))
     servers.accept_offered_key(actor="warden", server=server, fingerprint=host_keys.fingerprint(OTHER))
@@ -69,7 +70,7 @@ def test_back_in_service_the_server_is_retried_at_once(server: Server) -> None:
 
 def test_the_probe_reports_the_host_and_updates_the_row(farm: Farm) -> None:
     server = make_server(farm)
-    line = probe.test(actor="warden", server=server)
+    line = inspection.test(actor="warden", server=server)
     server.refresh_from_db()
     assert line.startswith("gpu17: answers as gpu17, host programs") and "\n" not in line
     assert server.state.labhost_version and server.state.last_contact
@@ -78,7 +79,7 @@ def test_the_probe_reports_the_host_and_updates_the_row(farm: Farm) -> None:
 def test_y5_the_probe_stores_the_offered_key_of_a_server_without_a_pinned_one(farm: Farm) -> None:
     server = make_server(farm, host_key="")
     with pytest.raises(RemoteError, match="No host key is pinned") as refused:
-        probe.test(actor="warden", server=server)
+        inspection.test(actor="warden", server=server)
     server.refresh_from_db()
     assert refused.value.code == "host_key_unknown" and server.offered_host_key == farm.host_key
     assert farm.commands() == []
@@ -87,6 +88,6 @@ def test_y5_the_probe_stores_the_offered_key_of_a_server_without_a_pinned_one(fa
 def test_y5_the_probe_stores_a_changed_key_and_sends_nothing(farm: Farm) -> None:
     server = make_server(farm, host_key=OTHER)
     with pytest.raises(RemoteError, match="has changed"):
-        probe.test(actor="warden", server=server)
+        inspection.test(actor="warden", server=server)
     server.refresh_from_db()
     assert server.offered_host_key == farm.host_key and farm.commands(ADDRESSES[0]) == []

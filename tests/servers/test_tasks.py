@@ -138,7 +138,7 @@ def test_y9_tasks_whose_work_is_already_done_cost_nothing(server: Server, alice:
 def test_y9_a_push_requested_during_the_pause_between_two_pushes_is_waited_for(server: Server, alice: User) -> None:
     ServerState.objects.update(next_attempt=None, attempted_revision=0, attempted_at=timezone.now())
     add_keys(actor="alice", user=alice, pasted=line())
-    assert not runner.has_due() and runner.is_pending()
+    assert not runner.is_pending(timedelta(0)) and runner.is_pending()
 
 
 @pytest.mark.django_db

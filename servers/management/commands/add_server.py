@@ -10,7 +10,7 @@ from servers.models import Server
 from servers.services.fleet import servers
 from servers.ssh import host_keys
 from servers.ssh.dial import RemoteError
-from servers.ssh.host_key_scan import scan_host_key
+from servers.ssh.host import scan_host_key
 
 
 class Command(LabCommand):

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from servers.management.terminal import ACTOR, USAGE, LabCommand
-from servers.services.fleet import deployment, probe
+from servers.services.fleet import deployment, inspection
 from servers.ssh.dial import RemoteError
 from servers.ssh.host import Login
 
@@ -75,7 +75,7 @@ Exit status: 0 deployed; 1 failed, the last line says why; 2 wrong usage."""
         )
         try:
             deployment.deploy(actor=ACTOR, server=server, plan=plan, report=self.print_line)
-            self.print_line(probe.test(actor=ACTOR, server=server))
+            self.print_line(inspection.test(actor=ACTOR, server=server))
         except (RemoteError, deployment.DeploymentFailed) as error:
             raise CommandError(f"{server.name}: {error}") from None
 

@@ -10,7 +10,7 @@ from django.template.defaultfilters import pluralize
 
 from accounts.services import keys
 from servers import messages
-from servers.management.terminal import ACTOR, USAGE, LabCommand
+from servers.management.terminal import ACTOR, LabCommand
 from servers.models import Push, Server
 from servers.services.push import runner
 from servers.services.worker import full_names
@@ -46,13 +46,11 @@ not; 2 wrong usage."""
         parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
     def handle(self, *args: Any, force: bool, wait: bool, **options: Any) -> None:
-        servers = self._selected(options["names"])
+        servers = [self.server_in_service(name) for name in options["names"]] or list(Server.objects.in_service())
         self.is_json = options["json"]
         full_names.refresh(actor=ACTOR)
-        forced: list[Push] = []
-        if force:
-            forced = runner.request_push(actor=ACTOR, servers=servers)
-        else:
+        forced = runner.request_push(actor=ACTOR, servers=servers) if force else []
+        if not force:
             runner.retry_now(servers=servers)
         runner.push_due(actor=ACTOR, servers=servers, tell=self._print_push)
         if wait:
@@ -60,16 +58,6 @@ not; 2 wrong usage."""
         behind = self._report(servers, forced)
         if behind:
             raise CommandError(f"Not up to date: {', '.join(behind)}.")
-
-    def _selected(self, names: list[str]) -> list[Server]:
-        if not names:
-            return list(Server.objects.in_service())
-        servers = [self.server(name) for name in names]
-        for server in servers:
-            if not server.enabled:
-                text = f"{server.name} is out of service; put it into service in the admin."
-                raise CommandError(text, returncode=USAGE)
-        return servers
 
     def _print_push(self, push: Push) -> None:
         if not self.is_json:
@@ -94,18 +82,13 @@ not; 2 wrong usage."""
         current = keys.current_revision()
         rows = Server.objects.filter(pk__in=[server.pk for server in servers])
         failed = {push.server_id for push in forced if not _has_succeeded(push)}
-        behind = [
-            row.name for row in rows if row.state.applied_revision < current or row.state.last_error or row.pk in failed
-        ]
+        report = {}
+        for row in rows:
+            is_behind = row.state.applied_revision < current or row.state.last_error or row.pk in failed
+            error = messages.render(row.state.last_error)
+            report[row.name] = {"revision": row.state.applied_revision, "error": error, "ok": not is_behind}
+        behind = [name for name, one in report.items() if not one["ok"]]
         if self.is_json:
-            report = {
-                row.name: {
-                    "revision": row.state.applied_revision,
-                    "error": messages.render(row.state.last_error),
-                    "ok": row.name not in behind,
-                }
-                for row in rows
-            }
             self.print_line(json.dumps({"revision": current, "servers": report}))
         else:
             self.print_line(f"{len(rows) - len(behind)} of {len(rows)} server{pluralize(len(rows))} up to date")

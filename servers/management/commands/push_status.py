@@ -3,14 +3,13 @@
 import json
 from argparse import ArgumentParser
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 from django.core.management.base import CommandError
 from django.template.defaultfilters import pluralize
 
 from accounts.services import keys
-from servers.management.terminal import USAGE, LabCommand
+from servers.management.terminal import LabCommand
 from servers.models import Server
 from servers.services.status import key_status, overview
 from servers.services.status.key_status import KeyOnServer, KeyStatus, State
@@ -43,8 +42,10 @@ Exit status: 0 no changes are pending; 1 some are; 2 wrong usage."""
         parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
 
     def handle(self, *args: Any, user: str, server: str, **options: Any) -> None:
-        servers = self._servers(server)
-        statuses = self._statuses(user, servers)
+        one = [self.server_in_service(server)] if server else None
+        servers = one or key_status.sorted_by_name(Server.objects.all())
+        person = self.person(user) if user else None
+        statuses = overview.statuses_of(person, servers=servers) if person else key_status.all_statuses(servers=servers)
         report = _Report(servers)
         shown: list[KeyStatus] = []
         for status in statuses:
@@ -55,20 +56,9 @@ Exit status: 0 no changes are pending; 1 some are; 2 wrong usage."""
         else:
             self._print(report, shown if user or server else [], whole=bool(user))
         if report.open_keys:
-            raise CommandError(f"{report.open_keys} of {report.keys} keys pending on {', '.join(report.pending)}.")
-
-    def _servers(self, name: str) -> list[Server]:
-        if not name:
-            return key_status.sorted_by_name(Server.objects.all())
-        chosen = self.server(name)
-        if not chosen.enabled:
-            raise CommandError(f"{name} is out of service; put it into service in the admin.", returncode=USAGE)
-        return [chosen]
-
-    def _statuses(self, name: str, servers: list[Server]) -> Iterable[KeyStatus]:
-        if not name:
-            return key_status.all_statuses(servers=servers)
-        return overview.statuses_of(self.person(name), servers=servers)
+            raise CommandError(
+                f"{report.open_keys} of {report.keys} keys pending on {', '.join(sorted(report.first))}."
+            )
 
     def _print(self, report: "_Report", shown: list[KeyStatus], *, whole: bool) -> None:
         for server in report.servers:
@@ -97,10 +87,6 @@ class _Report:
         self.first: dict[str, KeyOnServer] = {}
         self.keys = self.open_keys = 0
 
-    @property
-    def pending(self) -> list[str]:
-        return sorted(self.first)
-
     def count(self, status: KeyStatus) -> bool:
         """Count this key; whether it has a pending change on some server."""
         if not status.is_wanted and not status.unfinished:
@@ -108,7 +94,7 @@ class _Report:
         self.keys += 1
         for one in status.servers:
             self.states.setdefault(one.server.name, Counter())[one.state] += 1
-            if one.state in key_status.UNFINISHED:
+            if one.is_unfinished:
                 self.first.setdefault(one.server.name, one)
         self.open_keys += bool(status.unfinished)
         return bool(status.unfinished)
@@ -124,17 +110,10 @@ class _Report:
         servers = {}
         for server in self.servers:
             first = self.first.get(server.name)
-            servers[server.name] = {
-                "revision": server.state.applied_revision,
-                "keys": dict(self.states[server.name]),
-                **({"ok": True, "reason": ""} if first is None else {"ok": False, "reason": first.summary}),
-            }
-        return {
-            "revision": keys.current_revision(),
-            "ok": not self.open_keys,
-            "servers": servers,
-            "keys": [_key(status) for status in shown],
-        }
+            numbers = {"revision": server.state.applied_revision, "keys": dict(self.states[server.name])}
+            servers[server.name] = numbers | {"ok": first is None, "reason": first.summary if first else ""}
+        head = {"revision": keys.current_revision(), "ok": not self.open_keys, "servers": servers}
+        return head | {"keys": [_key(status) for status in shown]}
 
 
 def _key(status: KeyStatus) -> dict[str, Any]:
@@ -149,11 +128,5 @@ def _key(status: KeyStatus) -> dict[str, Any]:
         for one in status.servers
     }
     key = status.key
-    return {
-        "user": key.user.username,
-        "fingerprint": key.fingerprint,
-        "comment": key.comment,
-        "removed": not status.is_wanted,
-        "summary": status.summary,
-        "servers": servers,
-    }
+    names = {"user": key.user.username, "fingerprint": key.fingerprint, "comment": key.comment}
+    return {**names, "removed": not status.is_wanted, "summary": status.summary, "servers": servers}

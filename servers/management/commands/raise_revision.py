@@ -37,18 +37,15 @@ Exit status: 0 raised, or not needed; 1 a server did not answer, or you answered
         reports = revisions.ask(list(Server.objects.in_service()))
         unreachable = [one for one in reports if one.answer is None]
         for one in reports:
-            if one.answer is not None:
-                self.print_line(f"{one.server.name}: revision {one.answer.revision}")
-            elif one.fault is not None:
-                self.print_line(f"{one.server.name}: {one.fault}")
+            text = one.fault if one.answer is None else f"revision {one.answer.revision}"
+            self.print_line(f"{one.server.name}: {text}")
         current = keys.current_revision()
         newer = revisions.newer(reports)
         if newer:
             names = ", ".join(one.server.name for one in newer)
             if not yes:
-                self.confirm(
-                    f"Raise revision {current}, and replace the keys on {names} by those of this database?", "--yes"
-                )
+                question = f"Raise revision {current}, and replace the keys on {names} by those of this database?"
+                self.confirm(question, "--yes")
             number = revisions.raise_revision(actor=ACTOR, reports=[one for one in reports if one.answer is not None])
             self.print_line(f"Revision raised from {current} to {number}; a push to all servers is queued.")
         else:

@@ -3,9 +3,7 @@
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import CommandError
-
-from servers.management.terminal import ACTOR, LabCommand
+from servers.management.terminal import LabCommand
 from servers.services.containers import jobs
 
 
@@ -30,10 +28,4 @@ Exit status: 0 registered; 1 failed, the last line says why; 2 wrong usage."""
         parser.add_argument("user", help="user name")
 
     def handle(self, *args: Any, server: str, user: str, **options: Any) -> None:
-        row, person = self.server(server), self.person(user)
-        try:
-            job = jobs.request_registration(actor=ACTOR, server=row, user=person)
-        except jobs.JobRefused as refused:
-            raise CommandError(str(refused)) from None
-        self.run_job(job)
-        self.print_line(f"{person.username} registered on {row.name}")
+        self.run_job(jobs.request_registration, "registered on", server, user)

@@ -3,9 +3,7 @@
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import CommandError
-
-from servers.management.terminal import ACTOR, LabCommand
+from servers.management.terminal import LabCommand
 from servers.services.containers import jobs
 
 
@@ -38,9 +36,4 @@ Exit status: 0 removed; 1 not removed yet, the last line says why; 2 wrong usage
         if not yes:
             files = "and DELETE all files" if purge else "and keep the files"
             self.confirm(f"Remove {person.username} from {row.name} {files}?", "--yes")
-        try:
-            job = jobs.request_removal(actor=ACTOR, server=row, user=person, purge=purge)
-        except jobs.JobRefused as refused:
-            raise CommandError(str(refused)) from None
-        self.run_job(job)
-        self.print_line(f"{person.username} removed from {row.name}")
+        self.run_job(jobs.request_removal, "removed from", server, user, purge=purge)

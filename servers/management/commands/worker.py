@@ -1,6 +1,7 @@
 """manage.py worker"""
 
 import signal
+import threading
 from argparse import ArgumentParser
 from typing import Any
 
@@ -35,12 +36,9 @@ Exit status: 0 stopped by a signal; 1 the cluster keeps failing to start; 2 wron
         parser.add_argument("--grace", type=float, default=60, metavar="SECONDS", help="time to finish tasks (60)")
 
     def handle(self, *args: Any, silence: float, grace: float, **options: Any) -> None:
-        self._is_stopping = False
+        stopped = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
+            signal.signal(number, lambda *_: stopped.set())
         limits = watchdog.Limits(silence=max(silence, 1.0), grace=max(grace, 0.0))
-        if not watchdog.watch(Cluster(), limits, lambda: self._is_stopping):
+        if not watchdog.watch(Cluster(), limits, stopped.is_set):
             raise CommandError("The worker keeps failing to start: see its log.")
-
-    def _stop(self, *_: object) -> None:
-        self._is_stopping = True

@@ -4,10 +4,8 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from itertools import islice
-from typing import Any
 
 from django.db import transaction
 from django.db.models import F, Q, QuerySet
@@ -16,7 +14,7 @@ from django.utils import timezone
 from accounts.models import User
 from accounts.services import audit
 from servers import protocol
-from servers.models import ContainerJob, Server
+from servers.models import Container, ContainerJob, Server
 from servers.processes import lease_holder
 from servers.protocol import Message
 from servers.services import remote
@@ -35,6 +33,7 @@ MAX_ATTEMPTS = 3
 MAX_LOG = 64 * 1024
 WRITE_EVERY = 0.5  # seconds between updates of the log, which a page reads meanwhile
 POSTPONE_LEAST, POSTPONE_MOST = 10.0, 300.0
+SUSPEND_AGAIN = timedelta(hours=1)  # until a lost suspension is queued again
 State, Kind = ContainerJob.State, ContainerJob.Kind
 
 # The audit verbs of each kind: requested, succeeded, failed.
@@ -47,12 +46,6 @@ _AUDIT: dict[str, tuple[str, str, str]] = {
 
 class JobRefused(Exception):
     """The job cannot be queued; the text says what to do."""
-
-
-@dataclass(frozen=True)
-class _Claim:
-    job: ContainerJob
-    lease: datetime
 
 
 class _Log:
@@ -78,33 +71,45 @@ def request_registration(*, actor: str, server: Server, user: User) -> Container
     """Queue a job that makes a container, or return the open one. Raises JobRefused."""
     if not user.is_active or not hasattr(user, "port"):
         raise JobRefused(f"{user.username} is locked out or has no port. A port is given at the first sign-in.")
-    return _request(actor=actor, server=server, user=user, kind=Kind.REGISTER)
+    return enqueue(actor=actor, server=server, user=user, kind=Kind.REGISTER)
 
 
 def request_removal(*, actor: str, server: Server, user: User, purge: bool = False) -> ContainerJob:
-    """Queue a job that removes the container, or return the open one. Raises JobRefused.
-
-    The files stay on the server unless `purge`. While the server is away, the job waits for it. A person who is
-    locked out can be removed too.
-    """
-    return _request(actor=actor, server=server, user=user, kind=Kind.REMOVE, purge=purge)
+    """Queue a job that removes the container (with `purge`, the files), or return the open one. Raises JobRefused."""
+    return enqueue(actor=actor, server=server, user=user, kind=Kind.REMOVE, purge=purge)
 
 
-def _request(*, actor: str, server: Server, user: User, kind: str, purge: bool = False) -> ContainerJob:
-    if not server.enabled:
-        raise JobRefused(f"{server.name} is out of service. Take it into service first.")
-    return enqueue(actor=actor, server=server, user=user, kind=kind, purge=purge)
+def suspend_everywhere(*, actor: str, user: User) -> list[ContainerJob]:
+    """Queue a suspension wherever this person has a container, also out of service; cancel queued registrations."""
+    fail(ContainerJob.objects.filter(user=user, state=State.QUEUED, kind=Kind.REGISTER), Message("locked_out"))
+    queued = []
+    for container in Container.objects.filter(user=user).select_related("server"):
+        try:
+            queued.append(enqueue(actor=actor, server=container.server, user=user, kind=Kind.SUSPEND))
+        except JobRefused as refused:
+            log.warning("%s", refused)  # it is already being removed
+    return queued
+
+
+def recover_suspensions(*, actor: str) -> int:
+    """Suspend people who are locked out and whose container runs, unless a job is recent. Returns how many jobs."""
+    recent = timezone.now() - SUSPEND_AGAIN
+    count = 0
+    for row in Container.objects.filter(user__is_active=False, state=Container.State.RUNNING):
+        known = ContainerJob.objects.filter(server=row.server_id, user=row.user_id, kind=Kind.SUSPEND)
+        if not known.filter(created_at__gt=recent).exists():
+            count += len(suspend_everywhere(actor=actor, user=row.user))
+    return count
 
 
 @transaction.atomic
 def enqueue(*, actor: str, server: Server, user: User, kind: str, purge: bool = False) -> ContainerJob:
     """The open job of this kind, created if there is none. Raises JobRefused if another kind is open."""
-    job, is_new = ContainerJob.objects.get_or_create(
-        server=server,
-        user=user,
-        state__in=[State.QUEUED, State.RUNNING],
-        defaults={"requested_by": actor[:64], "state": State.QUEUED, "kind": kind, "purge": purge},
-    )
+    if kind != Kind.SUSPEND and not server.enabled:
+        raise JobRefused(f"{server.name} is out of service. Take it into service first.")
+    new = {"requested_by": actor[:64], "state": State.QUEUED, "kind": kind, "purge": purge}
+    unfinished = ContainerJob.objects.filter(state__in=[State.QUEUED, State.RUNNING])
+    job, is_new = unfinished.get_or_create(server=server, user=user, defaults=new)
     if (job.kind, job.purge) != (kind, purge):
         raise JobRefused(f"Another job for {user.username} on {server.name} is open. Wait until it has finished.")
     if is_new:
@@ -118,20 +123,14 @@ def run_waiting(*, only: ContainerJob | None = None, report: Callable[[str], Non
     """Run the jobs that are due (or `only` this one); returns how many were started. `report` gets progress lines."""
     started = 0
 
-    def claim(room: int) -> list[_Claim]:
+    def claim(room: int) -> list[ContainerJob]:
         nonlocal started
         most = room if only is None else 1 - started  # a postponed job is not retried at once
         claimed = list(islice(iter(lambda: _claim(only), None), most))
         started += len(claimed)
         return claimed
 
-    thread_pool.serve(
-        claim,
-        lambda job: _run(job, report),
-        pending=lambda: False,
-        threads=THREADS,
-        seconds=PASS_SECONDS,
-    )
+    thread_pool.serve(claim, lambda job: _run(job, report), threads=THREADS, seconds=PASS_SECONDS)
     return started
 
 
@@ -158,46 +157,41 @@ def _due(only: ContainerJob | None) -> QuerySet[ContainerJob]:
     return queued.filter(Q(next_attempt__isnull=True) | Q(next_attempt__lte=timezone.now()))
 
 
-def _claim(only: ContainerJob | None) -> _Claim | None:
+def _claim(only: ContainerJob | None) -> ContainerJob | None:
     for job in _due(only).select_related("server__state", "user").order_by("pk")[:THREADS]:
-        lease = timezone.now() + LEASE
-        taken = _due(job).update(
-            state=State.RUNNING,
-            attempts=F("attempts") + 1,
-            lease_until=lease,
-            lease_holder=lease_holder.current(),
-            started_at=timezone.now(),
-            log="",
-        )
-        if taken:
-            return _Claim(job, lease)
+        now = timezone.now()
+        job.lease_until = now + LEASE
+        lease = {"lease_until": job.lease_until, "lease_holder": lease_holder.current()}
+        attempts = F("attempts") + 1
+        if _due(job).update(state=State.RUNNING, attempts=attempts, started_at=now, log="", **lease):
+            return job
     return None
 
 
-def _run(claim: _Claim, report: Callable[[str], None] | None) -> None:
-    job, progress = claim.job, _Log(claim.job, report)
+def _run(job: ContainerJob, report: Callable[[str], None] | None) -> None:
+    progress = _Log(job, report)
     try:
         error = _ask(job, progress)
     except RemoteError as failure:
         error = failure.message
         if job.kind != Kind.REGISTER and not failure.permanent:
             progress.flush()
-            _postpone(claim, error)
+            _postpone(job, error)
             return
     except Exception:
         log.exception("The job failed unexpectedly: %s", job)
         error = Message("internal_error")
     progress.flush()
-    _finish(claim, error)
+    _finish(job, error)
 
 
 def _ask(job: ContainerJob, progress: _Log) -> Message | None:
     """Have the server do it, then record its containers. Returns why it failed, or None. Raises RemoteError."""
-    verb, request = _request_of(job)
+    fields = {"user": job.user.username} | ({"purge": job.purge} if job.kind == Kind.REMOVE else {})
     with remote.connect(job.server, seconds=SECONDS) as host:
-        answer = ask(host, verb, protocol.frame(request), on_line=progress)
+        answer = ask(host, job.kind, on_line=progress, **fields)
         with contextlib.suppress(RemoteError):  # the job itself is answered; the next push reports the same
-            status = ask(host, protocol.STATUS, protocol.frame(protocol.build_status()))
+            status = ask(host, protocol.STATUS)
             if status.ok:
                 results.record_status(job.server, status)
     if job.kind != Kind.REGISTER and answer.code == "busy":
@@ -206,43 +200,24 @@ def _ask(job: ContainerJob, progress: _Log) -> Message | None:
     return None if answer.ok or is_gone else answer.error
 
 
-def _request_of(job: ContainerJob) -> tuple[str, dict[str, Any]]:
-    name = job.user.username
-    if job.kind == Kind.REMOVE:
-        return protocol.REMOVE, protocol.build_remove(name, purge=job.purge)
-    if job.kind == Kind.SUSPEND:
-        return protocol.SUSPEND, protocol.build_suspend(name)
-    return protocol.REGISTER, protocol.build_register(name)
-
-
-def _held(claim: _Claim) -> QuerySet[ContainerJob]:
+def _held(job: ContainerJob) -> QuerySet[ContainerJob]:
     """The row, if it is still ours."""
-    return ContainerJob.objects.filter(pk=claim.job.pk, state=State.RUNNING, lease_until=claim.lease)
+    return ContainerJob.objects.filter(pk=job.pk, state=State.RUNNING, lease_until=job.lease_until)
 
 
-def _postpone(claim: _Claim, error: Message) -> None:
+def _postpone(job: ContainerJob, error: Message) -> None:
     """A removal or suspension waits for a server that is away or busy: half as long as it has waited so far."""
     now = timezone.now()
-    seconds = min(POSTPONE_MOST, max(POSTPONE_LEAST, (now - claim.job.created_at).total_seconds() / 2))
-    _held(claim).update(
-        state=State.QUEUED,
-        attempts=0,  # counts only attempts in which the worker died
-        lease_until=None,
-        next_attempt=now + timedelta(seconds=seconds),
-        error=error,
-    )
+    seconds = min(POSTPONE_MOST, max(POSTPONE_LEAST, (now - job.created_at).total_seconds() / 2))
+    # attempts: counts only those in which the worker died
+    queued = {"state": State.QUEUED, "attempts": 0, "next_attempt": now + timedelta(seconds=seconds)}
+    _held(job).update(**queued, lease_until=None, error=error)
 
 
 @transaction.atomic
-def _finish(claim: _Claim, error: Message | None) -> None:
-    job = claim.job
-    done = _held(claim).update(
-        state=State.SUCCEEDED if error is None else State.FAILED,
-        error=error,
-        lease_until=None,
-        finished_at=timezone.now(),
-    )
-    if done:
+def _finish(job: ContainerJob, error: Message | None) -> None:
+    state = State.SUCCEEDED if error is None else State.FAILED
+    if _held(job).update(state=state, error=error, lease_until=None, finished_at=timezone.now()):
         detail = {"server": job.server.name} | ({"error": error.as_json()} if error is not None else {})
         verb = _AUDIT[job.kind][1 if error is None else 2]
         audit.record(actor=job.requested_by, verb=verb, object=job.user.username, detail=detail)

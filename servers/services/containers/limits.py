@@ -39,11 +39,9 @@ def of(user: User, server: Server) -> Effective:
 
 def text(limits: Effective) -> str:
     """`key=value` lines for the host programs: every key, memory and disk in bytes."""
-    values = {
+    values = vars(limits) | {
         "memory": limits.memory and limits.memory * GIGABYTE,
         "cpus": limits.cpus and format(limits.cpus, "f"),
-        "processes": limits.processes,
-        "gpus": limits.gpus,
         "disk": limits.disk and limits.disk * GIGABYTE,
     }
     return "".join(f"{name}={values[name] or NO_LIMIT.get(name, 'max')}\n" for name in VALUES)

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import io
-import ipaddress
 import re
 import secrets
 import shlex
@@ -11,12 +10,14 @@ import socket
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from django.conf import settings
 from django.db import transaction
 
 from accounts.services import audit
+from servers import protocol
 from servers.models import Server, ServerState
 from servers.services import remote
 from servers.services.push import runner
@@ -64,7 +65,9 @@ def deploy(*, actor: str, server: Server, plan: Plan, report: Report) -> None:
     report(f"Logging in to {server.name} as {plan.login.user}")
     connection = Host(remote.endpoint(server), plan.login, seconds=UPLOAD_SECONDS + SETUP_SECONDS)
     with connection as host, _folder(host, plan) as folder:
-        _upload_scripts(host, plan, folder, report)
+        archive = pack(settings.BASE_DIR / "hostscripts")
+        report(f"Copying the host programs ({len(archive) // 1024} KiB)")
+        _run(host, plan, f"tar -xf - -C {folder} --no-same-owner", [archive])
         _run(host, plan, f"umask 077; cat > {folder}/token", [token.encode() + b"\n"])
         template = _upload_template(host, plan, folder, report)
         command = _setup_command(server, plan, folder, public_key, address, template)
@@ -86,10 +89,6 @@ def _record(actor: str, server: Server, token: str) -> None:
 def _address(server: Server, plan: Plan) -> str:
     """The server's public IPv4 address, which its port rules need."""
     address = plan.address or server.address
-    try:
-        return str(ipaddress.IPv4Address(address))
-    except ValueError:
-        pass
     try:
         return socket.gethostbyname(address)
     except OSError:
@@ -128,10 +127,11 @@ def _folder(host: Host, plan: Plan) -> Iterator[str]:
             _run(host, plan, f"rm -rf -- {folder}")
 
 
-def _upload_scripts(host: Host, plan: Plan, folder: str, report: Report) -> None:
-    archive = pack(settings.BASE_DIR / "hostscripts")
-    report(f"Copying the host programs ({len(archive) // 1024} KiB)")
-    _run(host, plan, f"tar -xf - -C {folder} --no-same-owner", [archive])
+@cache
+def build() -> str:
+    """The build of this portal's own host programs, which a server with the same ones reports. Read once."""
+    root = settings.BASE_DIR / "hostscripts/labhost"
+    return protocol.build_digest({path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*.py")})
 
 
 def pack(root: Path) -> bytes:

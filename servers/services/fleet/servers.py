@@ -80,21 +80,6 @@ def _retry_now(server: Server) -> None:
     queue.enqueue(queue.PUSH)
 
 
-def record_offered_key(*, actor: str, server: Server, offered: str) -> None:
-    """Store a key that was offered instead of the pinned one, for staff to accept."""
-    if offered and offered != server.offered_host_key:
-        server.offered_host_key = offered
-        with transaction.atomic():
-            Server.objects.filter(pk=server.pk).update(offered_host_key=offered)
-            _audit(
-                actor,
-                "server.host_key_refused",
-                server,
-                pinned=server.fingerprint,
-                offered=server.offered_fingerprint,
-            )
-
-
 def _check(server: Server) -> None:
     try:
         server.full_clean()

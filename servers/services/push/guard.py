@@ -5,6 +5,7 @@ import json
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 from django.conf import settings
 from django.db import transaction
@@ -44,25 +45,21 @@ def save_snapshot(revision: int, digest: str, users: Plain) -> None:
 
 
 def check(server: Server, revision: int, digest: str, names: Collection[str] | None = None) -> None:
-    """Check that the keys of `digest`, which change those of `names`, may replace what the server holds.
-
-    Raises HeldBack otherwise. To be called before anything is sent.
-    """
+    """Raise HeldBack unless the keys of `digest`, which change those of `names`, may replace what the server holds."""
     held, removed = _loss(server, digest) if may_remove_many(names) else ({}, {})
-    if not _is_many(held, removed):
-        supersede([server])
+    is_large = _count(removed) * 100 > _count(held) * settings.PUSH_MAX_REMOVAL_PERCENT
+    if not is_large or len(removed) < settings.PUSH_MIN_PEOPLE:
+        close([server])
     elif not _is_confirmed(server, removed):
         raise HeldBack(_hold(server, revision, held, removed))
 
 
-def supersede(servers: Collection[Server]) -> None:
-    """The current push to these servers removes few keys: nothing is held back there any more."""
-    _close(servers, State.SUPERSEDED)
-
-
-def mark_applied(servers: Collection[Server]) -> None:
-    """These servers have applied a push, so pushes that were confirmed there are finished."""
-    _close(servers, State.APPLIED)
+def close(servers: Collection[Server], confirmed: State = State.SUPERSEDED) -> None:
+    """A push to these servers may go or has gone: nothing waits there, and what staff confirmed becomes `confirmed`."""
+    mine = HeldBackPush.objects.filter(server__in=servers)
+    if mine.filter(state__in=[State.WAITING, State.CONFIRMED]).exists():
+        mine.filter(state=State.WAITING).update(state=State.SUPERSEDED)
+        mine.filter(state=State.CONFIRMED).update(state=confirmed)
 
 
 def prune() -> None:
@@ -82,58 +79,33 @@ def confirm(*, actor: str, held_back: HeldBackPush, mark: str) -> bool:
     row.state, row.decided_by, row.decided_at = State.CONFIRMED, actor[:64], now
     row.save(update_fields=["state", "decided_by", "decided_at"])
     ServerState.objects.filter(pk=row.server_id).update(next_attempt=now)
-    detail = {
-        "revision": row.revision,
-        "keys": row.keys_count,
-        "of": row.keys_total,
-        "people": sorted(row.removed_keys)[:100],
-    }
+    detail = _detail(row) | {"people": sorted(row.removed_keys)[:100]}
     audit.record(actor=actor, verb="push.confirmed", object=row.server.name, detail=detail)
     queue.enqueue(queue.PUSH)
     return True
 
 
-def _close(servers: Collection[Server], confirmed: State) -> None:
-    """Nothing is held back there any more; rows that staff confirmed get the state `confirmed`."""
-    mine = HeldBackPush.objects.filter(server__in=servers)
-    if mine.filter(state__in=[State.WAITING, State.CONFIRMED]).exists():
-        mine.filter(state=State.WAITING).update(state=State.SUPERSEDED)
-        mine.filter(state=State.CONFIRMED).update(state=confirmed)
-
-
-def _is_many(held: People, removed: People) -> bool:
-    share = _count(removed) * 100 > _count(held) * settings.PUSH_MAX_REMOVAL_PERCENT
-    return share and len(removed) >= settings.PUSH_MIN_PEOPLE
-
-
 def _is_confirmed(server: Server, removed: People) -> bool:
     """Whether staff have confirmed the removal of all these keys from exactly what the server holds."""
-    confirmed = HeldBackPush.objects.filter(
-        server=server, state=State.CONFIRMED, base_digest=server.state.applied_digest
-    )
+    mine = HeldBackPush.objects.filter(server=server, state=State.CONFIRMED)
+    confirmed = mine.filter(base_digest=server.state.applied_digest)
     return any(not _missing(removed, row.removed_keys) for row in confirmed)
 
 
 @transaction.atomic
 def _hold(server: Server, revision: int, held: People, removed: People) -> HeldBackPush:
-    """Create or update the row that waits for this server."""
+    base = {"base_digest": server.state.applied_digest, "base_revision": server.state.applied_revision}
+    counts = {"people_count": len(removed), "keys_count": _count(removed), "keys_total": _count(held)}
     row, is_new = HeldBackPush.objects.update_or_create(
-        server=server,
-        state=State.WAITING,
-        defaults={
-            "base_digest": server.state.applied_digest,
-            "base_revision": server.state.applied_revision,
-            "revision": revision,
-            "removed_keys": removed,
-            "people_count": len(removed),
-            "keys_count": _count(removed),
-            "keys_total": _count(held),
-        },
+        server=server, state=State.WAITING, defaults={**base, **counts, "revision": revision, "removed_keys": removed}
     )
     if is_new:
-        detail = {"revision": revision, "keys": row.keys_count, "of": row.keys_total, "people": row.people_count}
-        audit.record(actor="worker", verb="push.held_back", object=server.name, detail=detail)
+        audit.record(actor="worker", verb="push.held_back", object=server.name, detail=_detail(row))
     return row
+
+
+def _detail(row: HeldBackPush) -> dict[str, Any]:
+    return {"revision": row.revision, "keys": row.keys_count, "of": row.keys_total, "people": row.people_count}
 
 
 def _missing(held: People, wanted: People) -> dict[str, list[str]]:

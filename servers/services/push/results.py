@@ -2,12 +2,13 @@
 
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
@@ -17,7 +18,6 @@ from servers.protocol import Answer, Message
 from servers.services.push import guard
 from servers.services.status import placements
 from servers.services.worker import queue
-from servers.ssh.dial import RemoteError
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +27,7 @@ MAX_PUSHES = 50  # of each server
 
 @dataclass(frozen=True)
 class Claim:
-    """A server claimed until `lease`; `attempts` includes this one. `is_ordered`: a person requested the push.
-
-    `server` and its state are as before the claim.
-    """
+    """A server, as before it was claimed until `lease`. `attempts` includes this one; `is_ordered`: by a person."""
 
     server: Server
     push: Push
@@ -59,6 +56,14 @@ class Outcome:
     is_sent: bool = True
 
 
+Results = Sequence[tuple[Claim, Outcome]]
+
+
+def is_free(now: datetime) -> Q:
+    """Servers that no worker serves."""
+    return Q(lease_until__isnull=True) | Q(lease_until__lt=now)
+
+
 def evaluate(revision: int, digest: str, answer: Answer, *, whole: bool = True) -> Outcome:
     """What the answer to a push of this revision and digest means."""
     if answer.code == "stale_revision":
@@ -77,109 +82,86 @@ def evaluate(revision: int, digest: str, answer: Answer, *, whole: bool = True) 
     return Outcome(Push.State.SUCCEEDED, revision, digest, None, answer, whole=whole)
 
 
-def failure(revision: int, error: RemoteError, *, is_sent: bool) -> Outcome:
-    return Outcome(
-        Push.State.FAILED,
-        revision,
-        error=error.message,
-        permanent=error.permanent,
-        offered=error.offered,
-        is_sent=is_sent,
-    )
-
-
 def backoff(attempts: int, *, permanent: bool = False) -> timedelta:
     """2, 4, 8 ... 300 seconds, each up to a fifth longer or shorter, so that retries spread out."""
     seconds = BACKOFF_MOST if permanent else min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(attempts - 1, 10))
     return timedelta(seconds=min(BACKOFF_MOST, seconds * random.uniform(0.8, 1.2)))  # noqa: S311 - no secret
 
 
-def record(claim: Claim, outcome: Outcome) -> Push | None:
-    """Record an outcome; None if the claim has expired meanwhile."""
-    rows = record_all([(claim, outcome)])
-    return rows[0] if rows else None
-
-
-def record_all(results: Sequence[tuple[Claim, Outcome]]) -> list[Push]:
-    """Record several: first, in one transaction, what each server holds now; then what it reported of people.
-
-    Returns the pushes whose claims had not expired.
-    """
-    now = timezone.now()
+def record_all(results: Results) -> list[Push]:
+    """Record in one transaction what each server holds now, then what it reported; return the pushes still claimed."""
+    now, leases = timezone.now(), {claim.server.pk: claim.lease for claim, _ in results}
     with transaction.atomic():
-        held = {state.pk: state for state in _still_ours(results)}
+        rows = ServerState.objects.select_related("server").select_for_update(of=("self",)).filter(pk__in=leases)
+        held = {state.pk: state for state in rows if state.lease_until == leases[state.pk]}
         ours = [(claim, outcome) for claim, outcome in results if claim.server.pk in held]
         # Failed key files are recorded before the server counts as up to date, so that no key looks live meanwhile.
-        _note_answers([pair for pair in ours if pair[1].state != Push.State.SUCCEEDED], now)
+        for claim, outcome in ours:
+            if outcome.state != Push.State.SUCCEEDED:
+                _note_answer(claim, outcome, now)
         _update_servers(ours, held, now)
         _finish_pushes(ours, now)
         applied = [(claim.server, outcome.answer) for claim, outcome in ours if outcome.answer is not None]
         placements.record_confirmations(applied, now=now)
-        guard.mark_applied([server for server, _ in applied])
-    for pair in ours:
-        if pair[1].state == Push.State.SUCCEEDED:
+        guard.close([server for server, _ in applied], guard.State.APPLIED)
+    for claim, outcome in ours:
+        if outcome.state == Push.State.SUCCEEDED:
             try:
-                _note_answers([pair], now)
+                _note_answer(claim, outcome, now)
             except Exception:  # what it holds is recorded; the next push reports the rest again
-                log.exception("The report of %s about people could not be recorded.", pair[0].server.name)
+                log.exception("The report of %s about people could not be recorded.", claim.server.name)
     return [claim.push for claim, _ in ours]
 
 
-def _note_answers(results: Sequence[tuple[Claim, Outcome]], now: datetime) -> None:
-    for claim, outcome in results:
-        if outcome.answer is not None:
-            _note_answer(claim, outcome.answer, whole=outcome.whole, now=now)
-
-
-def _still_ours(results: Sequence[tuple[Claim, Outcome]]) -> list[ServerState]:
-    leases = {claim.server.pk: claim.lease for claim, _ in results}
-    rows = ServerState.objects.select_related("server").select_for_update(of=("self",)).filter(pk__in=leases)
-    return [row for row in rows if row.lease_until == leases[row.pk]]
-
-
-def _update_servers(ours: Sequence[tuple[Claim, Outcome]], held: Mapping[int, ServerState], now: datetime) -> None:
-    """One statement for all servers with the same changes: usually that all is well."""
-    alike: dict[tuple[tuple[str, object], ...], list[int]] = {}
+def _update_servers(ours: Results, held: Mapping[int, ServerState], now: datetime) -> None:
+    changes = []
     for claim, outcome in ours:
         state = held[claim.server.pk]
-        _store_offered_key(state.server, outcome)
-        changes = {"lease_until": None, "last_error": outcome.error, **_changes(state, claim, outcome, now)}
-        alike.setdefault(tuple(changes.items()), []).append(state.pk)
-    for pairs, servers in alike.items():
-        ServerState.objects.filter(pk__in=servers).update(**dict(pairs))
+        if outcome.offered or outcome.answer is not None:
+            record_offered_key(actor="worker", server=state.server, offered=outcome.offered)
+        ended = {"lease_until": None, "last_error": outcome.error}
+        changes.append((state.pk, ended | _changes(state, claim, outcome, now)))
+    _update_alike(ServerState.objects.all(), changes)
 
 
-def _finish_pushes(ours: Sequence[tuple[Claim, Outcome]], now: datetime) -> None:
-    alike: dict[tuple[tuple[str, object], ...], list[int]] = {}
+def _finish_pushes(ours: Results, now: datetime) -> None:
+    changes = []
     for claim, outcome in ours:
         end = {"state": outcome.state, "finished_at": now, "error": outcome.error, "revision": outcome.revision}
         for name, value in end.items():
             setattr(claim.push, name, value)
-        alike.setdefault(tuple(end.items()), []).append(claim.push.pk)
-    for pairs, pushes in alike.items():
-        Push.objects.filter(pk__in=pushes).update(**dict(pairs))
+        changes.append((claim.push.pk, end))
+    _update_alike(Push.objects.all(), changes)
+
+
+def _update_alike(rows: QuerySet[Any], changes: Iterable[tuple[int, Mapping[str, object]]]) -> None:
+    """One statement for all rows with the same changes: usually that all is well."""
+    alike: dict[tuple[tuple[str, object], ...], list[int]] = {}
+    for pk, values in changes:
+        alike.setdefault(tuple(values.items()), []).append(pk)
+    for pairs, pks in alike.items():
+        rows.filter(pk__in=pks).update(**dict(pairs))
 
 
 @transaction.atomic
-def _note_answer(claim: Claim, answer: Answer, *, whole: bool, now: datetime) -> None:
-    _count(claim.push, answer)
-    claim.push.save(update_fields=["results", "written", "unchanged"])
-    placements.record_answer(claim.server, answer, whole=whole, now=now)
+def _note_answer(claim: Claim, outcome: Outcome, now: datetime) -> None:
+    """Store the results of people who have something there; register's key file belongs to no person."""
+    if outcome.answer is None:
+        return
+    push, here = claim.push, outcome.answer.of_people_here().users
+    push.results = {name: result.as_json() for name, result in sorted(here.items())}
+    push.written = sum(1 for result in here.values() if "written" in (result.host, result.container))
+    push.unchanged = len(here) - push.written - sum(1 for result in here.values() if result.failed)
+    push.save(update_fields=["results", "written", "unchanged"])
+    placements.record_answer(claim.server, outcome.answer, whole=outcome.whole, now=now)
 
 
 def _changes(state: ServerState, claim: Claim, outcome: Outcome, now: datetime) -> dict[str, object]:
     changes: dict[str, object] = {}
     if outcome.answer is not None:
-        changes |= {
-            "applied_revision": outcome.revision,
-            "applied_digest": outcome.digest,
-            "attempted_revision": outcome.revision,
-            "reported_revision": outcome.revision,
-            "ahead_since": None,
-            "last_contact": now,
-            "unconfirmed_first": None,
-            "unconfirmed_last": None,
-        }
+        changes |= dict.fromkeys(("applied_revision", "attempted_revision", "reported_revision"), outcome.revision)
+        changes |= dict.fromkeys(("ahead_since", "unconfirmed_first", "unconfirmed_last"))
+        changes |= {"applied_digest": outcome.digest, "last_contact": now}
         if outcome.whole:
             changes["inspected_at"] = now
     elif not outcome.is_sent:  # as before the claim
@@ -189,34 +171,20 @@ def _changes(state: ServerState, claim: Claim, outcome: Outcome, now: datetime) 
         changes |= {"ahead_since": state.ahead_since or now, "last_contact": now}
     if outcome.state == Push.State.SUCCEEDED:
         return changes | {"attempts": 0, "next_attempt": None, "behind_since": None}
-    return changes | {
-        "next_attempt": now + backoff(claim.attempts, permanent=outcome.permanent),
-        "behind_since": state.behind_since or now,
-    }
+    retry = now + backoff(claim.attempts, permanent=outcome.permanent)
+    return changes | {"next_attempt": retry, "behind_since": state.behind_since or now}
 
 
-def _store_offered_key(server: Server, outcome: Outcome) -> None:
-    """Store the host key that a server offers instead of the pinned one; audited once per key, not per attempt."""
-    offered = outcome.offered or ("" if outcome.answer is not None else server.offered_host_key)
+def record_offered_key(*, actor: str, server: Server, offered: str) -> None:
+    """Store the host key that a server offers instead of the pinned one, "" for none. Audited once per key."""
     if offered == server.offered_host_key:
         return
-    Server.objects.filter(pk=server.pk).update(offered_host_key=offered)
-    if offered:
-        fresh = Server(host_key=server.host_key, offered_host_key=outcome.offered)
-        audit.record(
-            actor="worker",
-            verb="server.host_key_refused",
-            object=server.name,
-            detail={"pinned": fresh.fingerprint, "offered": fresh.offered_fingerprint},
-        )
-
-
-def _count(push: Push, answer: Answer) -> None:
-    """Count only people who have something there; register's key file belongs to no person."""
-    here = answer.of_people_here().users
-    push.results = {name: result.as_json() for name, result in sorted(here.items())}
-    push.written = sum(1 for result in here.values() if "written" in (result.host, result.container))
-    push.unchanged = len(here) - push.written - sum(1 for result in here.values() if result.failed)
+    server.offered_host_key = offered
+    with transaction.atomic():
+        Server.objects.filter(pk=server.pk).update(offered_host_key=offered)
+        if offered:
+            detail = {"pinned": server.fingerprint, "offered": server.offered_fingerprint}
+            audit.record(actor=actor, verb="server.host_key_refused", object=server.name, detail=detail)
 
 
 @transaction.atomic
@@ -229,6 +197,7 @@ def record_status(server: Server, answer: Answer) -> None:
     ahead = Coalesce("ahead_since", now) if _is_ahead(server, answer) else None
     mine.update(
         labhost_version=answer.labhost,
+        labhost_build=answer.build,
         driver_version=answer.driver,
         storage=answer.storage,
         reported_revision=answer.revision,
@@ -237,7 +206,7 @@ def record_status(server: Server, answer: Answer) -> None:
         **({"ahead_since": ahead} if ahead or answer.digest == server.state.applied_digest else {}),
     )
     if server.state.applied_digest and answer.revision < server.state.applied_revision:
-        lost = mine.filter(Q(lease_until__isnull=True) | Q(lease_until__lt=now))
+        lost = mine.filter(is_free(now))
         lost = lost.filter(applied_revision=server.state.applied_revision, applied_digest=server.state.applied_digest)
         held = {"applied_revision": answer.revision, "applied_digest": answer.digest}
         if lost.update(**held, behind_since=now, next_attempt=now):

@@ -49,13 +49,9 @@ def newer(reports: Collection[Report]) -> list[Report]:
     """Servers that would refuse the portal's keys: they hold a higher revision, or the same with other keys."""
     state = keys.current_state()
     digest = protocol.digest(protocol.plain(state.users))
-    return [
-        one
-        for one in reports
-        if one.answer is not None
-        and (one.answer.revision, one.answer.digest) != (state.revision, digest)
-        and one.answer.revision >= max(state.revision, 1)
-    ]
+    answers = [(one, one.answer) for one in reports if one.answer is not None]
+    other = [(one, answer) for one, answer in answers if (answer.revision, answer.digest) != (state.revision, digest)]
+    return [one for one, answer in other if answer.revision >= max(state.revision, 1)]
 
 
 @transaction.atomic
@@ -64,15 +60,10 @@ def raise_revision(*, actor: str, reports: Collection[Report]) -> int:
     before = revision.lock()
     held = {one.server.name: one.answer.revision for one in reports if one.answer is not None}
     number = revision.raise_to(max(held.values()) + 1)
-    ServerState.objects.filter(pk__in=[one.server.pk for one in reports]).update(
-        next_attempt=timezone.now(), attempts=0
-    )
-    audit.record(
-        actor=actor,
-        verb="revision.raised",
-        object="portal",
-        detail={"before": before, "now": number, "held": held},
-    )
+    states = ServerState.objects.filter(pk__in=[one.server.pk for one in reports])
+    states.update(next_attempt=timezone.now(), attempts=0)
+    detail = {"before": before, "now": number, "held": held}
+    audit.record(actor=actor, verb="revision.raised", object="portal", detail=detail)
     return number
 
 

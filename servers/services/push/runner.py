@@ -48,9 +48,7 @@ def request_push(*, actor: str, servers: Collection[Server]) -> list[Push]:
     """Queue a push to each of these servers in service, also if it is up to date; return the queued pushes."""
     with transaction.atomic():
         orders = []
-        for server in servers:
-            if not server.enabled:
-                continue
+        for server in (server for server in servers if server.enabled):
             order, is_new = Push.objects.get_or_create(
                 server=server, state=Push.State.QUEUED, defaults={"trigger": actor[:64]}
             )
@@ -66,19 +64,13 @@ def retry_now(*, servers: Collection[Server]) -> int:
     behind = ServerState.objects.filter(pk__in=[server.pk for server in servers if server.enabled]).filter(
         Q(applied_revision__lt=keys.current_revision()) | Q(next_attempt__isnull=False)
     )
-    return behind.filter(_is_free(timezone.now())).update(next_attempt=timezone.now())
+    return behind.filter(results.is_free(timezone.now())).update(next_attempt=timezone.now())
 
 
 def push_due(
-    *,
-    actor: str,
-    servers: Collection[Server] | None = None,
-    tell: Callable[[Push], None] | None = None,
+    *, actor: str, servers: Collection[Server] | None = None, tell: Callable[[Push], None] | None = None
 ) -> list[Push]:
-    """Push to every server in service (or those of `servers`) that is due, until none is.
-
-    `actor` is recorded as the trigger of the pushes; `tell` is called after each of them.
-    """
+    """Push to every server in service (or of `servers`) that is due, until none is; call `tell` after each push."""
     done: list[Push] = []
     wanted = None if servers is None else {server.pk for server in servers}
 
@@ -102,8 +94,7 @@ def push_due(
 def server_online(server: Server) -> bool:
     """A server reports that it is online: make its next retry due now; False if none is planned."""
     now = timezone.now()
-    rested = Q(attempted_at__isnull=True) | Q(attempted_at__lte=now - SPACING)
-    waiting = ServerState.objects.filter(rested, _is_free(now), pk=server.pk, next_attempt__gt=now)
+    waiting = ServerState.objects.filter(_rested(now), results.is_free(now), pk=server.pk, next_attempt__gt=now)
     if not server.enabled or not waiting.update(next_attempt=now):
         return False
     queue.enqueue(queue.PUSH)
@@ -113,30 +104,20 @@ def server_online(server: Server) -> bool:
 def close_interrupted() -> int:
     """Close pushes whose worker has ended and make their servers due again; return how many."""
     now = timezone.now()
-    _release_leases(now)
-    lost = Push.objects.filter(state=Push.State.RUNNING).exclude(server__state__lease_until__gte=now)
-    return lost.update(state=Push.State.FAILED, finished_at=now, error=INTERRUPTED)
-
-
-def _release_leases(now: datetime) -> None:
-    """Release the leases of processes of this machine that have ended, instead of waiting until they expire.
-
-    The end of a worker is no fault of the servers, so their retry is due within seconds.
-    """
+    # Leases of processes of this machine that have ended are released instead of waiting until they expire. The end of
+    # a worker is no fault of the servers, so their retry is due within seconds.
     held = ServerState.objects.filter(lease_until__gte=now)
     for state in [state for state in held if lease_holder.is_gone(state.lease_holder)]:
         held.filter(pk=state.pk, lease_holder=state.lease_holder).update(
             lease_until=None, next_attempt=now + min(results.backoff(state.attempts), AFTER_A_CRASH)
         )
+    lost = Push.objects.filter(state=Push.State.RUNNING).exclude(server__state__lease_until__gte=now)
+    return lost.update(state=Push.State.FAILED, finished_at=now, error=INTERRUPTED)
 
 
-def has_due() -> bool:
-    return _due(timezone.now(), None).exists()
-
-
-def is_pending() -> bool:
+def is_pending(within: timedelta = QUICK_RETRY) -> bool:
     """Whether a server is due now or within seconds, so that a pass would wait for it."""
-    return _due(timezone.now() + QUICK_RETRY, None).exists()
+    return _due(timezone.now() + within, None).exists()
 
 
 def is_active() -> bool:
@@ -145,17 +126,18 @@ def is_active() -> bool:
     return is_pending() or Push.objects.filter(state=Push.State.RUNNING, server__enabled=True).exists()
 
 
-def _is_free(now: datetime) -> Q:
-    return Q(lease_until__isnull=True) | Q(lease_until__lt=now)
+def _rested(now: datetime) -> Q:
+    return Q(attempted_at__isnull=True) | Q(attempted_at__lte=now - SPACING)
 
 
 def _due(now: datetime, wanted: Collection[int] | None, revision: int | None = None) -> QuerySet[ServerState]:
     """Servers without a lease that have a queued push, are due for a retry, or lack a new revision."""
     ordered = Exists(Push.objects.filter(server=OuterRef("pk"), state=Push.State.QUEUED))
-    rested = Q(attempted_at__isnull=True) | Q(attempted_at__lte=now - SPACING)
     revision = keys.current_revision() if revision is None else revision
-    new = Q(attempted_revision__lt=revision) & rested
-    due = ServerState.objects.filter(ordered | Q(next_attempt__lte=now) | new, _is_free(now), server__enabled=True)
+    new = Q(attempted_revision__lt=revision) & _rested(now)
+    due = ServerState.objects.filter(
+        ordered | Q(next_attempt__lte=now) | new, results.is_free(now), server__enabled=True
+    )
     return due if wanted is None else due.filter(pk__in=wanted)
 
 
@@ -215,10 +197,12 @@ def _orders(claims: list[Claim]) -> list[_Order]:
     if payloads.revision > claims[0].push.revision:  # a key changed since the claim
         states = ServerState.objects.filter(pk__in=[claim.server.pk for claim in claims])
         states.update(unconfirmed_last=payloads.revision)
-    orders = [_Order(claim, payloads, _payload(claim, payloads)) for claim in claims]
-    small = [order for order in orders if not guard.may_remove_many(order.payload.names)]
-    large = [order for order in orders if guard.may_remove_many(order.payload.names)]
-    guard.supersede([order.claim.server for order in small])
+    small: list[_Order] = []
+    large: list[_Order] = []
+    for claim in claims:  # a requested push rewrites every key file; any other sends only the changes
+        payload = payloads.whole() if claim.is_ordered else payloads.for_server(claim.server)
+        (large if guard.may_remove_many(payload.names) else small).append(_Order(claim, payloads, payload))
+    guard.close([order.claim.server for order in small])
     if large:
         guard.save_snapshot(payloads.revision, payloads.digest, payloads.users)
     return small + [replace(order, held_back=_held_back(order)) for order in large]
@@ -231,18 +215,6 @@ def _held_back(order: _Order) -> RemoteError | None:
     except RemoteError as error:
         return error
     return None
-
-
-def _payload(claim: Claim, payloads: Payloads) -> Payload:
-    """A requested push rewrites every key file; any other sends only the changes."""
-    return payloads.whole() if claim.is_ordered else payloads.for_server(claim.server)
-
-
-def _permit_whole(order: _Order) -> None:
-    """The server holds other keys than the portal assumed, so more may be removed: check again."""
-    payloads = order.payloads
-    guard.save_snapshot(payloads.revision, payloads.digest, payloads.users)
-    guard.check(order.claim.server, payloads.revision, payloads.digest)
 
 
 def _push(order: _Order) -> Outcome:
@@ -258,11 +230,14 @@ def _push(order: _Order) -> Outcome:
             answer = line.ask(payload.framed)
             if answer.code == "other_base":
                 payload = order.payloads.whole()
-                _permit_whole(order)
+                # It holds other keys than the portal assumed, so more may be removed: check again.
+                guard.save_snapshot(payload.revision, payload.digest, order.payloads.users)
+                guard.check(server, payload.revision, payload.digest)
                 answer = line.ask(payload.framed)
         return results.evaluate(payload.revision, payload.digest, answer, whole=payload.names is None)
     except RemoteError as error:
-        return results.failure(payload.revision, error, is_sent=is_sent)
+        detail: dict[str, Any] = {"error": error.message, "permanent": error.permanent, "offered": error.offered}
+        return Outcome(Push.State.FAILED, payload.revision, **detail, is_sent=is_sent)
     except Exception:
         log.exception("The push to %s failed in an unforeseen way.", server.name)
         return Outcome(Push.State.FAILED, payload.revision, error=Message("internal_error"))

@@ -54,10 +54,7 @@ def missing(held: Any) -> Q:
 
 
 def leftover(held: Any, first: Any, last: Any) -> Q:
-    """Of key ranges: those that ended and whose keys a server may still accept.
-
-    The server holds the revision `held`, and may hold any from `first` to `last`; see ServerState.
-    """
+    """Of key ranges: those that ended and whose keys a server may still accept; arguments as in ServerState."""
     return Q(until__isnull=False) & (wanted_between(held, held) | wanted_between(first, last))
 
 

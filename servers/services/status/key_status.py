@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
+from itertools import islice
+from typing import TypeVar
 
 from django.utils import timezone
 
-from accounts.models import KeyRange, SSHKey
+from accounts.models import SSHKey
 from servers import messages
 from servers.models import Placement, Server
 from servers.services.status import key_ranges
@@ -35,9 +37,10 @@ class State(StrEnum):
 
 PARTS = re.compile(r"([0-9]+)", re.ASCII)
 MAX_NAMES = 3  # servers are named, more are counted
-UNFINISHED = (State.PENDING, State.FAILED, State.REMOVING)
+UNFINISHED = (State.REMOVING, State.FAILED, State.PENDING)
 USABLE = (State.LIVE, State.NOT_REGISTERED)  # on the server, or at its `register` account
-PRECEDENCE = (State.REMOVING, State.FAILED, State.PENDING, State.LIVE, State.REMOVED, State.NOT_REGISTERED)
+# A key's state on a server is the first of these that a key file there has.
+PRECEDENCE: tuple[str, ...] = (*UNFINISHED, State.LIVE, State.REMOVED, State.NOT_REGISTERED)
 
 
 @dataclass(frozen=True)
@@ -51,59 +54,52 @@ class Place:
 
 
 @dataclass(frozen=True)
-class KeyOnServer:
-    """A key on a server. Its state is that of the key file that is furthest from where it should be."""
+class OnServer:
+    """The state of keys on a server: since when (None if that is unknown), and why."""
 
     server: Server
-    places: tuple[Place, ...]
-
-    @cached_property
-    def decisive(self) -> Place:
-        place = worst(self.places)
-        if place.state == State.LIVE and all(one.state != State.LIVE or one.name == REGISTER for one in self.places):
-            return Place(HOST, State.NOT_REGISTERED, None, NO_ACCOUNT[HOST])
-        return place
+    state: str
+    since: datetime | None
+    reason: str
 
     @property
-    def state(self) -> State:
-        return self.decisive.state
-
-    @property
-    def since(self) -> datetime | None:
-        return self.decisive.since
-
-    @property
-    def reason(self) -> str:
-        return self.decisive.reason
+    def is_unfinished(self) -> bool:
+        return self.state in UNFINISHED
 
     @property
     def next_retry(self) -> datetime | None:
-        return next_retry(self.server, self.state)
+        return self.server.state.next_attempt if self.is_unfinished and self.server.enabled else None
 
     @property
     def summary(self) -> str:
-        return describe(self.server, self.state, self.reason, self.since)
+        """`gpu9: no route, since 10:02, next retry 10:06`: one line for people."""
+        still = "still accepted there: " if self.state == State.REMOVING else ""
+        text = f"{self.server.name}: {still}{self.reason or self.state}"
+        if self.since is not None:
+            text += f", since {format_time(self.since)}"
+        return text + (f", next retry {format_time(self.next_retry)}" if self.next_retry is not None else "")
 
 
-def worst(places: Sequence[Place]) -> Place:
-    """The place that is furthest from where it should be; of several, the one that changed last."""
-    first = min(PRECEDENCE.index(place.state) for place in places)
-    found = [place for place in places if place.state == PRECEDENCE[first]]
-    return max(found, key=lambda place: place.since.timestamp() if place.since else 0.0)
+@dataclass(frozen=True)
+class KeyOnServer(OnServer):
+    """A key on a server. Its state is that of the key file that is furthest from where it should be."""
+
+    places: tuple[Place, ...]
+
+    @classmethod
+    def of(cls, server: Server, places: tuple[Place, ...]) -> "KeyOnServer":
+        one = worst(places)
+        if one.state == State.LIVE and all(place.state != State.LIVE or place.name == REGISTER for place in places):
+            return cls(server, State.NOT_REGISTERED, None, NO_ACCOUNT[HOST], places)
+        return cls(server, one.state, one.since, one.reason, places)
 
 
-def next_retry(server: Server, state: str) -> datetime | None:
-    return server.state.next_attempt if state in UNFINISHED and server.enabled else None
+Found = TypeVar("Found", Place, KeyOnServer)
 
 
-def describe(server: Server, state: str, reason: str, since: datetime | None) -> str:
-    """`gpu9: no route, since 10:02, next retry 10:06`: one line for people."""
-    still = "still accepted there: " if state == State.REMOVING else ""
-    text = f"{server.name}: {still}{reason or state}"
-    if since is not None:
-        text += f", since {format_time(since)}"
-    retry = next_retry(server, state)
-    return text + (f", next retry {format_time(retry)}" if retry is not None else "")
+def worst(found: Sequence[Found]) -> Found:
+    """The one that is furthest from where it should be; of several, the one that changed last."""
+    return min(found, key=lambda one: (PRECEDENCE.index(one.state), -(one.since.timestamp() if one.since else 0.0)))
 
 
 @dataclass(frozen=True)
@@ -124,8 +120,7 @@ class KeyStatus:
 
     @cached_property
     def unfinished(self) -> list[KeyOnServer]:
-        """The servers on which it is pending, failed or removing."""
-        return [one for one in self.servers if one.state in UNFINISHED]
+        return [one for one in self.servers if one.is_unfinished]
 
     @property
     def summary(self) -> str:
@@ -150,13 +145,11 @@ def status_of(keys: Sequence[SSHKey], *, servers: Sequence[Server] | None = None
 
 
 def all_statuses(*, servers: Sequence[Server] | None = None) -> Iterator[KeyStatus]:
-    """The same of all active keys, then of removed ones that a server may still accept; loaded in batches.
-
-    Without the times since when keys are live: reading them would take most of the time.
-    """
+    """The same of all active keys and of removed ones that may still be accepted; without times of live ones."""
     known = sorted_by_name(Server.objects.all() if servers is None else servers)
     for rows in (SSHKey.objects.active(), key_ranges.removed_keys(known).filter(revoked_at__isnull=False)):
-        for batch in _batches(rows.select_related("user").order_by("user__username", "pk").iterator(BATCH)):
+        every = rows.select_related("user").order_by("user__username", "pk").iterator(BATCH)
+        while batch := list(islice(every, BATCH)):
             snapshot = key_ranges.load(batch, known, with_times=False)
             yield from (_status(key, known, snapshot) for key in batch)
 
@@ -171,12 +164,12 @@ def pending_on(server: Server, limit: int) -> list[tuple[SSHKey, KeyOnServer]]:
 
 def sorted_by_name(servers: Iterable[Server]) -> list[Server]:
     """gpu2 before gpu10."""
-    return sorted(servers, key=lambda server: _natural(server.name))
 
+    def natural(server: Server) -> list[tuple[int, str]]:
+        parts = PARTS.split(server.name)  # as pairs of number and text, which can be compared
+        return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts if part]
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    """The name as text and numbers in pairs that can be compared."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in PARTS.split(name) if part]
+    return sorted(servers, key=natural)
 
 
 def count_servers(count: int) -> str:
@@ -188,35 +181,20 @@ def format_time(moment: datetime) -> str:
     return f"{local:%H:%M:%S}" if local.date() == now.date() else f"{local.day} {local:%b %H:%M}"
 
 
-def _batches(rows: Iterable[SSHKey]) -> Iterator[list[SSHKey]]:
-    batch: list[SSHKey] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
 def _status(key: SSHKey, servers: Sequence[Server], snapshot: Snapshot) -> KeyStatus:
     is_wanted = key.is_active and key.user.is_active
-    found = []
-    for server in servers:
-        row = snapshot.placements.get((server.pk, key.user_id))
-        if is_wanted:
-            places = _wanted(server, row, snapshot.last_range(key), snapshot)
-        else:
-            places = _unwanted(server, row, key, snapshot)
-        one = KeyOnServer(server, tuple(places))
-        if server.enabled or one.state == State.REMOVING:
-            found.append(one)
-    return KeyStatus(key, is_wanted, tuple(found))
+    places = _wanted if is_wanted else _unwanted
+    found = [
+        KeyOnServer.of(server, tuple(places(server, snapshot.placements.get((server.pk, key.user_id)), key, snapshot)))
+        for server in servers
+    ]
+    shown = tuple(one for one in found if one.server.enabled or one.state == State.REMOVING)
+    return KeyStatus(key, is_wanted, shown)
 
 
-def _wanted(server: Server, row: Placement | None, range_: KeyRange | None, snapshot: Snapshot) -> Iterator[Place]:
-    """The key files of a key that should be there; `range_` is its last one."""
-    reason, since, confirmed = "", None, None
+def _wanted(server: Server, row: Placement | None, key: SSHKey, snapshot: Snapshot) -> Iterator[Place]:
+    """The key files of a key that should be there."""
+    range_, reason, since, confirmed = snapshot.last_range(key), "", None, None
     if range_ is None or range_.until is not None:
         reason = "this account has no port: sign in through the directory once"
     elif server.state.held_revision < range_.start:

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from django.db.models import Case, Count, IntegerField, OuterRef, Q, QuerySet, Subquery, Value, When
@@ -14,7 +13,7 @@ from accounts.services import keys
 from servers import ssh_config
 from servers.models import Container, Placement, Push, Server
 from servers.services.status import key_ranges, key_status
-from servers.services.status.key_status import KeyStatus, Place, State
+from servers.services.status.key_status import KeyOnServer, KeyStatus, OnServer, State
 
 NO_KEYS = "no keys"
 MAX_PEOPLE = 200  # rows of one push on a page
@@ -22,30 +21,14 @@ MAX_REMOVED = 50  # latest removed keys of a person; the admin shows older ones
 
 
 @dataclass(frozen=True)
-class ServerView:
+class ServerView(OnServer):
     """A server as one person sees it. `own`: their key files there; `people`: results of others, for staff only."""
 
-    server: Server
-    state: str  # a State, or NO_KEYS
-    reason: str
-    since: datetime | None
     container: Container | None
     own: Placement | None
     push: Push | None
     people: list[tuple[str, dict[str, Any]]]
     hidden: int = 0
-
-    @property
-    def next_retry(self) -> datetime | None:
-        return key_status.next_retry(self.server, self.state)
-
-    @property
-    def is_unfinished(self) -> bool:
-        return self.state in key_status.UNFINISHED
-
-    @property
-    def summary(self) -> str:
-        return key_status.describe(self.server, self.state, self.reason, self.since)
 
 
 def active_keys(user: User) -> QuerySet[SSHKey]:
@@ -75,29 +58,18 @@ def servers_for(user: User, statuses: Sequence[KeyStatus], *, with_people: bool 
     placements = {row.server_id: row for row in Placement.objects.filter(user=user)}
     views = []
     for server in servers:
-        place = state_for(server, statuses)
-        push = pushes.get(server.pk)
+        one, push = state_for(server, statuses), pushes.get(server.pk)
+        state = (one.state, one.since, one.reason) if one else (NO_KEYS, None, "")
         people = _changed_people(push.results) if push is not None and with_people else []
-        views.append(
-            ServerView(
-                server,
-                place.state if place else NO_KEYS,
-                place.reason if place else "",
-                place.since if place else None,
-                containers.get(server.pk),
-                placements.get(server.pk),
-                push,
-                people[:MAX_PEOPLE],
-                max(len(people) - MAX_PEOPLE, 0),
-            )
-        )
+        here = containers.get(server.pk), placements.get(server.pk), push
+        views.append(ServerView(server, *state, *here, people[:MAX_PEOPLE], max(len(people) - MAX_PEOPLE, 0)))
     return views
 
 
-def state_for(server: Server, statuses: Sequence[KeyStatus]) -> Place | None:
+def state_for(server: Server, statuses: Sequence[KeyStatus]) -> KeyOnServer | None:
     """A person's state on a server: that of the key that is furthest from where it should be; None without keys."""
     here = [(status.is_wanted, one) for status in statuses for one in status.servers if one.server.pk == server.pk]
-    relevant = [one.decisive for is_wanted, one in here if is_wanted or one.state == State.REMOVING]
+    relevant = [one for is_wanted, one in here if is_wanted or one.state == State.REMOVING]
     return key_status.worst(relevant) if relevant else None
 
 

@@ -38,20 +38,18 @@ def record_answer(server: Server, answer: Answer, *, whole: bool, now: datetime)
 def record_containers(
     server: Server, facts: Mapping[str, ContainerFact], *, now: datetime, among: Collection[str] | None = None
 ) -> int:
-    """Bring the rows of containers up to date with the server's report; people unknown to the portal are left out.
-
-    `among`: the names that the report covers; None for everybody. Returns how many rows are new.
-    """
+    """Bring the containers' rows up to date with a report of all people, or of `among`; return how many are new."""
     mine = Container.objects.filter(server=server)
     mine = mine if among is None else mine.filter(user__username__in=among)
     rows = {name: (pk, known) for name, pk, *known in mine.values_list("user__username", "pk", "state", "address")}
     people = User.objects.filter(username__in=facts.keys() - rows.keys())
-    new = [Container(server=server, user=user, last_seen=now, **_fact(facts[user.username])) for user in people]
+    seen = {name: {"state": fact.state, "address": fact.address} for name, fact in facts.items()}
+    new = [Container(server=server, user=user, last_seen=now, **seen[user.username]) for user in people]
     Container.objects.bulk_create(new)
     mine.filter(pk__in=[pk for name, (pk, _) in rows.items() if name not in facts]).delete()
     for name, (pk, known) in rows.items():
-        if name in facts and known != [facts[name].state, facts[name].address]:
-            Container.objects.filter(pk=pk).update(**_fact(facts[name]))
+        if name in seen and known != list(seen[name].values()):
+            Container.objects.filter(pk=pk).update(**seen[name])
     mine.update(last_seen=now)
     return len(new)
 
@@ -92,12 +90,11 @@ def _record_people(
     for row in changed:
         _change(row, here[row.user.username], server, now)
     Placement.objects.bulk_update(changed, FIELDS, batch_size=100)
-    new = []
-    for user in User.objects.filter(username__in=here.keys() - rows.keys()):
-        row = Placement(server=server, user=user)
-        _change(row, here[user.username], server, now)
+    people = User.objects.filter(username__in=here.keys() - rows.keys())
+    new = [Placement(server=server, user=user) for user in people]
+    for row in new:
+        _change(row, here[row.user.username], server, now)
         row.last_good_revision = 0
-        new.append(row)
     Placement.objects.bulk_create(new, batch_size=500)
 
 
@@ -122,7 +119,3 @@ def _state(outcome: str) -> State:
     if outcome in ("written", "unchanged"):
         return State.GOOD
     return State.FAILED if outcome == "failed" else State.ABSENT
-
-
-def _fact(fact: ContainerFact) -> dict[str, str]:
-    return {"state": fact.state, "address": fact.address}

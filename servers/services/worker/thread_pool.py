@@ -20,7 +20,7 @@ def serve(
     work: Callable[[Job], Result],
     *,
     record: Callable[[list[Result]], None] = lambda _: None,
-    pending: Callable[[], bool],
+    pending: Callable[[], bool] = lambda: False,
     threads: int,
     seconds: float,
 ) -> None:
