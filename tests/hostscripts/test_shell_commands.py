@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from labhost.errors import BadRequest, Busy, LabhostError, NotRegistered, PortalUnavailable, Refused
-from labhost.shell import commands, entry_points
+from labhost.shell import actions, commands, entry_points
 
 from tests.hostscripts import hosts
 from tests.hostscripts.conftest import SCRIPTS
@@ -313,3 +313,9 @@ def test_without_the_uid_of_a_person_nothing_runs(
     monkeypatch.setenv("SUDO_UID", uid)
     assert commands.main(["stop"]) == commands.REFUSED
     assert "through their login shell" in capsys.readouterr().out
+
+
+def test_a_json_answer_is_one_line_with_a_version(capsys: pytest.CaptureFixture[str]) -> None:
+    actions.answer(ports=[1], name="a\nb")
+    text = capsys.readouterr().out
+    assert text.count("\n") == 1 and json.loads(text) == {"version": 1, "ports": [1], "name": "a\nb"}
