@@ -57,8 +57,10 @@ class PortalUnavailable(LabhostError):
     code = "portal_unavailable"
 
 
-def from_os_error(error: OSError) -> LabhostError:
-    """The text leaves the path out, which is for staff."""
+def coded(error: LabhostError | OSError) -> LabhostError:
+    """The error with a reason. The text of an OSError leaves the path out, which is for staff."""
+    if isinstance(error, LabhostError):
+        return error
     what = error.strerror or "input or output error"
     text = f"{what}; ask the lab's staff to look at the server's log"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -5,24 +5,21 @@ import socket
 import struct
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import IO
+from typing import NamedTuple
 
 from labhost.errors import LabhostError
-from labhost.host import user_state
-from labhost.host.config import SUBUID_COUNT, Host
-from labhost.system import logind
-from labhost.system.names import printable
-from labhost.system.processes import Account, Result, run
+from labhost.host import SUBUID_COUNT, Host, user_state
+from labhost.system import Account, Result, logind, printable, run
+from labhost.system.processes import Stdin
 
 LOG_NAME = "lab-iam-lxc.log"
 LINK_SECONDS = 5.0
 
 
-@dataclass(frozen=True)
-class Info:
+class Info(NamedTuple):
     state: str  # RUNNING, STOPPED, STARTING, STOPPING, ... as lxc-info prints it
     addresses: tuple[str, ...]
     link: str = ""  # the host's end of the container's network, such as veth1001_abcd
@@ -80,17 +77,11 @@ def start(host: Host, account: Account, *, config: Path | None = None, init: Seq
     """
     log = _log(host, account)
     log.unlink(missing_ok=True)
-    options = [
-        "--daemon",
-        "--logfile",
-        str(log),
-        "--logpriority",
-        "WARN",
-        *(["--rcfile", str(config)] if config else []),
-    ]
+    options = ["--daemon", "--logfile", str(log), "--logpriority", "WARN"]
+    options += ["--rcfile", str(config)] if config else []
     command = [*_tool(host, account, "start"), *options, "--", *init]
     deadline = time.monotonic() + LINK_SECONDS
-    while not (result := _run(host, account, command, timeout=40, scope=scope_command())).ok:
+    while not (result := _run(host, account, command, timeout=40, scoped=True)).ok:
         detail = last_error(host, account) or result.error_line
         # The monitor of a start that has just failed may still hold the one link to the bridge that a person has.
         if "Quota reached" not in detail or time.monotonic() >= deadline:
@@ -107,17 +98,10 @@ def stop(host: Host, account: Account, *, grace: int) -> None:
         raise LabhostError(text, reason="container_not_stopped", detail=result.error_line)
 
 
-def attach(
-    host: Host,
-    account: Account,
-    command: Sequence[str],
-    *,
-    timeout: float,
-    stdin: int | IO[bytes] | None = None,
-) -> Result:
+def attach(host: Host, account: Account, command: Sequence[str], *, timeout: float, stdin: Stdin = None) -> Result:
     """Runs a command as root of the container, inside its namespaces. Its output is not to be trusted."""
     command = attach_command(host, account, command)
-    return _run(host, account, command, timeout=timeout, stdin=stdin, scope=scope_command())
+    return _run(host, account, command, timeout=timeout, stdin=stdin, scoped=True)
 
 
 def attach_command(host: Host, account: Account, command: Sequence[str], variables: Sequence[str] = ()) -> list[str]:
@@ -133,15 +117,10 @@ def info(host: Host, account: Account) -> Info:
 
 
 def parse_info(text: str) -> Info:
-    pairs = [
-        (key.strip(), value.strip())
-        for key, colon, value in (line.partition(":") for line in text.splitlines())
-        if colon
-    ]
-    states = [value for key, value in pairs if key == "State"]
-    links = [value for key, value in pairs if key == "Link"]
-    addresses = tuple(value for key, value in pairs if key == "IP")
-    return Info(states[0] if states else "UNKNOWN", addresses, links[0] if links else "")
+    pairs = re.findall(r"^[ \t]*(State|IP|Link)[ \t]*:[ \t]*(.*?)[ \t]*$", text, re.MULTILINE)
+    states = [value for key, value in pairs if key == "State"] or ["UNKNOWN"]
+    links = [value for key, value in pairs if key == "Link"] or [""]
+    return Info(states[0], tuple(value for key, value in pairs if key == "IP"), links[0])
 
 
 def is_running(host: Host, account: Account) -> bool:
@@ -193,24 +172,13 @@ def _log(host: Host, account: Account) -> Path:
 
 
 def _tool(host: Host, account: Account, name: str) -> list[str]:
-    return [
-        f"/usr/bin/lxc-{name}",
-        "--lxcpath",
-        str(container_folder(host, account.name).parent),
-        "--name",
-        account.name,
-    ]
+    folder = container_folder(host, account.name)
+    return [f"/usr/bin/lxc-{name}", "--lxcpath", str(folder.parent), "--name", account.name]
 
 
 def _run(
-    host: Host,
-    account: Account,
-    command: Sequence[str],
-    *,
-    timeout: float,
-    stdin: int | IO[bytes] | None = None,
-    scope: Sequence[str] = (),
+    host: Host, account: Account, command: Sequence[str], *, timeout: float, stdin: Stdin = None, scoped: bool = False
 ) -> Result:
-    environment = session_environment(host, account)
-    result = run([*scope, *command], timeout=timeout, account=account, env=environment, stdin=stdin)
+    whole = [*scope_command(), *command] if scoped else command
+    result = run(whole, timeout=timeout, account=account, env=session_environment(host, account), stdin=stdin)
     return replace(result, command=tuple(command))

@@ -1,6 +1,9 @@
 """A server in one folder: with its own configuration and paths, without accounts."""
 
+import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 from labhost.host import config
 from labhost.host.config import Host, Paths
@@ -13,6 +16,12 @@ VALUES = {
 }
 
 SUBUID = 200_000  # of all people in the tests
+
+
+def frame_of(value: dict[str, Any]) -> bytes:
+    """A request as the portal sends it."""
+    body = json.dumps(value, separators=(",", ":")).encode()
+    return f"lab-iam 1 {len(body)} {hashlib.sha256(body).hexdigest()}\n".encode() + body
 
 
 def make(folder: Path, **values: str) -> Host:

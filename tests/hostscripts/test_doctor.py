@@ -57,7 +57,7 @@ def server(host: Host, *people: PersonState, **changes: Any) -> ServerState:
         usernet="# kept\nalice veth lxcbr0 1\n",
         register=Entry("file", 0, 0o644, "register\n"),
         register_wanted="register\n",
-        jumps=frozenset(ours for _, _, ours in firewall.JUMPS),
+        jumps={ours for _, _, ours in firewall.JUMPS},
     )
     return replace(right, **changes)
 

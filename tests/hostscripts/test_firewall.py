@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from labhost.host import config
 from labhost.network import firewall
 from labhost.network.firewall import Forward
 
@@ -10,7 +11,7 @@ from tests.hostscripts import hosts
 
 
 def rules(*forwards: Forward) -> list[str]:
-    return firewall.render_rules("172.16.2.17", "lxcbr0", "10.0.3.0/24", forwards).splitlines()
+    return firewall.render_rules(config.parse(hosts.VALUES), forwards).splitlines()
 
 
 def test_without_containers_the_chains_are_empty() -> None:
@@ -56,7 +57,7 @@ def test_hairpin_mode_is_set_only_where_bridged_packets_pass_iptables(
 
 def test_f3_rules_have_port_numbers_instead_of_service_names() -> None:
     wanted = [Forward(30865, "10.0.3.10", 443), Forward(30000, "10.0.3.10", 8080)]
-    rules = firewall.render_rules("172.16.2.17", "lxcbr0", "10.0.3.0/24", wanted)
+    rules = firewall.render_rules(config.parse(hosts.VALUES), wanted)
     for line in (
         "-A LAB-IAM-PRE -d 172.16.2.17/32 -p tcp -m tcp --dport 30865 -j DNAT --to-destination 10.0.3.10:443",
         "-A LAB-IAM-OUT -d 172.16.2.17/32 -p tcp -m tcp --dport 30000 -j DNAT --to-destination 10.0.3.10:8080",

@@ -1,7 +1,5 @@
 """Sizes, ages, tables and JSON lines."""
 
-import json
-
 import pytest
 from labhost.system import formatting
 
@@ -29,8 +27,3 @@ def test_numbers_in_a_table_are_aligned_to_the_right() -> None:
         "b      30000",
     ]
     assert formatting.table(("name", "port"), []) == ["name  port"]
-
-
-def test_a_json_answer_is_one_line_with_a_version() -> None:
-    text = formatting.json_line(ports=[1], name="a\nb")
-    assert "\n" not in text and json.loads(text) == {"version": 1, "ports": [1], "name": "a\nb"}

@@ -15,6 +15,7 @@ from labhost.errors import BadFrame, BadRequest, LabhostError
 from labhost.keys import public_keys
 from labhost.protocol import frame
 
+from tests.hostscripts.hosts import frame_of
 from tests.lab.waiting import ends_within
 
 
@@ -47,7 +48,7 @@ def framed(body: bytes) -> bytes:
     return f"lab-iam 1 {len(body)} {hashlib.sha256(body).hexdigest()}\n".encode() + body
 
 
-WHOLE = frame.build({"version": 1, "user": "lqchen"})
+WHOLE = frame_of({"version": 1, "user": "lqchen"})
 
 
 def test_a_built_frame_can_be_read() -> None:
@@ -125,7 +126,7 @@ def test_a_body_other_than_one_object_of_version_1_is_refused(body: bytes) -> No
 @pytest.mark.parametrize("version", [0, frame.VERSION + 1, 10**9])
 def test_an_unknown_version_is_refused_with_the_supported_ones(version: int) -> None:
     with pytest.raises(BadRequest) as refused:
-        read(frame.build({"version": version}))
+        read(frame_of({"version": version}))
     assert (refused.value.code, refused.value.reason) == ("bad_request", "version_unsupported")
     assert refused.value.params == {"speaks": frame.VERSION, "oldest": frame.OLDEST}
 
@@ -133,10 +134,10 @@ def test_an_unknown_version_is_refused_with_the_supported_ones(version: int) -> 
 def test_the_previous_version_is_supported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frame, "VERSION", 3)
     monkeypatch.setattr(frame, "OLDEST", 2)
-    assert [read(frame.build({"version": version}))["version"] for version in (2, 3)] == [2, 3]
+    assert [read(frame_of({"version": version}))["version"] for version in (2, 3)] == [2, 3]
     for version in (1, 4):
         with pytest.raises(BadRequest):
-            read(frame.build({"version": version}))
+            read(frame_of({"version": version}))
 
 
 def test_required_fields_are_checked_and_others_ignored() -> None:

@@ -11,7 +11,7 @@ from tests.hostscripts import hosts
 
 def test_a_held_lock_is_busy_and_a_released_one_is_free(tmp_path: Path) -> None:
     host = hosts.make(tmp_path)
-    with locks.user(host, "alice", doing="alice is being registered"):
+    with locks.user(host, "alice", doing="being registered"):
         with (
             pytest.raises(Busy, match=r"another command is running \(alice's container is being changed\)") as caught,
             locks.user(host, "alice", seconds=0),

@@ -19,6 +19,7 @@ from labhost.protocol import frame, session
 
 from tests.hostscripts import hosts
 from tests.hostscripts.conftest import AFTER, BEFORE, changes, register_file, request
+from tests.hostscripts.hosts import frame_of
 from tests.hostscripts.public_keys import ed25519
 from tests.lab.waiting import ends_within
 
@@ -53,13 +54,13 @@ def codes(answers: list[dict[str, Any]]) -> list[str]:
 
 
 def test_one_frame_is_answered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, answers = serve(hosts.make(tmp_path), frame.build(request(1, BEFORE)), capsys)
+    code, answers = serve(hosts.make(tmp_path), frame_of(request(1, BEFORE)), capsys)
     assert (code, codes(answers)) == (0, ["ok"])
 
 
 def test_frames_are_answered_one_after_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pushes = [request(1, BEFORE), changes(2, BEFORE, AFTER), changes(3, BEFORE, AFTER), changes(3, AFTER, BEFORE)]
-    code, answers = serve(hosts.make(tmp_path), b"".join(map(frame.build, pushes)), capsys)
+    code, answers = serve(hosts.make(tmp_path), b"".join(map(frame_of, pushes)), capsys)
     assert (code, codes(answers)) == (0, ["ok", "ok", "other_base", "ok"])
     assert ed25519(2)["blob"] in register_file(tmp_path).read_text()
 
@@ -69,13 +70,13 @@ def test_an_answer_has_the_version_of_its_request(
 ) -> None:
     monkeypatch.setattr(frame, "VERSION", 2)
     pushes = [request(2, BEFORE) | {"version": 2}, request(3, BEFORE), request(1, BEFORE) | {"version": 2}]
-    _, answers = serve(hosts.make(tmp_path), b"".join(map(frame.build, pushes)), capsys)
+    _, answers = serve(hosts.make(tmp_path), b"".join(map(frame_of, pushes)), capsys)
     assert [answer["version"] for answer in answers] == [2, 1, 2] and codes(answers) == ["ok", "ok", "stale_revision"]
 
 
 def test_an_error_is_a_code_a_reason_and_params(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pushes = [request(2, BEFORE), request(1, BEFORE)]
-    _, answers = serve(hosts.make(tmp_path), b"".join(map(frame.build, pushes)), capsys)
+    _, answers = serve(hosts.make(tmp_path), b"".join(map(frame_of, pushes)), capsys)
     assert answers[1] == {
         "version": 1,
         "ok": False,
@@ -85,26 +86,26 @@ def test_an_error_is_a_code_a_reason_and_params(tmp_path: Path, capsys: pytest.C
 
 def test_fields_that_a_newer_portal_added_are_ignored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     push = request(1, BEFORE) | {"reason": "new", "since": {"a": [1]}}
-    assert codes(serve(hosts.make(tmp_path), frame.build(push), capsys)[1]) == ["ok"]
+    assert codes(serve(hosts.make(tmp_path), frame_of(push), capsys)[1]) == ["ok"]
 
 
 def test_the_exit_status_is_of_the_last_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pushes = [request(2, BEFORE), request(1, BEFORE)]
-    code, answers = serve(hosts.make(tmp_path), b"".join(map(frame.build, pushes)), capsys)
+    code, answers = serve(hosts.make(tmp_path), b"".join(map(frame_of, pushes)), capsys)
     assert (code, codes(answers)) == (1, ["ok", "stale_revision"])
 
 
 def test_a_bad_request_does_not_end_the_session(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = frame.build({"version": 1}) + frame.build(request(1, BEFORE))
+    data = frame_of({"version": 1}) + frame_of(request(1, BEFORE))
     code, answers = serve(hosts.make(tmp_path), data, capsys)
     assert (code, codes(answers)) == (0, ["bad_request", "ok"])
 
 
-@pytest.mark.parametrize("rest", [b"x", b"lab-iam 1 5 " + b"0" * 64 + b"\n12345", frame.build(request(2, AFTER))[:-3]])
+@pytest.mark.parametrize("rest", [b"x", b"lab-iam 1 5 " + b"0" * 64 + b"\n12345", frame_of(request(2, AFTER))[:-3]])
 def test_y2_a_broken_frame_ends_the_session_and_applies_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], rest: bytes
 ) -> None:
-    data = frame.build(request(1, BEFORE)) + rest + (frame.build(request(3, AFTER)) if rest[:1] != b"x" else b"")
+    data = frame_of(request(1, BEFORE)) + rest + (frame_of(request(3, AFTER)) if rest[:1] != b"x" else b"")
     code, answers = serve(hosts.make(tmp_path), data, capsys)
     assert (code, codes(answers)) == (1, ["ok", "bad_frame"])
     assert ed25519(2)["blob"] in register_file(tmp_path).read_text()
@@ -119,7 +120,7 @@ def test_an_idle_session_ends_by_itself(
 ) -> None:
     monkeypatch.setattr(session, "IDLE_SECONDS", 0.3)
     reader, writer = os.pipe()
-    os.write(writer, frame.build(request(1, BEFORE)))
+    os.write(writer, frame_of(request(1, BEFORE)))
     host, began = hosts.make(tmp_path), time.monotonic()
     with ends_within(30):
         assert session.serve(reader, lambda request: set_keys.set_keys(host, request)) == 0
@@ -130,7 +131,7 @@ def test_an_idle_session_ends_by_itself(
 
 def test_an_unexpected_error_ends_the_session(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reader, writer = os.pipe()
-    os.write(writer, frame.build({"version": 1}))
+    os.write(writer, frame_of({"version": 1}))
 
     def fault(request: dict[str, Any]) -> dict[str, Any]:
         raise KeyError("x")
@@ -148,7 +149,7 @@ def test_a_closed_output_ends_the_session(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(sys, "stdout", Gone())
     reader, writer = os.pipe()
-    os.write(writer, frame.build(request(1, BEFORE)))
+    os.write(writer, frame_of(request(1, BEFORE)))
     host = hosts.make(tmp_path)
     assert session.serve(reader, lambda request: set_keys.set_keys(host, request)) == 1
     os.close(writer)

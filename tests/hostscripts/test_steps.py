@@ -30,9 +30,7 @@ def perform(tmp_path: Path, *, done: tuple[str, ...] = (), failing: str = "") ->
     output = io.StringIO()
     run = Run(hosts.make(tmp_path), User("alice"), Progress(output))
     with suppress(LabhostError):
-        steps.perform(
-            run, [step("a"), step("b"), step("c")], prefix="", note=noted.append, is_done=lambda name: name in done
-        )
+        steps.perform(run, [step("a"), step("b"), step("c")], prefix="", note=noted.append, done=done)
     return ran, noted, output.getvalue()
 
 

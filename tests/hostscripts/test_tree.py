@@ -11,6 +11,7 @@ import pytest
 from labhost import lxc
 from labhost.storage import tree
 from labhost.system import mounts
+from labhost.system.openat2 import closing
 from labhost.system.processes import Account, Result, finish
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -22,7 +23,7 @@ ROOT = Account("root", 0, 0)
 @pytest.fixture(autouse=True)
 def _in_map(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """lxc-usernsexec maps only ids of /etc/subuid; these tests use the kernel directly."""
-    with mounts._user_namespace(SUBUID, 65536) as namespace:
+    with closing(mounts._user_namespace(SUBUID, 65536)) as namespace:
         enter = ["nsenter", f"--user=/proc/{os.getpid()}/fd/{namespace}", "--setuid=0", "--setgid=0", "--"]
         monkeypatch.setattr(lxc, "in_id_map", lambda *words: [*enter, *words[2]])
         yield

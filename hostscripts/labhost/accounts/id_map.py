@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from labhost.errors import LabhostError
-from labhost.host.config import SUBUID_COUNT
+from labhost.host import SUBUID_COUNT
 from labhost.system.openat2 import directory
 from labhost.system.processes import die_with_parent, environment
 from labhost.system.user_namespaces import fork_mapped
@@ -15,13 +15,14 @@ from labhost.system.user_namespaces import fork_mapped
 
 def run(subuid: int, folder: Path, command: Sequence[str], *, timeout: float) -> bool:
     """Runs a command in `folder` as root of the map 0 -> subuid; True if it succeeded. LabhostError after `timeout`."""
+    name = os.path.basename(command[0])
     with directory(folder) as fd:
         # By its descriptor: perhaps only root can reach the folder by its path.
         try:
             child = fork_mapped(subuid, SUBUID_COUNT, lambda: _execute(fd, command))
         except OSError as error:
-            message = f"{command[0]} cannot be run: {error.strerror}"
-            raise LabhostError(message, reason="command_not_run", command=os.path.basename(command[0])) from error
+            text = f"{command[0]} cannot be run: {error.strerror}"
+            raise LabhostError(text, reason="command_not_run", command=name) from error
     deadline = time.monotonic() + timeout
     while True:
         pid, status = os.waitpid(child, os.WNOHANG)
@@ -30,7 +31,6 @@ def run(subuid: int, folder: Path, command: Sequence[str], *, timeout: float) ->
         if time.monotonic() >= deadline:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            name = os.path.basename(command[0])
             raise LabhostError(f"{name} took too long", reason="command_timed_out", command=name)
         time.sleep(0.01)
 

@@ -8,28 +8,24 @@ from contextlib import suppress
 
 from labhost.accounts import lxc_usernet, subids, tombstones
 from labhost.errors import Busy, LabhostError, Refused
-from labhost.host import locks, user_state
-from labhost.host.config import SUBUID_COUNT, Host
-from labhost.host.user_state import User
+from labhost.host import SUBUID_COUNT, Host, User, locks, user_state
 from labhost.network import addresses
-from labhost.system import files
-from labhost.system.processes import Account, run
+from labhost.system import Account, files, run
 
 GECOS = "Lab IAM"
 NOLOGIN = "/usr/sbin/nologin"
 GROUP = "lab-iam"  # the group that may call `labhost user`
 WAIT = 60.0
+Known = Mapping[str, pwd.struct_passwd] | None  # from passwd_entries
 MAX_SINGLE_LOOKUPS = 16  # people whose accounts are looked up one by one
 
 
-def passwd_entry(
-    host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | None = None
-) -> pwd.struct_passwd | None:
+def passwd_entry(host: Host, user: User, known: Known = None) -> pwd.struct_passwd | None:
     """The account that labhost created for this person; None if it is gone or is somebody else's now.
 
     `known` comes from passwd_entries: each look-up by name reads all of /etc/passwd.
     """
-    entry = _passwd(user.name) if known is None else known.get(user.name)
+    entry = passwd(user.name) if known is None else known.get(user.name)
     ours = user.managed and entry is not None and entry.pw_uid == user.uid and _has_home(host, entry)
     return entry if ours else None
 
@@ -38,15 +34,15 @@ def passwd_entries(names: Collection[str]) -> dict[str, pwd.struct_passwd]:
     """The entries of those who have an account, not only those that labhost created."""
     if len(names) > MAX_SINGLE_LOOKUPS:
         return {entry.pw_name: entry for entry in reversed(pwd.getpwall())}  # the first entry of a name counts
-    return {name: entry for name in names if (entry := _passwd(name)) is not None}
+    return {name: entry for name in names if (entry := passwd(name)) is not None}
 
 
-def find_account(host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | None = None) -> Account | None:
+def find_account(host: Host, user: User, known: Known = None) -> Account | None:
     entry = passwd_entry(host, user, known)
     return None if entry is None else Account(user.name, entry.pw_uid, entry.pw_gid, entry.pw_dir)
 
 
-def account_of(host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | None = None) -> Account:
+def account_of(host: Host, user: User, known: Known = None) -> Account:
     """Refused if the person has no account here."""
     account = find_account(host, user, known)
     if account is None:
@@ -56,7 +52,7 @@ def account_of(host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | 
 
 def refuse_unmanaged(host: Host, name: str, user: User | None) -> None:
     """Refused if `name` is a local account or group that labhost did not create."""
-    entry, home = _passwd(name), user_state.home_folder(host, name)
+    entry, home = passwd(name), user_state.home_folder(host, name)
     created = user is not None and user.account in ("creating", "created")
     if entry is not None:
         marked = entry.pw_gecos.split(",")[0] == GECOS and _has_home(host, entry)
@@ -102,7 +98,7 @@ def create(host: Host, user: User) -> None:
     """Creates the account with a locked password and no shell, and its folders. Accounts lock must be held."""
     refuse_unmanaged(host, user.name, user)
     home = user_state.home_folder(host, user.name)
-    if _passwd(user.name) is None:
+    if passwd(user.name) is None:
         user.account = "creating"
         user_state.save_user(host, user)
         options = ["--home-dir", str(home), "--no-create-home", "--user-group", "--shell", NOLOGIN, "--comment", GECOS]
@@ -179,22 +175,19 @@ def grant_bridge(host: Host, user: User) -> None:
     files.write_atomic(path, text, mode=0o644)
 
 
-def revoke_bridge(host: Host, name: str) -> None:
-    text = files.read_text(host.paths.usernet)
-    if text is not None:
-        files.write_atomic(host.paths.usernet, lxc_usernet.revoke(text, name, host.config.container.bridge), mode=0o644)
+def revoke_bridge(host: Host, user: User) -> None:
+    path, bridge = host.paths.usernet, host.config.container.bridge
+    if (text := files.read_text(path)) is not None:
+        files.write_atomic(path, lxc_usernet.revoke(text, user.name, bridge), mode=0o644)
+
+
+def login_shell(host: Host, user: User) -> str:
+    """None before the registration is complete, and once a removal has begun."""
+    return str(host.paths.login_shell) if user.registered else NOLOGIN
 
 
 def set_login_shell(host: Host, user: User) -> None:
-    _set_shell(host, user, str(host.paths.login_shell))
-
-
-def revoke_login_shell(host: Host, user: User) -> None:
-    _set_shell(host, user, NOLOGIN)
-
-
-def _set_shell(host: Host, user: User, shell: str) -> None:
-    entry = passwd_entry(host, user)
+    entry, shell = passwd_entry(host, user), login_shell(host, user)
     if entry is not None and entry.pw_shell != shell:
         _shadow_tool("usermod", user, ["--shell", shell], "the login shell cannot be changed")
 
@@ -213,14 +206,14 @@ def delete(host: Host, user: User) -> None:
 def undo_create(host: Host, user: User) -> None:
     """Removes an account whose container never started: its home has only root's own folders, nobody's data."""
     with locks.accounts(host):
-        revoke_bridge(host, user.name)
+        revoke_bridge(host, user)
         if passwd_entry(host, user) is not None:
             delete(host, user)
             files.remove_tree(user_state.home_folder(host, user.name))
         user_state.delete_user(host, user.name)
 
 
-def _passwd(name: str) -> pwd.struct_passwd | None:
+def passwd(name: str) -> pwd.struct_passwd | None:
     with suppress(KeyError):
         return pwd.getpwnam(name)
     return None

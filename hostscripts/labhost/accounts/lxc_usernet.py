@@ -7,15 +7,10 @@ def grant(text: str, name: str, bridge: str) -> str:
     """The text with exactly one line that lets `name` attach one veth to `bridge`."""
     wanted = f"{name} veth {bridge} 1"
     lines = _lines(text)
-    if (
-        any(line.split() == wanted.split() for line in lines)
-        and sum(_grants(line, name, bridge) for line in lines) == 1
-    ):
+    if [line.split() for line in lines if _grants(line, name, bridge)] == [wanted.split()]:
         return text
     others = revoke(text, name, bridge)
-    if others and not others.endswith("\n"):
-        others += "\n"
-    return others + wanted + "\n"
+    return others + ("\n" if others and not others.endswith("\n") else "") + wanted + "\n"
 
 
 def revoke(text: str, name: str, bridge: str) -> str:

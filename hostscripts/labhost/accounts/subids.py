@@ -2,24 +2,23 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)  # as many digits as an id has
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     owner: str
     start: int
-    count: int
+    size: int
 
     @property
     def as_range(self) -> str:
         """As usermod(8) takes it."""
-        return f"{self.start}-{self.start + self.count - 1}"
+        return f"{self.start}-{self.start + self.size - 1}"
 
     def overlaps(self, start: int, count: int) -> bool:
-        return self.start < start + count and start < self.start + self.count
+        return self.start < start + count and start < self.start + self.size
 
 
 def parse(text: str) -> list[Block]:

@@ -10,11 +10,9 @@ from pathlib import Path
 
 from labhost.accounts import id_map
 from labhost.errors import LabhostError
-from labhost.host.config import Host
-from labhost.host.user_state import User
-from labhost.system import files
+from labhost.host import Host, User
+from labhost.system import check_name, files, is_name
 from labhost.system.json_files import damaged, known_fields, load_object, save_object
-from labhost.system.names import check_name, is_name
 
 FOLDER = ".lab-iam-kept"
 DELETE_SECONDS = 900
@@ -85,9 +83,7 @@ def record(host: Host, user: User) -> Tombstone:
     folders = list(before.kept_folders)
     if user.kept_folder and user.kept_folder not in folders and Path(user.kept_folder).exists():
         folders.append(user.kept_folder)
-    removed = Tombstone(user.name, user.uid or before.uid, user.port, user.subuid, time.time(), folders)
-    _save(host, removed)
-    return removed
+    return _save(host, Tombstone(user.name, user.uid or before.uid, user.port, user.subuid, time.time(), folders))
 
 
 def load(host: Host, name: str) -> Tombstone | None:
@@ -111,13 +107,12 @@ def purge(host: Host, removed: Tombstone) -> Tombstone:
     """Deletes the kept files; the numbers stay recorded."""
     for folder in removed.kept_folders:
         delete(Path(folder), removed.subuid)
-    emptied = replace(removed, kept_folders=[])
-    _save(host, emptied)
-    return emptied
+    return _save(host, replace(removed, kept_folders=[]))
 
 
-def _save(host: Host, removed: Tombstone) -> None:
+def _save(host: Host, removed: Tombstone) -> Tombstone:
     save_object(_file(host, removed.name), asdict(removed))
+    return removed
 
 
 def _file(host: Host, name: str) -> Path:

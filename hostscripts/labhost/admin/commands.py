@@ -5,27 +5,31 @@ import sys
 
 from labhost import __version__
 from labhost.admin import portal_requests
-from labhost.errors import NotRegistered, PortalUnavailable, Refused
+from labhost.container import lifecycle
+from labhost.errors import PortalUnavailable, Refused
 from labhost.host import config, user_state
+from labhost.portal import client
 from labhost.protocol.verbs import WrongUse, for_people
-from labhost.system.names import check_name
-from labhost.system.progress import Progress
+from labhost.system import Progress, check_name
 
 
 def register(arguments: list[str]) -> int:
     """For staff (NAME), for the account `register` (--stdin: the name on one line) and for the portal (--json)."""
     if arguments == portal_requests.JSON:
-        return portal_requests.register()
-    if len(arguments) != 1 or (arguments[0].startswith("-") and arguments[0] != "--stdin"):
-        raise WrongUse
+        return portal_requests.register(arguments)
     return _register(arguments)
 
 
-@for_people
+@for_people(1, 1)
 def _register(arguments: list[str], progress: Progress) -> None:
     from labhost.people import registration
 
-    name = check_name(_read_name() if arguments[0] == "--stdin" else arguments[0])
+    name = arguments[0]
+    if name.startswith("-") and name != "--stdin":
+        raise WrongUse
+    if name == "--stdin":
+        name = os.read(0, 256).decode("ascii", "replace").removesuffix("\n")
+    name = check_name(name)
     host = config.load()
     server = host.config.server.name
     if not registration.register(host, name, progress).created:
@@ -33,15 +37,11 @@ def _register(arguments: list[str], progress: Progress) -> None:
     progress.write(f"next: ssh {server}-manage to start it, then ssh {server}")
 
 
-def _read_name() -> str:
-    return os.read(0, 256).decode("ascii", "replace").removesuffix("\n")
-
-
 def remove(arguments: list[str]) -> int:
-    return portal_requests.remove() if arguments == portal_requests.JSON else _remove(arguments)
+    return portal_requests.remove(arguments) if arguments == portal_requests.JSON else _remove(arguments)
 
 
-@for_people
+@for_people()
 def _remove(arguments: list[str], progress: Progress) -> None:
     from labhost.people import removal
 
@@ -57,13 +57,11 @@ def _remove(arguments: list[str], progress: Progress) -> None:
     progress.write(f"removed {name}; files kept in: {', '.join(removed.kept_folders) or 'none'}")
 
 
-@for_people
+@for_people(0, 1)
 def autostart(arguments: list[str], progress: Progress) -> None:
     """One person's container, or all that should be running."""
     from labhost.container import autostart
 
-    if len(arguments) > 1:
-        raise WrongUse
     host = config.load()
     if arguments:
         autostart.start_one(host, check_name(arguments[0]), progress)
@@ -71,27 +69,19 @@ def autostart(arguments: list[str], progress: Progress) -> None:
         autostart.start_all(host, progress)
 
 
-@for_people
+@for_people(1, 1)
 def start(arguments: list[str], progress: Progress) -> None:
-    from labhost.container import lifecycle
-
     lifecycle.start(*_registered(arguments), progress)
 
 
-@for_people
+@for_people(1, 1)
 def stop(arguments: list[str], progress: Progress) -> None:
-    from labhost.container import lifecycle
-
     lifecycle.stop(*_registered(arguments), progress)
 
 
-@for_people
+@for_people(0, 0)
 def reconcile(arguments: list[str], progress: Progress) -> None:
     """At boot and each minute: mounts, port rules, and a message to the portal that this server is online."""
-    from labhost.container import lifecycle
-    from labhost.portal import client
-
-    _no_arguments(arguments)
     host = config.load()
     lifecycle.reconcile(host)
     try:
@@ -100,33 +90,21 @@ def reconcile(arguments: list[str], progress: Progress) -> None:
         progress.write(f"warning: {error}; the portal will find this server at its next retry")
 
 
-@for_people
+@for_people(0, 0)
 def templates(arguments: list[str], progress: Progress) -> None:
     from labhost.container import system_swap
 
-    _no_arguments(arguments)
     system_swap.refresh_templates(config.load(), progress)
 
 
-def version(arguments: list[str]) -> int:
-    _no_arguments(arguments)
-    sys.stdout.write(__version__ + "\n")
-    return 0
-
-
-def _no_arguments(arguments: list[str]) -> None:
-    if arguments:
-        raise WrongUse
+@for_people(0, 0)
+def version(arguments: list[str], progress: Progress) -> None:
+    progress.write(__version__)
 
 
 def _registered(arguments: list[str]) -> tuple[config.Host, user_state.User]:
-    if len(arguments) != 1:
-        raise WrongUse
-    host, name = config.load(), check_name(arguments[0])
-    user = user_state.load_user(host, name)
-    if user is None or not user.registered:
-        raise NotRegistered(f"{name} has no container on {host.config.server.name}", reason="no_container", name=name)
-    return host, user
+    host = config.load()
+    return host, user_state.find_registered(host, check_name(arguments[0]))
 
 
 def _confirm(question: str) -> None:

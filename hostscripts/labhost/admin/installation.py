@@ -8,13 +8,11 @@ from pathlib import Path
 from labhost.admin import sudoers
 from labhost.errors import LabhostError, Refused
 from labhost.gpu import nvidia
-from labhost.host import config
-from labhost.host.config import Host, Paths
+from labhost.host import Host, Paths, config
 from labhost.keys import public_keys
-from labhost.protocol.verbs import WrongUse, for_people
+from labhost.protocol.verbs import for_people
 from labhost.storage import probe, snapshot_store
-from labhost.system import files
-from labhost.system.progress import Progress
+from labhost.system import Progress, files
 
 # What root executes, or trusts as configuration: nobody else may write to it or to any folder above it.
 TRUSTED = (
@@ -31,7 +29,7 @@ TRUSTED = (
 )
 
 
-@for_people
+@for_people()
 def configure(arguments: list[str], progress: Progress) -> None:
     """`section.key=value ...`, `token-file=FILE`, `iam-key=LINE`; other settings stay as they are."""
     paths = Paths()
@@ -77,17 +75,14 @@ def _write_iam_key(paths: Paths, line: str) -> None:
     files.write_atomic(paths.home / "iam/.ssh/authorized_keys", public_keys.render_iam(key), mode=0o644)
 
 
-@for_people
+@for_people(0, 0)
 def check(arguments: list[str], progress: Progress) -> None:
     """Refused with the first reason why this server is not ready for people."""
-    if arguments:
-        raise WrongUse
     host = config.load()
     check_policy(host)
     for path in untrusted():
-        raise Refused(
-            f"only root may be able to write to {path}: chown root, chmod go-w", reason="untrusted", path=path
-        )
+        text = f"only root may be able to write to {path}: chown root, chmod go-w"
+        raise Refused(text, reason="untrusted", path=path)
     snapshot_store.prepare(host)
     for name in host.unknown_settings:
         progress.write(f"warning: host.conf: {name} is unknown and ignored")
@@ -100,18 +95,16 @@ def check_policy(host: Host) -> None:
         try:
             grp.getgrnam(group)
         except KeyError as error:
-            raise Refused(
-                f"the group {group} does not exist; create it or correct --groups", reason="no_group", group=group
-            ) from error
+            text = f"the group {group} does not exist; create it or correct --groups"
+            raise Refused(text, reason="no_group", group=group) from error
     free = sudoers.without_password(sudoers.read(), host.config.container.groups)
     if free:
         text = f"sudo needs no password from the group {free[0]}: remove NOPASSWD, or correct --groups"
         raise Refused(text, reason="sudo_without_password", group=free[0])
     bridge = host.config.container.bridge
     if not Path("/sys/class/net", bridge).exists():
-        raise Refused(
-            f"the bridge {bridge} does not exist; see systemctl status lxc-net", reason="no_bridge", bridge=bridge
-        )
+        text = f"the bridge {bridge} does not exist; see systemctl status lxc-net"
+        raise Refused(text, reason="no_bridge", bridge=bridge)
 
 
 def untrusted() -> list[str]:

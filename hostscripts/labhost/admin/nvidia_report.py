@@ -1,47 +1,38 @@
 """`labhost nvidia [VERSION]`: the driver versions of the server and the containers, and what an upgrade changes."""
 
-import platform
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from labhost.container import lifecycle
 from labhost.errors import BadRequest
 from labhost.gpu import nvidia
-from labhost.host import config, user_state
-from labhost.host.config import Host
-from labhost.protocol.verbs import WrongUse, for_people
-from labhost.system import formatting
-from labhost.system.progress import Progress
+from labhost.host import Host, config, user_state
+from labhost.protocol.verbs import for_people
+from labhost.system import Progress, formatting
 
 VERSION = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4}){1,3}", re.ASCII)
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     name: str
     version: str
     running: bool
 
 
-@for_people
+@for_people(0, 1)
 def main(arguments: list[str], progress: Progress) -> None:
     """For staff. With VERSION: what an upgrade to it would change; nothing is changed here."""
-    if len(arguments) > 1:
-        raise WrongUse
     if arguments and not VERSION.fullmatch(arguments[0]):
         raise BadRequest("VERSION must look like 550.54.14", reason="bad_version")
     host = config.load()
     version, bind = nvidia.host_version(host.config), host.config.driver.mode == "bind"
-    found = [_row(host, user) for user in user_state.all_users(host) if user.registered]
+    people = [user for user in user_state.all_users(host) if user.registered]
+    found = [Row(user.name, nvidia.container_version(host, user), lifecycle.is_running(host, user)) for user in people]
     progress.write(f"{host.config.server.name}: driver {version or 'none'}, mode {host.config.driver.mode}")
     rows = [(item.name, "running" if item.running else "stopped", _driver(item, version, bind)) for item in found]
     for line in formatting.table(("person", "container", "driver"), rows) if rows else ["no containers"]:
         progress.write(line)
     _upgrade(host, arguments[0] if arguments else version, found, progress)
-
-
-def _row(host: Host, user: user_state.User) -> Row:
-    return Row(user.name, nvidia.container_version(host, user), lifecycle.is_running(host, user))
 
 
 def _driver(item: Row, version: str, bind: bool) -> str:
@@ -60,10 +51,9 @@ def _upgrade(host: Host, version: str, found: list[Row], progress: Progress) -> 
         return
     differing = [item.name for item in found if item.version != version]
     progress.write(f"{version}: {_count(differing)} to update at the next start: {_names(differing)}")
-    progress.write(
-        f"running now, to restart after the upgrade: {_names([name for name in differing if name in running])}"
-    )
-    installer = host.config.driver.installers / f"NVIDIA-Linux-{platform.machine()}-{version}.run"
+    restart = [name for name in differing if name in running]
+    progress.write(f"running now, to restart after the upgrade: {_names(restart)}")
+    installer = nvidia.installer_of(host.config, version)
     if not installer.is_file():
         progress.write(f"warning: {installer} is missing; without it no container is updated")
 

@@ -7,34 +7,12 @@ import sys
 from typing import Any
 
 from labhost import __version__
-from labhost.host import config
-from labhost.host.config import Host
+from labhost.host import Host, config
 from labhost.protocol.frame import require
-from labhost.protocol.verbs import WrongUse, answer_portal
-from labhost.system.names import check_name
-from labhost.system.progress import Progress
+from labhost.protocol.verbs import for_portal
+from labhost.system import Progress, check_name
 
 JSON = ["--json"]
-
-
-def status(arguments: list[str]) -> int:
-    if arguments:
-        raise WrongUse
-    return answer_portal(lambda _: describe(config.load()))
-
-
-def suspend(arguments: list[str]) -> int:
-    if arguments != JSON:
-        raise WrongUse
-    return answer_portal(_suspend)
-
-
-def register() -> int:
-    return answer_portal(_register)
-
-
-def remove() -> int:
-    return answer_portal(_remove)
 
 
 def describe(host: Host) -> dict[str, Any]:
@@ -62,9 +40,8 @@ def _register(request: dict[str, Any]) -> dict[str, Any]:
     from labhost.people import registration
 
     (name,) = require(request, user=str)
-    done = registration.register(config.load(), check_name(name), Progress(sys.stderr))
-    user = done.user
-    return _answer(user.name, created=done.created, port=user.port, address=user.address)
+    user, created = registration.register(config.load(), check_name(name), Progress(sys.stderr))
+    return _answer(user.name, created=created, port=user.port, address=user.address)
 
 
 def _remove(request: dict[str, Any]) -> dict[str, Any]:
@@ -86,3 +63,7 @@ def _suspend(request: dict[str, Any]) -> dict[str, Any]:
 
 def _answer(name: str, **values: Any) -> dict[str, Any]:
     return {"ok": True, "user": name, **values}
+
+
+status = for_portal([], lambda _: describe(config.load()))
+register, remove, suspend = (for_portal(JSON, work) for work in (_register, _remove, _suspend))

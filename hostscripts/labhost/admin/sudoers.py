@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from labhost.errors import LabhostError
-from labhost.system.processes import run
+from labhost.system import run
 
 
 def read() -> dict[str, Any]:

@@ -8,35 +8,24 @@ from concurrent.futures import ThreadPoolExecutor
 from labhost import lxc
 from labhost.accounts import linux_accounts
 from labhost.container import lifecycle
-from labhost.errors import LabhostError, NotRegistered
-from labhost.host import user_state
-from labhost.host.config import Host
-from labhost.host.user_state import User
-from labhost.system import log
-from labhost.system.processes import run
-from labhost.system.progress import Progress
+from labhost.errors import LabhostError
+from labhost.host import Host, User, user_state
+from labhost.system import Progress, log, run
 
 LABHOST = "/usr/local/sbin/labhost"
 AT_ONCE = 4
 SECONDS = 150.0
 
 
-def to_start(host: Host) -> list[User]:
-    """People whose container should be running and is not."""
-    return [
+def start_all(host: Host, progress: Progress) -> None:
+    """Starts all that should be running and are not; LabhostError lists those that failed."""
+    lifecycle.apply_rules(host)
+    users = [
         user
         for user in user_state.all_users(host)
-        if user.registered
-        and user.desired_state == "running"
-        and linux_accounts.passwd_entry(host, user) is not None
-        and not lxc.is_running(host, linux_accounts.account_of(host, user))
+        if user.registered and user.desired_state == "running"
+        if (account := linux_accounts.find_account(host, user)) is not None and not lxc.is_running(host, account)
     ]
-
-
-def start_all(host: Host, progress: Progress) -> None:
-    """Starts them all; LabhostError lists those that failed."""
-    lifecycle.apply_rules(host)
-    users = to_start(host)
     with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
         reasons = dict(zip((user.name for user in users), pool.map(_start, users), strict=True))
     for name, reason in reasons.items():
@@ -49,10 +38,7 @@ def start_all(host: Host, progress: Progress) -> None:
 
 def start_one(host: Host, name: str, progress: Progress) -> None:
     """One person's container, if it should still be running."""
-    user = user_state.load_user(host, name)
-    if user is None or not user.registered:
-        raise NotRegistered(f"{name} has no container on {host.config.server.name}", reason="no_container", name=name)
-    lifecycle.start(host, user, progress, only_if_wanted=True)
+    lifecycle.start(host, user_state.find_registered(host, name), progress, only_if_wanted=True)
 
 
 def _start(user: User) -> str:

@@ -11,16 +11,12 @@ from labhost.accounts import linux_accounts
 from labhost.container import lxc_config, system_swap
 from labhost.errors import LabhostError, NotRegistered, PortalUnavailable
 from labhost.gpu import nvidia
-from labhost.host import limits, locks, user_state
-from labhost.host.config import Host
-from labhost.host.user_state import User
+from labhost.host import Host, User, limits, locks, user_state
 from labhost.keys import applied_keys, ownership
 from labhost.network import addresses, dhcp, firewall, forwards
 from labhost.portal import client
 from labhost.storage import drivers
-from labhost.system import failpoints, files, formatting, log
-from labhost.system.processes import Account
-from labhost.system.progress import Progress
+from labhost.system import Account, Progress, failpoints, files, formatting, log
 
 BANNER_SECONDS = 20
 STOP_GRACE = 20
@@ -30,10 +26,8 @@ LOCK_SECONDS = 90.0
 def find_by_uid(host: Host, uid: int) -> User:
     """The registered person with this host uid; NotRegistered."""
     for user in user_state.all_users(host):
-        if user.managed and user.uid == uid and linux_accounts.passwd_entry(host, user) is not None:
-            if user.registered:
-                return user
-            break
+        if user.registered and user.uid == uid and linux_accounts.passwd_entry(host, user) is not None:
+            return user
     server = host.config.server.name
     text = f"you have no container on {server} yet: ssh register@{server}-manage NAME"
     raise NotRegistered(text, reason="no_container", server=server)
@@ -42,14 +36,8 @@ def find_by_uid(host: Host, uid: int) -> User:
 @contextmanager
 def locked(host: Host, user: User, doing: str) -> Iterator[tuple[User, Account]]:
     """Holds the person's lock; gives their state, read again under it, and their account. Busy or NotRegistered."""
-    with locks.hold(
-        host, locks.user_lock(user.name), seconds=LOCK_SECONDS, doing=f"{user.name}'s container is {doing}"
-    ):
-        now = user_state.load_user(host, user.name)
-        if now is None or not now.registered:
-            server = host.config.server.name
-            text = f"{user.name} has no container on {server}: ssh register@{server}-manage {user.name}"
-            raise NotRegistered(text, reason="no_container", name=user.name, server=server)
+    with locks.user(host, user.name, seconds=LOCK_SECONDS, doing=doing):
+        now = user_state.find_registered(host, user.name)
         yield now, linux_accounts.account_of(host, now)
 
 
@@ -94,7 +82,10 @@ def _finish_boot(host: Host, user: User, account: Account, progress: Progress) -
     if answered:
         nvidia.install_matching_driver(host, user, account, progress)
     elif not lxc.is_running(host, account):
-        raise _roll_back(host, user, account, _stopped_error(host, account))
+        detail = lxc.last_error(host, account) or "its init ended"
+        text = f"the container stopped again by itself: {detail}; tell the lab's staff"
+        stopped = LabhostError(text, reason="container_stopped", detail=detail)
+        raise _roll_back(host, user, account, stopped)
     return answered
 
 
@@ -147,7 +138,7 @@ def restart(host: Host, user: User, progress: Progress) -> None:
 def write_config(host: Host, user: User) -> None:
     """Writes the LXC configuration; there may be new devices since the last start."""
     if not addresses.in_network(host.config, user.address):
-        with locks.hold(host, locks.ACCOUNTS, seconds=linux_accounts.WAIT, doing="accounts are being changed"):
+        with locks.accounts(host):
             others = [other for other in user_state.all_users(host) if other.name != user.name]
             user.address = addresses.address_for(host, user, others)
             user_state.save_user(host, user)
@@ -166,7 +157,7 @@ def config_text(host: Host, user: User) -> str:
 
 def apply_rules(host: Host) -> None:
     """Sets rules for the containers that should run and do, and for no others."""
-    with locks.hold(host, locks.RULES, seconds=30, doing="port rules are being set"):
+    with locks.rules(host):
         firewall.apply_rules(host, wanted_rules(host))
 
 
@@ -175,11 +166,8 @@ def wanted_rules(host: Host) -> list[firewall.Forward]:
     found = []
     for user in user_state.all_users(host):
         if user.registered and user.desired_state == "running" and is_running(host, user):
-            found.append(firewall.Forward(user.port, user.address))
-            found += [
-                firewall.Forward(pair.server_port, user.address, pair.container_port)
-                for pair in forwards.list_forwards(host, user)
-            ]
+            pairs = [forwards.ForwardedPort(22, user.port), *forwards.list_forwards(host, user)]
+            found += [firewall.Forward(pair.server_port, user.address, pair.container_port) for pair in pairs]
     return found
 
 
@@ -197,10 +185,7 @@ def _refresh(host: Host, user: User, progress: Progress) -> None:
     except PortalUnavailable as error:
         progress.write(f"warning: {error}; using the values of {formatting.moment(user.fetched_at)}")
         return
-    holder = next(
-        (other.name for other in user_state.all_users(host) if other.port == port and other.name != user.name), ""
-    )
-    if holder:
+    if holder := user_state.holder_of_port(host, port, user):
         progress.write(f"warning: the portal gave port {port}, which another person has here; keeping {user.port}")
         log.write(f"{user.name}: the portal gave port {port} of {holder}", warning=True)
         return
@@ -252,20 +237,10 @@ def _greets(address: str) -> bool:
         return False
 
 
-def _stopped_error(host: Host, account: Account) -> LabhostError:
-    text = lxc.last_error(host, account) or "its init ended"
-    return LabhostError(
-        f"the container stopped again by itself: {text}; tell the lab's staff", reason="container_stopped", detail=text
-    )
-
-
 def _no_sshd(host: Host) -> LabhostError:
-    return LabhostError(
-        f"the container is running, but no sshd answered within {BANNER_SECONDS} s; "
-        f"log in with: ssh -t {host.config.server.name}-manage console",
-        reason="no_sshd",
-        seconds=BANNER_SECONDS,
-    )
+    console = f"ssh -t {host.config.server.name}-manage console"
+    text = f"the container is running, but no sshd answered within {BANNER_SECONDS} s; log in with: {console}"
+    return LabhostError(text, reason="no_sshd", seconds=BANNER_SECONDS)
 
 
 def _check_address(host: Host, user: User, account: Account) -> None:
@@ -278,6 +253,5 @@ def _check_address(host: Host, user: User, account: Account) -> None:
 
 
 def is_running(host: Host, user: User) -> bool:
-    return linux_accounts.passwd_entry(host, user) is not None and lxc.is_running(
-        host, linux_accounts.account_of(host, user)
-    )
+    account = linux_accounts.find_account(host, user)
+    return account is not None and lxc.is_running(host, account)

@@ -4,9 +4,7 @@ import os
 from collections.abc import Iterable
 
 from labhost import lxc
-from labhost.host import user_state
-from labhost.host.config import SUBUID_COUNT, Host, Mount
-from labhost.host.user_state import User
+from labhost.host import SUBUID_COUNT, Host, User
 from labhost.network import addresses
 
 
@@ -22,7 +20,7 @@ def render(host: Host, user: User, extra: Iterable[str]) -> str:
         f"lxc.net.0.hwaddr = {addresses.mac_address(user.address)}",
         f"lxc.net.0.ipv4.address = {user.address}/{config.container.network.prefixlen}",
         f"lxc.net.0.ipv4.gateway = {config.container.gateway}",
-        *(_lab_mount(mount) for mount in config.container.mounts),
+        *(lxc.mount_entry(*mount[:2], read_only=mount.read_only) for mount in config.container.mounts),
     ]
     return "\n".join([*lines, *extra]) + "\n"
 
@@ -33,25 +31,17 @@ def render_provisioning(host: Host, user: User) -> str:
 
 
 def _base(host: Host, user: User) -> list[str]:
-    rootfs = user_state.home_folder(host, user.name) / ".local/share/lxc" / user.name / "rootfs"
-    lines = [
+    apparmor = host.config.container.apparmor
+    return [
         "# Written by labhost; changes are lost at the next start.",
         f"lxc.include = {host.paths.lxc_share}/common.conf",
         f"lxc.include = {host.paths.lxc_share}/userns.conf",
         f"lxc.arch = {os.uname().machine}",
         f"lxc.idmap = u 0 {user.subuid} {SUBUID_COUNT}",
         f"lxc.idmap = g 0 {user.subuid} {SUBUID_COUNT}",
-        f"lxc.rootfs.path = dir:{rootfs}",
+        f"lxc.rootfs.path = dir:{lxc.container_folder(host, user.name)}/rootfs",
         f"lxc.uts.name = {host.config.server.name}",
         "lxc.tty.max = 0",
         "lxc.console.path = none",
+        *([f"lxc.apparmor.profile = {apparmor}"] if apparmor else []),
     ]
-    return (
-        [*lines, f"lxc.apparmor.profile = {host.config.container.apparmor}"]
-        if host.config.container.apparmor
-        else lines
-    )
-
-
-def _lab_mount(mount: Mount) -> str:
-    return lxc.mount_entry(mount.source, mount.target, read_only=mount.read_only)

@@ -7,14 +7,11 @@ of the container runs or listens before it has the right account and keys.
 from labhost import lxc
 from labhost.container import lxc_config
 from labhost.errors import LabhostError
-from labhost.host import locks, user_state
-from labhost.host.config import Host
-from labhost.host.user_state import User
+from labhost.host import Host, User, locks, user_state
 from labhost.keys import key_files, set_keys
 from labhost.keys.public_keys import render_container
 from labhost.storage import drivers
-from labhost.system import files
-from labhost.system.processes import Account
+from labhost.system import Account, files
 
 SECONDS = 60
 UID = 1000
@@ -56,20 +53,11 @@ def start(host: Host, user: User, account: Account) -> None:
 
 def create_account(host: Host, user: User, account: Account) -> None:
     """The account, its groups and keys; safe to repeat. The container is running, with any init."""
-    command = [
-        "/bin/sh",
-        "-c",
-        _ACCOUNT,
-        "sh",
-        user.name,
-        host.config.server.name,
-        host.config.container.gateway,
-        str(UID),
-    ]
-    result = lxc.attach(host, account, command, timeout=SECONDS)
+    values = [user.name, host.config.server.name, host.config.container.gateway, str(UID)]
+    result = lxc.attach(host, account, ["/bin/sh", "-c", _ACCOUNT, "sh", *values], timeout=SECONDS)
     result.check("the account in the container cannot be created")
     user.container_uid, user.container_gid = _ids(result.out)
-    with locks.hold(host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written"):
+    with locks.keys(host):
         key_files.write_in_container(host, user, "config", user.ssh_config)
         key_files.write_in_container(host, user, "authorized_keys", render_container(set_keys.current_keys(host, user)))
         user.needs_provisioning = False
@@ -96,6 +84,5 @@ def _ids(out: bytes) -> tuple[int, int]:
     words = out.split()[-2:]
     if len(words) == 2 and all(word.isdigit() and len(word) < 6 and 0 < int(word) < 65534 for word in words):
         return int(words[0]), int(words[1])
-    raise LabhostError(
-        "the account in the container cannot be created: it has no ids", reason="container_account_failed"
-    )
+    text = "the account in the container cannot be created: it has no ids"
+    raise LabhostError(text, reason="container_account_failed")

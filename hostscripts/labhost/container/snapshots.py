@@ -9,13 +9,10 @@ from typing import IO
 
 from labhost.container import lifecycle, system_swap
 from labhost.errors import LabhostError, Refused
-from labhost.host.config import Host
-from labhost.host.user_state import User
+from labhost.host import Host, User
 from labhost.storage import drivers, snapshot_store, tar_listing, tree
 from labhost.storage.snapshot_store import Manifest
-from labhost.system import failpoints, log
-from labhost.system.processes import Account, Process, spawn
-from labhost.system.progress import Progress
+from labhost.system import Account, Process, Progress, failpoints, log, spawn
 
 LEVEL = "-3"
 
@@ -28,9 +25,8 @@ def create(host: Host, user: User, progress: Progress, name: str = "") -> None:
         driver.attach(user, account)
         snapshot_store.remove_leftovers(host, user.name)
         if any(one.name == name for one in snapshot_store.list_snapshots(host, user.name)):
-            raise Refused(
-                f"the snapshot {name} exists already; choose another name", reason="snapshot_exists", snapshot=name
-            )
+            text = f"the snapshot {name} exists already; choose another name"
+            raise Refused(text, reason="snapshot_exists", snapshot=name)
         unpacked = driver.size(user, account)
         progress.write(f"snapshot {name}: {_megabytes(unpacked)} to pack")
         tree.check_free_space(snapshot_store.folder(host, user.name), unpacked)
@@ -55,13 +51,9 @@ def recover(host: Host, user: User, progress: Progress, name: str) -> None:
         driver.remove_leftovers(user, account)
         wanted = snapshot_store.find(host, user.name, name)
         if wanted.storage != driver.name:
-            raise Refused(
-                f"the snapshot {name} has storage {wanted.storage}, your container {driver.name}; ask the lab's staff",
-                reason="other_storage",
-                snapshot=name,
-                storage=wanted.storage,
-                container=driver.name,
-            )
+            has, needed = wanted.storage, driver.name
+            text = f"the snapshot {name} has storage {has}, your container {needed}; ask the lab's staff"
+            raise Refused(text, reason="other_storage", snapshot=name, storage=has, container=needed)
         progress.write(f"checking the snapshot {name}: {_megabytes(wanted.size)}")
         tree.check_free_space(host.paths.home, wanted.unpacked)
         with snapshot_store.open_verified(host, wanted) as archive:

@@ -9,19 +9,14 @@ from labhost import lxc
 from labhost.accounts import linux_accounts
 from labhost.container import provision
 from labhost.errors import Busy, LabhostError
-from labhost.host import locks, user_state
-from labhost.host.config import Host
-from labhost.host.user_state import User
-from labhost.keys import set_keys
+from labhost.host import Host, User, locks, user_state
 from labhost.storage import drivers, overlay, snapshot_store, template_archive, templates
-from labhost.system import failpoints, log
-from labhost.system.processes import Account
-from labhost.system.progress import Progress
+from labhost.system import Account, Progress, failpoints, log
 
 
 def swap(host: Host, user: User, account: Account, system: Path) -> None:
     """Puts it in place and creates account and keys in it. The container is stopped; a start completes a killed run."""
-    with locks.hold(host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written"):
+    with locks.keys(host):
         user.needs_provisioning = True
         user_state.save_user(host, user)
     failpoints.hit("unfinished")
@@ -38,22 +33,15 @@ def attach_all(host: Host) -> None:
     """Attach everybody's files, after a boot before any start. One failure does not stop the others."""
     for user in user_state.all_users(host):
         try:
-            with locks.hold(
-                host, locks.user_lock(user.name), seconds=0, doing=f"{user.name}'s container is being changed"
-            ):
-                _attach(host, user.name)
+            with locks.user(host, user.name, seconds=0):
+                now = user_state.load_user(host, user.name)
+                account = None if now is None or now.removal else linux_accounts.find_account(host, now)
+                if now and account and drivers.driver_of(host, now).exists(now):
+                    drivers.driver_of(host, now).attach(now, account)
         except Busy:
             continue  # that command attaches what it needs, and a removal must not be disturbed
         except (LabhostError, OSError) as error:
             log.write(f"{user.name}: the files cannot be attached: {error}", warning=True)
-
-
-def _attach(host: Host, name: str) -> None:
-    user = user_state.load_user(host, name)
-    if user is None or user.removal or linux_accounts.passwd_entry(host, user) is None:
-        return
-    if drivers.driver_of(host, user).exists(user):
-        drivers.driver_of(host, user).attach(user, linux_accounts.account_of(host, user))
 
 
 def refresh_templates(host: Host, progress: Progress) -> None:
@@ -61,15 +49,14 @@ def refresh_templates(host: Host, progress: Progress) -> None:
     if not host.config.container.template.is_file():
         progress.write(f"warning: {host.config.container.template} is missing; create it with create-lxc-template.bash")
         return
-    with locks.hold(host, locks.TEMPLATES, seconds=900, doing="the template is being unpacked"):
+    with locks.templates(host):
         if host.config.container.storage == "overlay":
             current = templates.unpack(host)
             progress.write(f"template: {current}, unpacked once for all containers")
         else:
             current = template_archive.inspect(host).version
             progress.write(f"template: {current}")
-        of_snapshots = snapshot_store.templates_in_use(host)
-        if of_snapshots is not None:
+        if (of_snapshots := snapshot_store.templates_in_use(host)) is not None:
             for version in templates.prune(host, {current} | overlay.needed_versions(host) | of_snapshots):
                 progress.write(f"template: removed {version}, which is no longer used")
 

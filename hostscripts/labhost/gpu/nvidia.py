@@ -12,20 +12,11 @@ from pathlib import Path
 
 from labhost import lxc
 from labhost.errors import LabhostError
-from labhost.host.config import Config, Host
-from labhost.host.user_state import User
-from labhost.lxc import mount_entry
+from labhost.host import Config, Host, User
 from labhost.storage import drivers
-from labhost.system import openat2
-from labhost.system.processes import Account, finish, spawn
-from labhost.system.progress import Progress
+from labhost.system import Account, Progress, finish, openat2, spawn
 
-LIBRARIES = (
-    Path("/usr/lib/x86_64-linux-gnu"),
-    Path("/usr/lib/aarch64-linux-gnu"),
-    Path("/usr/lib64"),
-    Path("/usr/lib"),
-)
+LIBRARIES = tuple(map(Path, ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib")))
 NVIDIA_SMI = Path("/usr/bin/nvidia-smi")
 HOPS = 8  # Debian's packages reach the library through several links
 _LIBCUDA = re.compile(r"libcuda\.so\.([0-9]{1,4}(?:\.[0-9]{1,4}){1,3})", re.ASCII)
@@ -88,16 +79,12 @@ def mounts(config: Config, gpus: frozenset[int] | None = None) -> list[str]:
     """
     version = host_version(config)
     entries = [
-        mount_entry(str(path), f"/dev/{path.relative_to(config.driver.devices)}", file=True)
+        lxc.mount_entry(str(path), f"/dev/{path.relative_to(config.driver.devices)}", file=True)
         for path in _devices(config)
         if gpus is None or _is_allowed(path.name, gpus)
     ]
-    if version and config.driver.mode == "bind":
-        entries += [
-            mount_entry(str(path), f"/{target}", file=True, read_only=True)
-            for target, path in _bound_files(config).items()
-        ]
-    return entries
+    bound = _bound_files(config) if version and config.driver.mode == "bind" else {}
+    return entries + [lxc.mount_entry(str(path), f"/{to}", file=True, read_only=True) for to, path in bound.items()]
 
 
 def _is_allowed(name: str, gpus: frozenset[int]) -> bool:
@@ -118,10 +105,8 @@ def _devices(config: Config) -> list[Path]:
 def _bound_files(config: Config) -> dict[str, Path]:
     """With `mode = bind`: paths in the container -> files of the host, one for each name that programs open."""
     folder = next(path for path in config.driver.libraries or LIBRARIES if (path / "libcuda.so.1").is_symlink())
-    container_version = f"usr/lib/{os.uname().machine}-linux-gnu"
-    found = {
-        f"{container_version}/{path.name}": path for path in sorted(folder.iterdir()) if _LIBRARY.fullmatch(path.name)
-    }
+    target = f"usr/lib/{os.uname().machine}-linux-gnu"
+    found = {f"{target}/{path.name}": path for path in sorted(folder.iterdir()) if _LIBRARY.fullmatch(path.name)}
     found["usr/bin/nvidia-smi"] = NVIDIA_SMI
     return {target: Path(os.path.realpath(path)) for target, path in found.items() if path.is_file()}
 
@@ -142,10 +127,7 @@ def remove_stale_links(host: Host, user: User) -> None:
 
 
 def install_matching_driver(host: Host, user: User, account: Account, progress: Progress) -> None:
-    """Installs the host's version in a running container that has another or none.
-
-    Never makes the start fail, and delays it for at most `[driver] seconds`.
-    """
+    """Installs the host's version in a running container. Never fails a start; takes at most `[driver] seconds`."""
     wanted = host_version(host.config)
     if not wanted:
         progress.write("driver: none on this server")
@@ -157,20 +139,22 @@ def install_matching_driver(host: Host, user: User, account: Account, progress: 
     if found == wanted:
         progress.write(f"driver: {wanted}")
         return
-    installer = host.config.driver.installers / f"NVIDIA-Linux-{os.uname().machine}-{wanted}.run"
+    installer = installer_of(host.config, wanted)
     if not installer.is_file():
-        progress.write(
-            f"warning: the container lacks driver {wanted}, and {installer} is missing; tell the lab's staff"
-        )
+        lacking = f"the container lacks driver {wanted}, and {installer} is missing"
+        progress.write(f"warning: {lacking}; tell the lab's staff")
         return
-    progress.write(
-        f"driver: {found or 'none'} in the container, {wanted} on the server; installing it, which takes a while"
-    )
+    versions = f"{found or 'none'} in the container, {wanted} on the server"
+    progress.write(f"driver: {versions}; installing it, which takes a while")
     with progress.spinner("installing the driver"):
         reason = _install(host, account, installer)
     if not reason and container_version(host, user) != wanted:
         reason = "the installer succeeded but left another version"
     progress.write(f"warning: driver not installed: {reason}" if reason else f"driver: {wanted} installed")
+
+
+def installer_of(config: Config, version: str) -> Path:
+    return config.driver.installers / f"NVIDIA-Linux-{os.uname().machine}-{version}.run"
 
 
 def _install(host: Host, account: Account, installer: Path) -> str:

@@ -84,12 +84,11 @@ class Config:
     driver: Driver
 
 
-def _settings(section: type[Any]) -> dict[str, Setting]:
-    return {name: hint.__metadata__[0] for name, hint in get_type_hints(section, include_extras=True).items()}
-
-
 SECTIONS: Mapping[str, type[Any]] = get_type_hints(Config)
-SETTINGS = {section: _settings(kind) for section, kind in SECTIONS.items()}
+SETTINGS: Mapping[str, Mapping[str, Setting]] = {
+    section: {name: hint.__metadata__[0] for name, hint in get_type_hints(kind, include_extras=True).items()}
+    for section, kind in SECTIONS.items()
+}
 DEFAULTS = {f"{section}.{key}": item.default for section, items in SETTINGS.items() for key, item in items.items()}
 
 
@@ -130,7 +129,10 @@ def load(paths: Paths | None = None) -> Host:
     values = read_values(text)
     host = Host(parse(values), paths, unknown_settings(values))
     if host.unknown_settings:
-        _log_unknown(host)
+        names = ", ".join(host.unknown_settings)
+        with suppress(OSError):  # logged once, until they are others
+            if files.write_atomic(paths.state / "unknown-settings", names + "\n", mode=0o600):
+                log.write(f"host.conf: unknown settings are ignored: {names}", warning=True)
     return host
 
 
@@ -170,11 +172,9 @@ def _parse_section(section: str, values: Mapping[str, str]) -> Any:
 
 def unknown_settings(values: Mapping[str, str]) -> tuple[str, ...]:
     """Names that this version does not know, without their values. A long or strange name may be a token itself."""
-    names = {
-        name if re.fullmatch(r"[a-z_]{1,15}\.[a-z_]{1,15}", name) else "a hidden name"
-        for name in values.keys() - DEFAULTS.keys()
-    }
-    return tuple(sorted(names))
+    shown = re.compile(r"[a-z_]{1,15}\.[a-z_]{1,15}")
+    unknown = values.keys() - DEFAULTS.keys()
+    return tuple(sorted({name if shown.fullmatch(name) else "a hidden name" for name in unknown}))
 
 
 def render(values: Mapping[str, str]) -> str:
@@ -188,11 +188,3 @@ def render(values: Mapping[str, str]) -> str:
             if name.startswith(f"{section}.") and value is not None and (value or DEFAULTS.get(name) != ""):
                 lines.append(f"{name.partition('.')[2]} = " + "\n    ".join(value.strip().splitlines()))
     return "\n".join(lines) + "\n"
-
-
-def _log_unknown(host: Host) -> None:
-    """Once, until the unknown settings are others."""
-    names = ", ".join(host.unknown_settings)
-    with suppress(OSError):
-        if files.write_atomic(host.paths.state / "unknown-settings", names + "\n", mode=0o600):
-            log.write(f"host.conf: unknown settings are ignored: {names}", warning=True)

@@ -5,13 +5,13 @@ The text has one `key=value` line for each of KEYS; `max` means no limit.
 
 import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from labhost.errors import PortalUnavailable
 from labhost.host.config import Host
 from labhost.host.user_state import User
-from labhost.system import formatting
-from labhost.system.names import printable
+from labhost.system import formatting, printable
 
 MEGABYTE = 1 << 20
 PERIOD = 100_000  # microseconds, the kernel's own period of cpu.max
@@ -62,25 +62,18 @@ def gpus(user: User) -> frozenset[int] | None:
 def controllers(host: Host, user: User) -> frozenset[str]:
     """The cgroup controllers that the person's user manager may use, see cgroups(7); empty before its first start."""
     folder = host.paths.cgroups / f"user.slice/user-{user.uid}.slice/user@{user.uid}.service"
-    try:
+    with suppress(OSError):
         return frozenset(Path(folder, "cgroup.controllers").read_text().split())
-    except OSError:
-        return frozenset()
+    return frozenset()
 
 
 def render(limits: Mapping[str, str], available: Collection[str]) -> list[str]:
     """Lines of the LXC configuration; without its controller a value is a comment, else LXC would not start."""
-    values = {}
-    if "memory" in limits:
-        values["memory"] = f"memory.max = {limits['memory']}"
-    if "cpus" in limits:
-        values["cpus"] = f"cpu.max = {round(float(limits['cpus']) * PERIOD)} {PERIOD}"
-    if "processes" in limits:
-        values["processes"] = f"pids.max = {limits['processes']}"
     lines = []
-    for key, text in values.items():
+    for key in filter(limits.get, CONTROLLER):
+        value = f"{round(float(limits[key]) * PERIOD)} {PERIOD}" if key == "cpus" else limits[key]
         comment = "" if CONTROLLER[key] in available else f"# no {CONTROLLER[key]} controller here: "
-        lines.append(f"{comment}lxc.cgroup2.{text}")
+        lines.append(f"{comment}lxc.cgroup2.{CONTROLLER[key]}.max = {value}")
     return lines
 
 

@@ -4,12 +4,11 @@ import ipaddress
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Range:
+class Range(NamedTuple):
     first: int
     last: int
 
@@ -17,8 +16,7 @@ class Range:
         return self.first <= first and first + count - 1 <= self.last
 
 
-@dataclass(frozen=True)
-class Mount:
+class Mount(NamedTuple):
     source: str
     target: str
     read_only: bool

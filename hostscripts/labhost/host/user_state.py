@@ -6,9 +6,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from labhost.errors import NotRegistered
 from labhost.host.config import Host
+from labhost.system import check_name, is_name
 from labhost.system.json_files import damaged, known_fields, load_object, save_object
-from labhost.system.names import check_name, is_name
 
 PATH_CACHE_SIZE = 4096  # a push of everybody's keys asks for each person's paths a dozen times
 
@@ -69,6 +70,21 @@ def load_user(host: Host, name: str) -> User | None:
     return User(**known, unknown={key: content for key, content in value.items() if key not in known})
 
 
+def find_registered(host: Host, name: str) -> User:
+    """NotRegistered if the person has no container here."""
+    user = load_user(host, name)
+    if user is None or not user.registered:
+        server = host.config.server.name
+        text = f"{name} has no container on {server}: ssh register@{server}-manage {name}"
+        raise NotRegistered(text, reason="no_container", name=name, server=server)
+    return user
+
+
+def no_account(host: Host, name: str) -> NotRegistered:
+    server = host.config.server.name
+    return NotRegistered(f"{name} has no account on {server}", reason="no_account", name=name, server=server)
+
+
 def save_user(host: Host, user: User, *, durable: bool = True) -> None:
     value = asdict(user)
     save_object(_user_file(host, user.name), value | value.pop("unknown"), durable=durable)
@@ -80,15 +96,18 @@ def delete_user(host: Host, name: str) -> None:
 
 def all_names(host: Host) -> list[str]:
     """Everybody this server has a file about, sorted."""
-    try:
-        found = os.listdir(host.paths.state / "users")
-    except FileNotFoundError:
-        return []
+    folder = host.paths.state / "users"
+    found = os.listdir(folder) if folder.is_dir() else []
     return sorted(name for text in found if text.endswith(".json") and is_name(name := text[:-5]))
 
 
 def all_users(host: Host) -> list[User]:
     return [user for name in all_names(host) if (user := load_user(host, name)) is not None]
+
+
+def holder_of_port(host: Host, port: int, user: User) -> str:
+    """Who has the port here, other than this person; empty if nobody has."""
+    return next((other.name for other in all_users(host) if other.port == port and other.name != user.name), "")
 
 
 def _user_file(host: Host, name: str) -> Path:

@@ -8,13 +8,13 @@ import errno
 import json
 import os
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labhost.errors import LabhostError
-from labhost.host.config import Host
+from labhost.host import Host
 from labhost.keys.public_keys import KeyMap, Keys, PublicKey, canonical_keys
 
 if TYPE_CHECKING:
@@ -62,11 +62,8 @@ class Applied:
 
 def load(host: Host) -> Applied:
     """What was applied last, or is being applied. All keys were checked before they were saved."""
-    memory = Memory(read_only=True)
-    try:
+    with closing(Memory(read_only=True)) as memory:
         return memory.load(host)
-    finally:
-        memory.close()
 
 
 class Memory:
@@ -128,7 +125,8 @@ class Memory:
         try:
             is_new = connection.execute("PRAGMA user_version").fetchone() == (0,)
         except self._sqlite.OperationalError:
-            if not self._read_only or _size(Path(f"{path}-wal")):
+            log = Path(f"{path}-wal")
+            if not self._read_only or (log.exists() and log.stat().st_size):
                 raise
             connection = self._open(uri + "&immutable=1")  # the disk is full: without an index of the empty log
             is_new = False
@@ -218,16 +216,11 @@ def _create(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
 def _identity(path: Path) -> tuple[int, int] | None:
-    try:
+    with suppress(FileNotFoundError):
         found = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
+        return found.st_dev, found.st_ino
+    return None
 
 
 def _row(applied: Applied, name: str) -> tuple[int | None, str | None]:

@@ -5,14 +5,12 @@ between leaves whole files, and thousands of files need one sync of the file sys
 """
 
 import os
-import pwd
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from labhost.accounts import linux_accounts
 from labhost.errors import LabhostError
-from labhost.host.config import Host
-from labhost.host.user_state import User
+from labhost.host import Host, User
 from labhost.keys.public_keys import PublicKey, render_container, render_host
 from labhost.storage import drivers
 from labhost.system import failpoints, openat2
@@ -29,26 +27,23 @@ class Batch:
 
     def __init__(self, host: Host, failed: Failed, people: Collection[str]) -> None:
         self._host, self._failed = host, failed
-        self._known = linux_accounts.passwd_entries(people)
+        self.known = linux_accounts.passwd_entries(people)
         self._few = 2 * len(people) <= FEW
         self._staged: list[tuple[User, str]] = []
         self._disks: dict[int, int] = {}  # device number -> a descriptor on it
 
-    @property
-    def known(self) -> Mapping[str, pwd.struct_passwd]:
-        return self._known
-
     def stage(self, user: User, place: str, keys: Sequence[PublicKey]) -> str:
         """written (by commit), unchanged, or absent if the person has no such place. LabhostError, OSError."""
-        with _folder(self._host, user, place, self._known) as folder:
+        with _folder(self._host, user, place, self.known) as folder:
             if folder is None or (user.removal and keys):
                 return "absent"
             owner, mode, text = _file(user, place, keys)
             if not openat2.stage_file(folder, NAME, text, owner=owner, mode=mode, durable=self._few):
                 return "unchanged"
             self._staged.append((user, place))
-            if not self._few:
-                self._remember_disk(folder)
+            device = os.fstat(folder).st_dev
+            if not self._few and device not in self._disks:
+                self._disks[device] = os.dup(folder)
         return "written"
 
     def commit(self) -> None:
@@ -67,17 +62,12 @@ class Batch:
 
     def _put(self, user: User, place: str) -> None:
         # Opened once more: a hostile owner may have changed the folder meanwhile; links are never followed.
-        with _folder(self._host, user, place, self._known) as folder:
+        with _folder(self._host, user, place, self.known) as folder:
             if folder is None:
                 raise LabhostError("it has just been removed", reason="just_removed")
             openat2.commit_staged(folder, NAME)
             if self._few:
                 os.fsync(folder)
-
-    def _remember_disk(self, folder: int) -> None:
-        device = os.fstat(folder).st_dev
-        if device not in self._disks:
-            self._disks[device] = os.dup(folder)
 
     def _sync(self) -> None:
         for fd in self._disks.values():
@@ -99,7 +89,7 @@ def write_in_container(host: Host, user: User, name: str, text: str) -> str:
     with _container_folder(host, user, None) as folder:
         if folder is None:
             return "absent"
-        new = openat2.replace_file(folder, name, text, owner=_container_owner(user), mode=0o600)
+        new = openat2.replace_file(folder, name, text, owner=container_owner(user), mode=0o600)
     return "written" if new else "unchanged"
 
 
@@ -107,27 +97,21 @@ def _file(user: User, place: str, keys: Sequence[PublicKey]) -> tuple[tuple[int,
     """Owner, mode and text."""
     if place == HOST:
         return _HOST_OWNER, 0o644, render_host(keys)
-    return _container_owner(user), 0o600, render_container(keys)
+    return container_owner(user), 0o600, render_container(keys)
 
 
 @contextmanager
-def _folder(host: Host, user: User, place: str, known: Mapping[str, pwd.struct_passwd] | None) -> Iterator[int | None]:
-    if place == CONTAINER:
-        if not user.registered or user.needs_provisioning:  # provisioning writes the keys
-            yield None
-            return
+def _folder(host: Host, user: User, place: str, known: linux_accounts.Known) -> Iterator[int | None]:
+    if place == CONTAINER and user.registered and not user.needs_provisioning:  # provisioning writes the keys
         with _container_folder(host, user, known) as folder:
             yield folder
         return
-    if linux_accounts.passwd_entry(host, user, known) is None:
+    if place == CONTAINER or linux_accounts.passwd_entry(host, user, known) is None:
         yield None
         return
     # Root's own tree. The home may be a file system of its own, so mount points are allowed here.
     allowed = openat2.BENEATH | openat2.NO_SYMLINKS | openat2.NO_MAGICLINKS
-    with (
-        openat2.directory(host.paths.home) as home,
-        openat2.subdirectory(home, f"{user.name}/.ssh", allowed) as folder,
-    ):
+    with openat2.directory(host.paths.home) as home, openat2.subdirectory(home, f"{user.name}/.ssh", allowed) as folder:
         if os.fstat(folder).st_uid != os.geteuid():
             text = f"{user.name}/.ssh does not belong to root; register {user.name} again"
             raise LabhostError(text, reason="ssh_folder_owner", name=user.name)
@@ -135,22 +119,18 @@ def _folder(host: Host, user: User, place: str, known: Mapping[str, pwd.struct_p
 
 
 @contextmanager
-def _container_folder(host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | None) -> Iterator[int | None]:
+def _container_folder(host: Host, user: User, known: linux_accounts.Known) -> Iterator[int | None]:
     """~/.ssh in the container, made if it is missing; None if there is no root file system."""
     driver = drivers.driver_of(host, user)
     if not driver.exists(user):
         yield None
         return
     driver.attach(user, linux_accounts.account_of(host, user, known))
-    root = openat2.open_directory(driver.rootfs(user))
-    try:
-        with openat2.subdirectory(root, f"home/{user.name}") as home:
-            openat2.make_directory(home, ".ssh", owner=_container_owner(user), mode=0o700)
-            with openat2.subdirectory(home, ".ssh") as folder:
-                yield folder
-    finally:
-        os.close(root)
+    with openat2.directory(driver.rootfs(user)) as root, openat2.subdirectory(root, f"home/{user.name}") as home:
+        openat2.make_directory(home, ".ssh", owner=container_owner(user), mode=0o700)
+        with openat2.subdirectory(home, ".ssh") as folder:
+            yield folder
 
 
-def _container_owner(user: User) -> tuple[int, int]:
+def container_owner(user: User) -> tuple[int, int]:
     return (user.subuid + user.container_uid, user.subuid + user.container_gid)

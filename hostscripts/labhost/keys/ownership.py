@@ -3,11 +3,10 @@
 A user name may pass to somebody else while a server still has the account of the person who had it before.
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Set
 
 from labhost.errors import BadRequest
-from labhost.host.config import SUBUID_COUNT
-from labhost.host.user_state import User
+from labhost.host import SUBUID_COUNT, User
 from labhost.keys.applied_keys import Applied
 
 IDS_MOST = 2**32 - SUBUID_COUNT
@@ -23,12 +22,9 @@ def parse(raw: object, most: int) -> dict[str, int]:
     return raw
 
 
-def merge(ids: Mapping[str, int], before: Applied, names: Set[str]) -> dict[str, int]:
+def merge(ids: dict[str, int], before: Applied, names: Set[str]) -> dict[str, int]:
     """The ids of a push, and for the others of `names` those of the pushes before."""
-    known = {**before.ids, **ids}
-    for name in known.keys() - names:
-        del known[name]
-    return known
+    return {name: first for name, first in (before.ids | ids).items() if name in names}
 
 
 def belongs_to_other_person(user: User, applied: Applied) -> bool:

@@ -14,7 +14,7 @@ from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any, NamedTuple
 
 from labhost.errors import LabhostError
-from labhost.system.names import printable
+from labhost.system import printable
 
 RSA_LEAST_BITS = 3072
 RSA_MOST_BITS = 16384
@@ -86,11 +86,9 @@ class KeyMap(dict[str, Keys]):
 
 
 def _put(into: dict[str, Any] | None, name: str, value: object) -> None:
-    if into is None:
-        return
-    if value is None:
+    if into is not None and value is None:
         into.pop(name, None)
-    else:
+    elif into is not None:
         into[name] = value
 
 
@@ -120,10 +118,8 @@ class _Wire:
         self._rest = data
 
     def string(self) -> bytes:
-        if len(self._rest) < 4:
-            raise BadKey("the key is cut short")
         size = int.from_bytes(self._rest[:4], "big")
-        if size > len(self._rest) - 4:
+        if size > len(self._rest) - 4:  # also without the four bytes of a length
             raise BadKey("the key is cut short")
         field, self._rest = self._rest[4 : 4 + size], self._rest[4 + size :]
         return field
@@ -189,12 +185,12 @@ def check_key(kind: object, blob: object, comment: object = "") -> PublicKey:
         raise BadKey("type, blob and comment must be texts", reason="key_fields")
     if len(comment) > COMMENT_MOST or not comment.isprintable():
         raise BadKey("the comment is too long or not printable", reason="key_comment")
-    if len(blob) > BLOB_MOST or not _BASE64.fullmatch(blob):
-        raise BadKey("the key is not base64")
     try:
-        data = base64.b64decode(blob, validate=True)
-    except binascii.Error as error:
-        raise BadKey("the key is not base64") from error
+        data = base64.b64decode(blob, validate=True) if len(blob) <= BLOB_MOST and _BASE64.fullmatch(blob) else b""
+    except binascii.Error:
+        data = b""
+    if not data:
+        raise BadKey("the key is not base64")
     if base64.b64encode(data).decode() != blob:
         raise BadKey("the key is not canonical base64")
     wire = _Wire(data)

@@ -8,28 +8,23 @@ keys: the account of somebody who had the name before gets none of them.
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
-from labhost.errors import BadRequest, LabhostError, OtherBase, StaleRevision, from_os_error
-from labhost.host import locks, user_state
-from labhost.host.config import Host
-from labhost.host.user_state import User
+from labhost.errors import BadRequest, LabhostError, OtherBase, StaleRevision, coded
+from labhost.host import Host, User, locks, user_state
 from labhost.keys import applied_keys, key_files, ownership
 from labhost.keys.applied_keys import Applied, Memory
 from labhost.keys.public_keys import BadKey, KeyMap, Keys, check_entries, digest_of
 from labhost.storage.inventory import inventory
-from labhost.system import failpoints
+from labhost.system import failpoints, is_name, printable
 from labhost.system.files import write_atomic
-from labhost.system.names import is_name, printable
 
 REVISION_MOST = 2**53
 USERS_MOST = 200_000
-WAIT = 60.0
 PLACES = (key_files.HOST, key_files.CONTAINER)
 
 
-@dataclass(frozen=True)
-class Push:
+class Push(NamedTuple):
     revision: int
     digest: str
     users: dict[str, Keys]  # the acceptable entries
@@ -56,7 +51,7 @@ class Outcome:
     def fail(self, error: LabhostError | OSError, *places: str) -> None:
         for place in places:
             setattr(self, place, "failed")
-        self.error = self.error or (from_os_error(error) if isinstance(error, OSError) else error)
+        self.error = self.error or coded(error)
 
     def as_json(self) -> dict[str, Any]:
         error = self.error and self.error.as_json()
@@ -76,13 +71,12 @@ class Written:
 def set_keys(host: Host, request: Mapping[str, Any], memory: Memory | None = None) -> dict[str, Any]:
     """The answer of the protocol to a set-keys request; LabhostError if nothing could be applied."""
     push, memory = parse(request), memory or Memory()
-    with locks.hold(host, locks.KEYS, seconds=WAIT, doing="keys are being written"):
+    with locks.keys(host):
         before = memory.load(host)
         _refuse_stale(push, before)
         users = effective(push, before) if push.base is None else changed(push, before)
-        after = Applied(
-            push.revision, push.digest, True, users, before.failed, ownership.merge(push.ids, before, users.keys())
-        )
+        ids = ownership.merge(push.ids, before, users.keys())
+        after = Applied(push.revision, push.digest, True, users, before.failed, ids)
         same = before == after
         if not same:
             memory.begin(host, push.revision, push.digest)
@@ -92,9 +86,8 @@ def set_keys(host: Host, request: Mapping[str, Any], memory: Memory | None = Non
         complete = written.register != "failed"
         if not same or failed != before.failed or not complete:
             failpoints.hit("keys-written")
-            memory.save(
-                host, replace(after, complete=complete, failed=failed), None if push.base is None else push.names
-            )
+            among = None if push.base is None else push.names
+            memory.save(host, replace(after, complete=complete, failed=failed), among)
     return _answer(push, written)
 
 
@@ -109,7 +102,11 @@ def parse(request: Mapping[str, Any]) -> Push:
     raw = request.get(people)
     if not isinstance(raw, dict) or len(raw) > USERS_MOST:
         raise _invalid(people)
-    if base is None and digest != _digest_of(raw):
+    try:
+        differs = base is None and digest != digest_of(raw)
+    except (ValueError, RecursionError) as error:
+        raise _invalid("users") from error
+    if differs:
         raise BadRequest("the digest differs from the users; send the request again", reason="digest_differs")
     ids = ownership.parse(request.get("ids"), USERS_MOST)
     gone = frozenset(name for name, entries in raw.items() if entries is None and is_name(name) and base is not None)
@@ -119,13 +116,6 @@ def parse(request: Mapping[str, Any]) -> Push:
 
 def _invalid(field: str) -> BadRequest:
     return BadRequest(f"the field {field!r} of the request is not valid", reason="field_invalid", field=field)
-
-
-def _digest_of(raw: object) -> str:
-    try:
-        return digest_of(raw)
-    except (ValueError, RecursionError) as error:
-        raise _invalid("users") from error
 
 
 def _judge(raw: Mapping[str, Any], ids: Mapping[str, int]) -> tuple[dict[str, Keys], dict[str, BadKey]]:
@@ -224,12 +214,10 @@ def _people(host: Host, names: Iterable[str] | None) -> dict[str, User | Labhost
     found: dict[str, User | LabhostError] = {}
     for name in user_state.all_names(host) if names is None else filter(is_name, names):
         try:
-            user = user_state.load_user(host, name)
+            if user := user_state.load_user(host, name):
+                found[name] = user
         except LabhostError as error:
             found[name] = error
-            continue
-        if user is not None:
-            found[name] = user
     return found
 
 

@@ -5,8 +5,7 @@ import re
 from collections.abc import Iterable
 
 from labhost.errors import LabhostError
-from labhost.host.config import Config, Host
-from labhost.host.user_state import User
+from labhost.host import Config, Host, User
 from labhost.system import files
 
 FIRST_HOST = 10  # lower ones are for the bridge and lxc-net's own DHCP

@@ -6,11 +6,9 @@ setup-gpu-server.bash configures.
 
 from collections.abc import Iterable
 
-from labhost.host.config import Host
-from labhost.host.user_state import User
+from labhost.host import Host, User
 from labhost.network import addresses
-from labhost.system import files
-from labhost.system.names import is_name
+from labhost.system import files, is_name
 
 
 def reserve(host: Host, user: User) -> None:

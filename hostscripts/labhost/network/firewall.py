@@ -2,11 +2,10 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from labhost.host.config import Host
-from labhost.system import files
-from labhost.system.processes import run
+from labhost.host import Config, Host
+from labhost.system import files, run
 
 _LINK = re.compile(r"[A-Za-z0-9_-]{1,15}", re.ASCII)
 IPTABLES = "/usr/sbin/iptables"
@@ -18,8 +17,7 @@ JUMPS = (
 )
 
 
-@dataclass(frozen=True)
-class Forward:
+class Forward(NamedTuple):
     """`port` of the server is forwarded to `container_port` of `address`."""
 
     port: int
@@ -27,14 +25,15 @@ class Forward:
     container_port: int = 22
 
 
-def render_rules(config_address: str, bridge: str, network: str, forwards: Iterable[Forward]) -> str:
+def render_rules(config: Config, forwards: Iterable[Forward]) -> str:
     """Input of `iptables-restore --noflush` that replaces our own chains and touches no other."""
+    bridge, network = config.container.bridge, config.container.network
     nat = [f":{chain} - [0:0]" for table, _, chain in JUMPS if table == "nat"]
     allow = [":LAB-IAM-FWD - [0:0]"]
     for item in sorted(forwards, key=lambda forward: forward.port):
         to = f"-j DNAT --to-destination {item.address}:{item.container_port}"
-        nat.append(f"-A LAB-IAM-PRE -d {config_address}/32 -p tcp -m tcp --dport {item.port} {to}")
-        nat.append(f"-A LAB-IAM-OUT -d {config_address}/32 -p tcp -m tcp --dport {item.port} {to}")
+        for chain in ("LAB-IAM-PRE", "LAB-IAM-OUT"):
+            nat.append(f"-A {chain} -d {config.server.address}/32 -p tcp -m tcp --dport {item.port} {to}")
         # A container that connects to the server's address must get the answers through the server.
         nat.append(
             f"-A LAB-IAM-POST -s {network} -d {item.address}/32 -p tcp -m tcp --dport {item.container_port}"
@@ -49,8 +48,7 @@ def render_rules(config_address: str, bridge: str, network: str, forwards: Itera
 
 def apply_rules(host: Host, forwards: Iterable[Forward]) -> None:
     """Replaces our rules by these. The rules lock must be held."""
-    config = host.config
-    text = render_rules(config.server.address, config.container.bridge, str(config.container.network), forwards)
+    text = render_rules(host.config, forwards)
     result = run(["/usr/sbin/iptables-restore", "--noflush", "-w", "10"], timeout=30, stdin=text.encode())
     result.check("the port rules cannot be set", reason="rules_not_set")
     for table, chain, ours in JUMPS:

@@ -1,20 +1,17 @@
 """Ports of the server that a person forwards to TCP ports of the container, besides the SSH port."""
 
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from labhost.errors import Refused
-from labhost.host import locks, user_state
-from labhost.host.config import Host
-from labhost.host.user_state import User
+from labhost.host import Host, User, locks, user_state
 
 LISTENING = "0A"  # the state of a listening socket in /proc/net/tcp, see tcp_states.h
 TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 
 
-@dataclass(frozen=True)
-class ForwardedPort:
+class ForwardedPort(NamedTuple):
     container_port: int
     server_port: int
 
@@ -38,31 +35,27 @@ def add(host: Host, user: User, container_port: int, server_port: int | None) ->
                 return pair
             if pair.container_port == container_port:
                 text = f"port {pair.server_port} leads to {container_port} already; first: port -d {container_port}"
-                raise Refused(text, reason="already_forwarded", **vars(pair))
+                raise Refused(text, reason="already_forwarded", **pair._asdict())
         if not limit:
             raise Refused("this server forwards no ports; ask the lab's staff", reason="no_forwards")
         if len(pairs) >= limit:
             text = f"you have {len(pairs)} of {limit} ports; remove one first: port -d N"
             raise Refused(text, reason="too_many_forwards", used=len(pairs), limit=limit)
         taken = {pair[1] for other in user_state.all_users(host) for pair in other.forwards}
-        chosen = ForwardedPort(container_port, _choose(host, server_port, taken | listening(_tables())))
+        taken |= listening(path.read_text() for path in TABLES if path.exists())
+        chosen = ForwardedPort(container_port, _choose(host, server_port, taken))
         _save(host, user, [*pairs, chosen])
     return chosen
 
 
 def remove(host: Host, user: User, port: int) -> ForwardedPort:
-    """Removes the forwarding to this port of the container, else from this port of the server. Refused.
-
-    The user's lock must be held.
-    """
+    """Removes the forwarding to this port of the container, else from this one of the server. Needs the user's lock."""
     pairs = _pairs(user)
-    found = [pair for pair in pairs if pair.container_port == port] or [
-        pair for pair in pairs if pair.server_port == port
-    ]
-    if not found:
+    found = next((pair for place in (0, 1) for pair in pairs if pair[place] == port), None)
+    if found is None:
         raise Refused(f"you have no port {port} here; see: port", reason="not_forwarded", port=port)
-    _save(host, user, [pair for pair in pairs if pair != found[0]])
-    return found[0]
+    _save(host, user, [pair for pair in pairs if pair != found])
+    return found
 
 
 def _pairs(user: User) -> list[ForwardedPort]:
@@ -70,7 +63,7 @@ def _pairs(user: User) -> list[ForwardedPort]:
 
 
 def _save(host: Host, user: User, pairs: Iterable[ForwardedPort]) -> None:
-    user.forwards = sorted(list(astuple(pair)) for pair in pairs)
+    user.forwards = sorted(map(list, pairs))
     user_state.save_user(host, user)
 
 
@@ -89,10 +82,6 @@ def _choose(host: Host, wanted: int | None, taken: set[int]) -> int:
         text = f"port {wanted} is in use; choose another, or let the server choose: port N"
         raise Refused(text, reason="port_in_use", port=wanted)
     return wanted
-
-
-def _tables() -> Iterable[str]:
-    return [path.read_text() for path in TABLES if path.exists()]
 
 
 def listening(tables: Iterable[str]) -> set[int]:

@@ -4,30 +4,25 @@ A run that was killed is continued by the next one. A run that fails before ther
 """
 
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from labhost import lxc
 from labhost.accounts import linux_accounts, tombstones
 from labhost.container import lifecycle, provision
 from labhost.errors import LabhostError, PortalUnavailable, Refused
-from labhost.host import user_state
-from labhost.host.config import Host
-from labhost.host.user_state import User
+from labhost.host import Host, User, locks, user_state
 from labhost.keys import applied_keys, key_files, ownership, set_keys
 from labhost.keys.public_keys import as_entry
 from labhost.people import removal, steps
 from labhost.people.steps import Run, Step, with_accounts_locked
 from labhost.portal import client
 from labhost.storage import drivers
-from labhost.system import log
-from labhost.system.names import check_name
-from labhost.system.progress import Progress
+from labhost.system import Progress, check_name, log
 
 LOCK_SECONDS = 300.0  # the first registration after a new template waits for its unpacking
 
 
-@dataclass(frozen=True)
-class Registered:
+class Registered(NamedTuple):
     user: User
     created: bool
 
@@ -35,7 +30,7 @@ class Registered:
 def register(host: Host, name: str, progress: Progress) -> Registered:
     """Creates the account and the container, or completes them; LabhostError says what to do."""
     check_name(name)
-    with steps.user_lock(host, name, seconds=LOCK_SECONDS):
+    with locks.user(host, name, seconds=LOCK_SECONDS):
         user = user_state.load_user(host, name)
         linux_accounts.refuse_unmanaged(host, name, user)
         if user is not None and user.removal:
@@ -56,12 +51,9 @@ def register(host: Host, name: str, progress: Progress) -> Registered:
             raise
     log.write(f"{name}: registered")
     removed = tombstones.load(host, name)
-    if (
-        removed is not None and removed.kept_folders and removed.subuid == run.user.subuid
-    ):  # not another person of that name
-        progress.write(
-            f"your earlier files are kept in {', '.join(removed.kept_folders)}; ask the lab's staff for them"
-        )
+    if removed is not None and removed.kept_folders and removed.subuid == run.user.subuid:  # not somebody else's
+        kept = ", ".join(removed.kept_folders)
+        progress.write(f"your earlier files are kept in {kept}; ask the lab's staff for them")
     return Registered(run.user, created=True)
 
 
@@ -69,19 +61,15 @@ def _refuse_other_person(host: Host, user: User | None) -> None:
     """Refused if the portal gave this name to another person since: they inherit nothing."""
     if user is None:
         return
-    with steps.keys_lock(host):
+    with locks.keys(host):
         if ownership.belongs_to_other_person(user, applied_keys.load(host)):
-            raise Refused(
-                f"{user.name} is {ownership.SOMEBODY_ELSE}: ask the lab's staff", reason="other_person", name=user.name
-            )
+            text = f"{user.name} is {ownership.SOMEBODY_ELSE}: ask the lab's staff"
+            raise Refused(text, reason="other_person", name=user.name)
 
 
 def _complete(host: Host, user: User) -> bool:
-    return (
-        user.registered
-        and linux_accounts.passwd_entry(host, user) is not None
-        and drivers.driver_of(host, user).exists(user)
-    )
+    has_account = linux_accounts.passwd_entry(host, user) is not None
+    return user.registered and has_account and drivers.driver_of(host, user).exists(user)
 
 
 def _continued(host: Host, user: User) -> User:
@@ -104,7 +92,8 @@ def _perform(run: Run) -> None:
         # A step that is forgotten is done again; those that must not be repeated have noted that themselves.
         user_state.save_user(run.host, run.user, durable=False)
 
-    steps.perform(run, STEPS, prefix="", note=note, is_done=lambda step: _is_done(run.user, step))
+    done = [step.name for step in STEPS if _is_done(run.user, step.name)]
+    steps.perform(run, STEPS, prefix="", note=note, done=done)
 
 
 def _is_done(user: User, name: str) -> bool:
@@ -129,7 +118,7 @@ def _undo(run: Run) -> None:
 
 def _fetch(run: Run) -> None:
     user = run.user
-    with steps.keys_lock(run.host):
+    with locks.keys(run.host):
         revision = applied_keys.load(run.host).revision
     try:
         person = client.fetch_person(run.host.config, user.name)
@@ -147,14 +136,14 @@ def _fetch(run: Run) -> None:
 
 
 def _account(run: Run) -> None:
-    with steps.accounts_lock(run.host):
+    with locks.accounts(run.host):
         linux_accounts.claim_numbers(run.host, run.user)
         linux_accounts.create(run.host, run.user)
     lxc.enable_linger(run.account)  # the user manager comes up during the next steps
 
 
 def _keys(run: Run) -> None:
-    with steps.keys_lock(run.host):
+    with locks.keys(run.host):
         key_files.write(run.host, run.user, key_files.HOST, set_keys.current_keys(run.host, run.user))
 
 
@@ -165,27 +154,15 @@ def _clone(run: Run) -> None:
     driver.create(run.user, run.account)
 
 
-def _config(run: Run) -> None:
-    lifecycle.write_config(run.host, run.user)
-
-
-def _start(run: Run) -> None:
-    provision.start(run.host, run.user, run.account)
-
-
 def _container_account(run: Run) -> None:
     provision.create_account(run.host, run.user, run.account)
 
 
-def _stop(run: Run) -> None:
-    provision.stop(run.host, run.account)
-
-
 def _shell(run: Run) -> None:
-    with steps.accounts_lock(run.host):
+    run.user.registered = True
+    with locks.accounts(run.host):
         linux_accounts.set_login_shell(run.host, run.user)
-    with steps.keys_lock(run.host):
-        run.user.registered = True
+    with locks.keys(run.host):
         key_files.write(run.host, run.user, key_files.CONTAINER, set_keys.current_keys(run.host, run.user))
         user_state.save_user(run.host, run.user)
 
@@ -198,9 +175,9 @@ STEPS = (
     Step("keys", "writing the public keys", _keys),
     Step("usernet", "allowing the container network", with_accounts_locked(linux_accounts.grant_bridge)),
     Step("clone", "unpacking the template", _clone),
-    Step("config", "writing the container's configuration", _config),
-    Step("start", "starting the container", _start),
+    Step("config", "writing the container's configuration", lambda run: lifecycle.write_config(run.host, run.user)),
+    Step("start", "starting the container", lambda run: provision.start(run.host, run.user, run.account)),
     Step("container-account", "creating the account in the container", _container_account),
-    Step("stop", "stopping the container", _stop),
+    Step("stop", "stopping the container", lambda run: provision.stop(run.host, run.account)),
     Step("shell", "setting the login shell", _shell),
 )

@@ -4,22 +4,16 @@ First nobody can log in, then nothing runs, then nothing is left; the files are 
 A run that was killed is continued by the next one, and by a registration of the same person.
 """
 
-import pwd
 from pathlib import Path
 
 from labhost.accounts import linux_accounts, tombstones
-from labhost.errors import LabhostError, NotRegistered, from_os_error
-from labhost.host import user_state
-from labhost.host.config import Host
-from labhost.host.user_state import User
+from labhost.errors import LabhostError, coded
+from labhost.host import Host, User, locks, user_state
 from labhost.keys import key_files
 from labhost.people import shutdown, steps
 from labhost.people.steps import Run, Step, with_accounts_locked
 from labhost.storage import drivers
-from labhost.system import failpoints, log
-from labhost.system.names import check_name
-from labhost.system.processes import Account
-from labhost.system.progress import Progress
+from labhost.system import Account, Progress, check_name, failpoints, log
 
 KEEP, PURGE = "keep", "purge"
 
@@ -30,7 +24,7 @@ def remove(host: Host, name: str, progress: Progress, *, purge: bool = False) ->
     NotRegistered if there is nothing. The error of a run that could not finish says what is not done yet.
     """
     check_name(name)
-    with steps.user_lock(host, name):
+    with locks.user(host, name):
         user = user_state.load_user(host, name)
         if user is None:
             return _purge_kept_files(host, name, progress, purge=purge)
@@ -58,17 +52,15 @@ def finish(host: Host, user: User, progress: Progress) -> tombstones.Tombstone:
 
 def _incomplete(error: LabhostError | OSError, left: list[str]) -> LabhostError:
     """The error of a run that stopped; `cause` and the other parameters are those of the error that stopped it."""
-    shown = error if isinstance(error, LabhostError) else from_os_error(error)
-    params = {**shown.params, "cause": shown.reason, "left": ", ".join(left)}
-    text = f"{error}; not done yet: {params['left']}; run it again"
-    return LabhostError(text, reason="removal_incomplete", **params)
+    cause, steps_left = coded(error), ", ".join(left)
+    params = {**cause.params, "cause": cause.reason, "left": steps_left}
+    return LabhostError(f"{error}; not done yet: {steps_left}; run it again", reason="removal_incomplete", **params)
 
 
 def _purge_kept_files(host: Host, name: str, progress: Progress, *, purge: bool) -> tombstones.Tombstone:
     removed = tombstones.load(host, name)
     if removed is None:
-        server = host.config.server.name
-        raise NotRegistered(f"{name} has no account on {server}", reason="no_account", name=name, server=server)
+        raise user_state.no_account(host, name)
     if purge and removed.kept_folders:
         progress.write("deleting the kept files")
         removed = tombstones.purge(host, removed)
@@ -80,11 +72,7 @@ def _adopt(run: Run) -> None:
     """Takes over the account of a registration that was killed around useradd, before its ids were noted."""
     user = run.user
     linux_accounts.refuse_unmanaged(run.host, user.name, user)
-    if user.account == "creating":
-        try:
-            entry = pwd.getpwnam(user.name)
-        except KeyError:
-            return
+    if user.account == "creating" and (entry := linux_accounts.passwd(user.name)) is not None:
         user.account, user.uid, user.gid = "created", entry.pw_uid, entry.pw_gid
         user_state.save_user(run.host, user)
 
@@ -92,14 +80,14 @@ def _adopt(run: Run) -> None:
 def _note(run: Run) -> None:
     """From here on pushes, starts and port rules skip the person."""
     user = run.user
-    with steps.keys_lock(run.host):
+    with locks.keys(run.host):
         user.removal = user.removal or KEEP
         user.registered, user.desired_state = False, "stopped"
         user_state.save_user(run.host, user)
 
 
 def _keys(run: Run) -> None:
-    with steps.keys_lock(run.host):
+    with locks.keys(run.host):
         if (user_state.home_folder(run.host, run.user.name) / ".ssh").is_dir():
             key_files.write(run.host, run.user, key_files.HOST, ())
 
@@ -118,10 +106,6 @@ def _data(run: Run) -> None:
     tombstones.move_aside(home, Path(user.kept_folder))
 
 
-def _revoke_bridge(host: Host, user: User) -> None:
-    linux_accounts.revoke_bridge(host, user.name)
-
-
 def _forget(run: Run) -> None:
     tombstones.record(run.host, run.user)
     failpoints.hit("remove:tombstone")
@@ -130,12 +114,12 @@ def _forget(run: Run) -> None:
 
 STEPS = (
     Step("note", "recording the removal", _note),
-    Step("shell", "disabling the login shell", with_accounts_locked(linux_accounts.revoke_login_shell)),
+    Step("shell", "disabling the login shell", with_accounts_locked(linux_accounts.set_login_shell)),
     Step("keys", "removing the public keys", _keys),
     *shutdown.STEPS,
     Step("data", "moving or deleting the files", _data),
     Step("subuid", "removing the subordinate ids", with_accounts_locked(linux_accounts.remove_subids)),
-    Step("usernet", "revoking the container network", with_accounts_locked(_revoke_bridge)),
+    Step("usernet", "revoking the container network", with_accounts_locked(linux_accounts.revoke_bridge)),
     Step("account", "deleting the account", with_accounts_locked(linux_accounts.delete)),
     Step("forget", "closing the journal", _forget),
 )

@@ -1,18 +1,15 @@
-"""The steps that end what runs for a person: sessions, port rules, container, user manager.
-
-Shared by a removal and a suspension.
-"""
+"""The steps of a removal or suspension that end what runs for a person: sessions, port rules, container, manager."""
 
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from labhost import lxc
 from labhost.container import lifecycle
 from labhost.errors import LabhostError
-from labhost.host.config import SUBUID_COUNT
-from labhost.host.user_state import User
+from labhost.host import SUBUID_COUNT, User
 from labhost.people.steps import Run, Step
 from labhost.system import logind, processes
 
@@ -33,10 +30,6 @@ def _sessions(run: Run) -> None:
 def _loginctl(*arguments: str) -> str:
     """loginctl's answer; empty when it does not know the person, which is no error here."""
     return logind.loginctl(*arguments).out.decode("ascii", "replace")
-
-
-def _rules(run: Run) -> None:
-    lifecycle.apply_rules(run.host)
 
 
 def _container(run: Run) -> None:
@@ -65,14 +58,11 @@ def _kill_processes(user: User, *, own: bool) -> None:
     while found := [pid for pid, uid in _list_processes() if uid in ids or (own and uid == user.uid)]:
         if time.monotonic() >= deadline:
             pids = ", ".join(map(str, found[:5]))
-            raise LabhostError(
-                f"processes of {user.name} do not end ({pids})", reason="processes_left", name=user.name, pids=pids
-            )
+            text = f"processes of {user.name} do not end ({pids})"
+            raise LabhostError(text, reason="processes_left", name=user.name, pids=pids)
         for pid in found:
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
         time.sleep(0.05)
 
 
@@ -80,17 +70,15 @@ def _list_processes() -> list[tuple[int, int]]:
     """Pid and uid of every process."""
     found = []
     for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            try:
+        with suppress(FileNotFoundError):
+            if entry.name.isdigit():
                 found.append((int(entry.name), entry.stat().st_uid))
-            except FileNotFoundError:
-                continue
     return found
 
 
 STEPS = (
     Step("sessions", "ending open sessions", _sessions),
-    Step("rules", "removing the port rules", _rules),
+    Step("rules", "removing the port rules", lambda run: lifecycle.apply_rules(run.host)),
     Step("container", "stopping the container", _container),
     Step("manager", "ending all processes", _manager),
 )

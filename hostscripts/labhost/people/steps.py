@@ -1,20 +1,12 @@
 """Runs the steps of a registration, a removal or a suspension; each step is safe to repeat."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from labhost.accounts import linux_accounts
-from labhost.host import locks
-from labhost.host.config import Host
-from labhost.host.user_state import User
-from labhost.keys import set_keys
-from labhost.system import failpoints
-from labhost.system.processes import Account
-from labhost.system.progress import Progress
-
-LOCK_SECONDS = 120.0
+from labhost.host import Host, User, locks
+from labhost.system import Account, Progress, failpoints
 
 
 @dataclass
@@ -42,16 +34,11 @@ class Step(NamedTuple):
 
 
 def perform(
-    run: Run,
-    steps: Sequence[Step],
-    *,
-    prefix: str,
-    note: Callable[[str], None],
-    is_done: Callable[[str], bool] = lambda _: False,
+    run: Run, steps: Sequence[Step], *, prefix: str, note: Callable[[str], None], done: Collection[str] = ()
 ) -> None:
-    """Do what is not done yet. `note` gets each step's name after it succeeded; `prefix` is of the failpoints."""
+    """Do what is not `done` yet. `note` gets each step's name after it succeeded; `prefix` is of the failpoints."""
     for number, step in enumerate(steps, 1):
-        if is_done(step.name):
+        if step.name in done:
             continue
         run.progress.write(f"[{number}/{len(steps)}] {step.text}")
         failpoints.hit(f"before:{prefix}{step.name}")
@@ -61,23 +48,11 @@ def perform(
         failpoints.hit(f"{prefix}{step.name}")
 
 
-def user_lock(host: Host, name: str, *, seconds: float = LOCK_SECONDS) -> AbstractContextManager[None]:
-    return locks.hold(host, locks.user_lock(name), seconds=seconds, doing=f"{name}'s container is being changed")
-
-
-def accounts_lock(host: Host) -> AbstractContextManager[None]:
-    return locks.hold(host, locks.ACCOUNTS, seconds=linux_accounts.WAIT, doing="accounts are being changed")
-
-
-def keys_lock(host: Host) -> AbstractContextManager[None]:
-    return locks.hold(host, locks.KEYS, seconds=set_keys.WAIT, doing="keys are being written")
-
-
 def with_accounts_locked(action: Callable[[Host, User], None]) -> Callable[[Run], None]:
     """A step that changes the shared account files."""
 
     def step(run: Run) -> None:
-        with accounts_lock(run.host):
+        with locks.accounts(run.host):
             action(run.host, run.user)
 
     return step

@@ -4,23 +4,20 @@ import os
 import pwd
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from labhost.errors import LabhostError, PortalUnavailable
-from labhost.host import limits
-from labhost.host.config import SUBUID_COUNT, Config
+from labhost.host import SUBUID_COUNT, Config, limits
 from labhost.keys.public_keys import BadKey, Keys, check_lines
 from labhost.portal import ssh_config
-from labhost.system.names import check_name
-from labhost.system.processes import Account, run
+from labhost.system import Account, check_name, run
 
 SECONDS = 3
 PAGE_MOST = 1 << 20
 SUBUIDS_END = 2**32 - 65536  # the last 65536 ids stay free
 
 
-@dataclass(frozen=True)
-class Person:
+class Person(NamedTuple):
     """A person as the portal describes them."""
 
     port: int
@@ -32,9 +29,8 @@ class Person:
 def fetch_person(config: Config, name: str) -> Person:
     """Everything that a registration needs, or PortalUnavailable."""
     page = f"/user/{check_name(name)}"
-    port, subuid, key_lines, config_text = _get(
-        config, f"{page}/port", f"{page}/subuid", f"{page}/.ssh/authorized_keys", f"{page}/.ssh/config"
-    )
+    pages = (f"{page}/{leaf}" for leaf in ("port", "subuid", ".ssh/authorized_keys", ".ssh/config"))
+    port, subuid, key_lines, config_text = _get(config, *pages)
     try:
         keys = check_lines(key_lines)
     except BadKey as error:
@@ -51,8 +47,7 @@ def fetch_values(config: Config, name: str) -> tuple[int, dict[str, str]]:
 
 
 def parse_port(config: Config, text: str) -> int:
-    port = _number(text, "port")
-    ports = config.server.ports
+    port, ports = _number(text, "port"), config.server.ports
     if not ports.contains(port):
         text = f"the portal assigned port {port}, which is outside {ports.first}-{ports.last}"
         raise PortalUnavailable(text, reason="portal_port", port=port, first=ports.first, last=ports.last)
@@ -91,28 +86,25 @@ def _ask(config: Config, *pages: str, options: Sequence[str] = ()) -> tuple[byte
     mark = os.urandom(16).hex()  # random, so that no page can contain it
     words = ["/usr/bin/curl", "--disable", "--silent", "--show-error", "--globoff", "--proto", "=http,https"]
     words += ["--noproxy", "*", "--max-time", str(SECONDS), "--max-filesize", str(PAGE_MOST), "--fail-early", *options]
-    words += [
-        "--header",
-        "@-",
-        "--write-out",
-        f"\n{mark} %{{http_code}}\n",
-        *(config.portal.url + page for page in pages),
-    ]
+    words += ["--header", "@-", "--write-out", f"\n{mark} %{{http_code}}\n"]
+    words += [config.portal.url + page for page in pages]
     header = f"Authorization: Bearer {config.portal.token}\n".encode()
     most = len(pages) * (PAGE_MOST + 64)
     result = run(words, timeout=len(pages) * SECONDS + 2, account=_reader(), stdin=header, max_output=most)
     if not result.ok or result.truncated:
-        detail = result.error_line
-        raise PortalUnavailable(f"the portal does not answer ({detail})", reason="portal_no_answer", detail=detail)
+        raise _no_answer(result.error_line)
     return result.out, mark
+
+
+def _no_answer(detail: str) -> PortalUnavailable:
+    return PortalUnavailable(f"the portal does not answer ({detail})", reason="portal_no_answer", detail=detail)
 
 
 def split(out: bytes, mark: str, pages: Sequence[str], *, expected: bytes = b"200") -> list[str]:
     """The texts of pages, each of which ends with a line with the mark and the HTTP status `expected`."""
     parts = re.split(rb"\n%s ([0-9]{3})\n" % mark.encode(), out)
     if len(parts) != 2 * len(pages) + 1:
-        detail = "its pages are cut"
-        raise PortalUnavailable(f"the portal does not answer ({detail})", reason="portal_no_answer", detail=detail)
+        raise _no_answer("its pages are cut")
     return [_text(*found, expected) for found in zip(pages, parts[0::2], parts[1::2], strict=False)]
 
 

@@ -4,10 +4,9 @@ import json
 import os
 import pwd
 import sys
-from collections.abc import Callable
 from typing import Any
 
-from labhost.errors import LabhostError, from_os_error
+from labhost.errors import LabhostError, coded
 from labhost.protocol.frame import VERSION
 from labhost.system import log
 
@@ -15,14 +14,9 @@ Request = dict[str, Any]
 Answer = dict[str, Any]
 
 
-def of(request: Request, work: Callable[[Request], Answer]) -> Answer:
-    """What `work` returns, in the version of the request."""
-    return {**work(request), "version": request["version"]}
-
-
 def refusal(error: Exception, version: int = VERSION) -> Answer:
-    refused = to_refusal(error)
-    return {"version": version, "ok": False, "error": {"code": refused.code, **refused.as_json()}}
+    shown = to_refusal(error)
+    return {"version": version, "ok": False, "error": {"code": shown.code, **shown.as_json()}}
 
 
 def write_answer(answer: Answer) -> bool:
@@ -37,12 +31,10 @@ def write_answer(answer: Answer) -> bool:
 
 def to_refusal(error: Exception) -> LabhostError:
     """The refusal to show, logged once. The place of an unexpected error is only logged."""
-    if isinstance(error, LabhostError):
-        log.write(f"{_who()}: {error.code}: {error}", warning=True)
-        return error
-    if isinstance(error, OSError):
-        log.write(f"{_who()}: {error}", warning=True)
-        return from_os_error(error)
+    if isinstance(error, LabhostError | OSError):
+        code = f"{error.code}: " if isinstance(error, LabhostError) else ""
+        log.write(f"{_who()}: {code}{error}", warning=True)
+        return coded(error)
     import traceback  # only now: each start of set-keys would pay for it
 
     place = traceback.extract_tb(error.__traceback__)[-1]

@@ -31,9 +31,11 @@ class Frames:
 
         BadFrame: the rest of the input cannot be read. BadRequest: the next frame can.
         """
-        if not self._data and not (self._ready(time.monotonic() + idle) and self._more(4096)):
+        if not self._data and not self._ready(time.monotonic() + idle):
             return None
         deadline = time.monotonic() + seconds
+        if not self._data and not self._more(4096, deadline):
+            return None
         match = _HEADER.fullmatch(self._header(deadline))
         if match is None or int(match[1]) > BODY_MOST:
             raise _no_header()
@@ -44,38 +46,32 @@ class Frames:
 
     def end(self, *, seconds: float = SECONDS) -> None:
         """Wait for the end of the input. BadFrame if anything follows."""
-        if not self._data and not self._ready(time.monotonic() + seconds):
-            raise _late()
-        if self._data or self._more(1):
+        if self._data or self._more(1, time.monotonic() + seconds):
             raise BadFrame("there are bytes after the request; send it again", reason="frame_trailing_bytes")
 
     def _header(self, deadline: float) -> bytes:
         while b"\n" not in self._data:
             if len(self._data) > HEADER_MOST:
                 raise _no_header()
-            self._wait(deadline)
-            if not self._more(4096):
+            if not self._more(4096, deadline):
                 raise _no_header()
         return self._take(self._data.index(b"\n") + 1)
 
     def _body(self, length: int, deadline: float) -> bytes:
         while len(self._data) < length:
-            self._wait(deadline)
-            if not self._more(min(1 << 20, length - len(self._data))):
+            if not self._more(min(1 << 20, length - len(self._data)), deadline):
                 arrived = len(self._data)
                 text = f"{arrived} of {length} bytes arrived; send the request again"
                 raise BadFrame(text, reason="frame_cut", arrived=arrived, length=length)
         return self._take(length)
 
-    def _wait(self, deadline: float) -> None:
-        if not self._ready(deadline):
-            raise _late()
-
     def _ready(self, deadline: float) -> bool:
         return bool(select.select([self._fd], [], [], max(0.0, deadline - time.monotonic()))[0])
 
-    def _more(self, size: int) -> bool:
-        """False at the end of the input."""
+    def _more(self, size: int, deadline: float) -> bool:
+        """Read on; False at the end of the input."""
+        if not self._ready(deadline):
+            raise BadFrame("the request did not arrive in time; send it again", reason="frame_late")
         piece = os.read(self._fd, size)
         self._data += piece
         return bool(piece)
@@ -119,12 +115,6 @@ def require(request: Mapping[str, Any], **fields: type) -> tuple[Any, ...]:
     return tuple(request[name] for name in fields)
 
 
-def build(value: dict[str, Any]) -> bytes:
-    """The frame of an object, as the portal sends it."""
-    body = json.dumps(value, separators=(",", ":")).encode()
-    return f"lab-iam 1 {len(body)} {hashlib.sha256(body).hexdigest()}\n".encode() + body
-
-
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
@@ -141,12 +131,7 @@ def no_request() -> BadFrame:
 
 
 def _no_header() -> BadFrame:
-    text = "the header is not `lab-iam 1 LENGTH SHA256`; send the request again"
-    return BadFrame(text, reason="frame_header")
-
-
-def _late() -> BadFrame:
-    return BadFrame("the request did not arrive in time; send it again", reason="frame_late")
+    return BadFrame("the header is not `lab-iam 1 LENGTH SHA256`; send the request again", reason="frame_header")
 
 
 def _no_object() -> BadRequest:

@@ -48,7 +48,7 @@ def serve(fd: int, work: Callable[[Request], Answer]) -> int:
                 raise no_request()
             signal.alarm(REQUEST_SECONDS)
             version = request["version"]
-            answer = answers.of(request, work)
+            answer = {**work(request), "version": version}
         except Exception as error:
             answer = answers.refusal(error, version)
             goes_on = isinstance(error, (LabhostError, OSError)) and not isinstance(error, BadFrame)

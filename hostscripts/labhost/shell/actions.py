@@ -1,22 +1,19 @@
 """What each login-shell command does. What only some commands need they import themselves: start need not wait."""
 
 import os
-import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from labhost.container import lifecycle
-from labhost.host.config import Host
-from labhost.host.user_state import User
+from labhost.host import Host, User
 from labhost.network import forwards
-from labhost.system import formatting, log
-from labhost.system.progress import Progress
+from labhost.protocol.answers import write_answer
+from labhost.system import Progress, formatting, log
 
 JSON = "--json"
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """One command with its arguments, from one person. `json`: the answer is for a program."""
 
     host: Host
@@ -33,16 +30,8 @@ class Call:
         return self.host.config.server.name
 
 
-def start(call: Call) -> None:
-    lifecycle.start(call.host, call.user, call.progress)
-
-
-def stop(call: Call) -> None:
-    lifecycle.stop(call.host, call.user, call.progress)
-
-
-def restart(call: Call) -> None:
-    lifecycle.restart(call.host, call.user, call.progress)
+def without_arguments(work: Callable[[Host, User, Progress], object]) -> Callable[[Call], object]:
+    return lambda call: work(call.host, call.user, call.progress)
 
 
 def status(call: Call) -> None:
@@ -88,7 +77,7 @@ def port(call: Call) -> None:
 def _list_ports(call: Call) -> None:
     server, pairs = call.host.config.server, forwards.list_forwards(call.host, call.user)
     if call.json:
-        ports = [{"container_port": pair.container_port, "server_port": pair.server_port} for pair in pairs]
+        ports = [pair._asdict() for pair in pairs]
         answer(address=server.address, port=call.user.port, limit=server.forwards_each, ports=ports)
         return
     rows: list[tuple[int, int, str]] = [(call.user.port, 22, f"ssh {server.name}")]
@@ -111,11 +100,8 @@ def snapshots(call: Call) -> None:
     if call.json:
         answer(snapshots=[{"name": one.name, "created_at": int(one.created_at), "size": one.size} for one in found])
         return
-    rows = [
-        (one.name, formatting.moment(one.created_at), formatting.size(one.size), formatting.size(one.unpacked))
-        for one in found
-    ]
-    heads = ("name", "created", "size", "unpacked")
+    heads, size = ("name", "created", "size", "unpacked"), formatting.size
+    rows = [(one.name, formatting.moment(one.created_at), size(one.size), size(one.unpacked)) for one in found]
     _print(call, formatting.table(heads, rows) if rows else ["no snapshots yet"])
     call.progress.write(f"next: ssh {call.server}-manage snapshot")
 
@@ -151,11 +137,8 @@ def console(call: Call) -> None:
 
 
 def answer(**values: object) -> None:
-    """One line of JSON: the only thing on standard output when a program asked."""
-    try:
-        sys.stdout.write(formatting.json_line(**values) + "\n")
-        sys.stdout.flush()
-    except OSError:
+    """The only thing on standard output when a program asked; `version` increases when a field changes its meaning."""
+    if not write_answer({"version": 1, **values}):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads it; what is left in the buffer goes there
 
 

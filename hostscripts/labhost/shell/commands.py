@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 from labhost.container import lifecycle
 from labhost.errors import BadRequest, Busy, LabhostError, NotRegistered, Refused
-from labhost.host import config
-from labhost.host.config import Host
+from labhost.host import Host, config
 from labhost.protocol.verbs import WrongUse, report
 from labhost.shell import actions
-from labhost.system.progress import Progress
+from labhost.shell.actions import without_arguments
+from labhost.system import Progress
 
 FAILED, WRONG_USE, REFUSED, BUSY = 1, 2, 3, 4
 STDIN = 0
@@ -34,7 +34,7 @@ class Command(NamedTuple):
     """`arguments` is the pattern of all that may follow the name, `help` one line "FORM: SUMMARY" for each form."""
 
     name: str
-    action: Callable[[actions.Call], None]
+    action: Callable[[actions.Call], object]
     arguments: str
     help: str
     seconds: int = 0  # deadline, where it is not that of `labhost user`
@@ -51,9 +51,9 @@ class Command(NamedTuple):
 
 
 COMMANDS = (
-    Command("start", actions.start, "", "start: start your container (also without a command)"),
-    Command("stop", actions.stop, "", "stop: stop it; your files stay"),
-    Command("restart", actions.restart, "", "restart: stop and start it"),
+    Command("start", without_arguments(lifecycle.start), "", "start: start your container (also without a command)"),
+    Command("stop", without_arguments(lifecycle.stop), "", "stop: stop it; your files stay"),
+    Command("restart", without_arguments(lifecycle.restart), "", "restart: stop and start it"),
     Command("status", actions.status, "( --json)?", "status: show its state, ports, limits and driver"),
     Command("port", actions.port, f"( --json| {NUMBER}( {NUMBER})?| -d {NUMBER})?", """\
 port: list your ports on this server

@@ -15,10 +15,9 @@ import termios
 import time
 
 from labhost.errors import Refused
-from labhost.host.config import Host
-from labhost.system import files
-from labhost.system.names import check_name, printable
-from labhost.system.progress import Progress
+from labhost.host import Host
+from labhost.system import Progress, check_name, printable
+from labhost.system.json_files import load_object, save_object
 
 SECONDS = 600
 ANSWER_SECONDS = 120
@@ -33,12 +32,11 @@ def ask(host: Host, name: str, action: str, code: str, warning: str, progress: P
     and is no part of the error, which is also written to the system log.
     """
     server = host.config.server.name
-    if code:
-        if not _use(host, name, action, code):
-            raise Refused(
-                f"wrong or expired confirmation code; for a new one: ssh {server}-manage {action}", reason="bad_code"
-            )
+    if code and _use(host, name, action, code):
         return
+    if code:
+        text = f"wrong or expired confirmation code; for a new one: ssh {server}-manage {action}"
+        raise Refused(text, reason="bad_code")
     answer = _question(f"{warning}\nType {server} to continue: ")
     if answer is None:
         progress.write(warning)
@@ -50,9 +48,7 @@ def ask(host: Host, name: str, action: str, code: str, warning: str, progress: P
 def _create(host: Host, name: str, action: str) -> str:
     code = "".join(secrets.choice(LETTERS) for _ in range(LENGTH))
     note = {"digest": _digest(name, action, code), "until": time.time() + SECONDS}
-    folder = host.paths.state / "confirm"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    files.write_atomic(folder / check_name(name), json.dumps(note) + "\n", mode=0o600)
+    save_object(host.paths.state / "confirm" / check_name(name), note)
     return code
 
 
@@ -64,7 +60,7 @@ def _use(host: Host, name: str, action: str, code: str) -> bool:
         os.rename(path, mine)
     except FileNotFoundError:
         return False
-    note = json.loads(files.read_text(mine) or "{}")
+    note = load_object(mine) or {}
     mine.unlink()
     fresh = time.time() < note.get("until", 0) <= time.time() + SECONDS
     return hmac.compare_digest(str(note.get("digest", "")), _digest(name, action, code)) and fresh

@@ -20,9 +20,8 @@ from contextlib import suppress
 from labhost import lxc
 from labhost.accounts import linux_accounts
 from labhost.errors import BadRequest, LabhostError, Refused
-from labhost.host.config import Host
-from labhost.host.user_state import User
-from labhost.system.processes import Account, environment
+from labhost.host import Host, User
+from labhost.system import Process, files, spawn
 
 SECONDS = 86_400
 SHELL = "cd /root 2>/dev/null || cd /; [ -x /bin/bash ] && exec /bin/bash -l; exec /bin/sh -l"
@@ -39,13 +38,11 @@ def _disconnect(*_: object) -> None:
 def check(host: Host, user: User) -> None:
     """BadRequest without a terminal, Refused when the container is stopped."""
     if not os.isatty(0) or not os.isatty(1):
-        raise BadRequest(
-            f"a console needs a terminal: ssh -t {host.config.server.name}-manage console", reason="no_terminal"
-        )
+        text = f"a console needs a terminal: ssh -t {host.config.server.name}-manage console"
+        raise BadRequest(text, reason="no_terminal")
     if not lxc.is_running(host, linux_accounts.account_of(host, user)):
-        raise Refused(
-            f"the container is stopped; start it first: ssh {host.config.server.name}-manage", reason="not_running"
-        )
+        text = f"the container is stopped; start it first: ssh {host.config.server.name}-manage"
+        raise Refused(text, reason="not_running")
 
 
 def open_shell(host: Host, user: User) -> None:
@@ -55,7 +52,18 @@ def open_shell(host: Host, user: User) -> None:
     os.fchown(inner, account.uid, account.gid)
     _copy_size(outer)
     command = [*lxc.scope_command(), *lxc.attach_command(host, account, ["/bin/sh", "-c", SHELL], _variables())]
-    shell = _spawn(command, account, inner, lxc.session_environment(host, account))
+
+    def own_terminal() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        fcntl.ioctl(inner, termios.TIOCSCTTY, 0)
+
+    env = lxc.session_environment(host, account)
+    try:
+        shell = spawn(command, account=account, stdin=inner, output=inner, env=env, prepare=own_terminal)
+    except OSError as error:
+        problem = str(error.strerror)
+        text = f"the console cannot be opened: {problem}"
+        raise LabhostError(text, reason="console_failed", detail=problem) from error
     os.close(inner)
     before = termios.tcgetattr(0)
     signal.signal(signal.SIGWINCH, lambda *_: _copy_size(outer))
@@ -80,32 +88,6 @@ def _variables() -> list[str]:
     return ["HOME=/root", "USER=root", "SHELL=/bin/sh", f"TERM={term if known else 'dumb'}"]
 
 
-def _spawn(command: list[str], account: Account, terminal: int, env: dict[str, str]) -> "subprocess.Popen[bytes]":
-    def own_terminal() -> None:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
-
-    try:
-        return subprocess.Popen(
-            command,
-            stdin=terminal,
-            stdout=terminal,
-            stderr=terminal,
-            cwd="/",
-            env=environment(account, env),
-            start_new_session=True,
-            preexec_fn=own_terminal,
-            umask=0o022,
-            user=account.uid,
-            group=account.gid,
-            extra_groups=[],
-        )
-    except OSError as error:
-        raise LabhostError(
-            f"the console cannot be opened: {error.strerror}", reason="console_failed", detail=error.strerror or ""
-        ) from error
-
-
 def _relay(outer: int) -> None:
     """Bytes in both directions until one side ends. A slow reader delays only the shell itself."""
     until = time.monotonic() + SECONDS
@@ -116,7 +98,7 @@ def _relay(outer: int) -> None:
                 piece = _read(source)
                 if not piece:
                     return
-                _write(target, piece)
+                files.write_all(target, piece)
 
 
 def _read(fd: int) -> bytes:
@@ -128,18 +110,12 @@ def _read(fd: int) -> bytes:
         raise
 
 
-def _write(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-
-
 def _copy_size(outer: int) -> None:
     with suppress(OSError):
         fcntl.ioctl(outer, termios.TIOCSWINSZ, fcntl.ioctl(0, termios.TIOCGWINSZ, b"\0" * 8))
 
 
-def _end(shell: "subprocess.Popen[bytes]") -> None:
+def _end(shell: Process) -> None:
     """Kill the shell if it does not end by itself when its terminal has gone."""
     try:
         shell.wait(timeout=3)

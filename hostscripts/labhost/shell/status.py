@@ -4,12 +4,9 @@ from typing import Any
 
 from labhost.container import lifecycle
 from labhost.gpu import nvidia
-from labhost.host import limits
-from labhost.host.config import Host
-from labhost.host.user_state import User
+from labhost.host import Host, User, limits
 from labhost.network import forwards
-from labhost.system import formatting
-from labhost.system.progress import Progress
+from labhost.system import Progress, formatting
 
 
 def collect(host: Host, user: User) -> dict[str, Any]:
@@ -23,10 +20,7 @@ def collect(host: Host, user: User) -> dict[str, Any]:
         "server_address": host.config.server.address,
         "port": user.port,
         "address": user.address,
-        "ports": [
-            {"container_port": pair.container_port, "server_port": pair.server_port}
-            for pair in forwards.list_forwards(host, user)
-        ],
+        "ports": [pair._asdict() for pair in forwards.list_forwards(host, user)],
         "limits": user.limits,
         "limits_not_enforced": limits.not_enforced(user.limits, available),
         "driver": {
@@ -46,18 +40,12 @@ def show(host: Host, user: User, progress: Progress) -> None:
     if not running and user.desired_state == "running":
         progress.write("warning: it was started but is not running: it ended by itself, or the server was restarted")
     progress.write(f"port: {user.port}, address: {user.address}")
-    progress.write(f"forwarded ports: {ports_summary(host, user)}")
+    ports = [f"{pair['server_port']} to {pair['container_port']}" for pair in found["ports"]]
+    progress.write(f"forwarded ports: {', '.join(ports) or 'none'}")
     progress.write(f"limits: {limits.summary(user.limits, limits.controllers(host, user))}")
     progress.write(f"driver: {_driver(found['driver'])}")
     progress.write(f"values from the portal: {formatting.moment(user.fetched_at)}")
     progress.write(f"next: ssh {name}" if running else f"next: ssh {name}-manage to start it")
-
-
-def ports_summary(host: Host, user: User) -> str:
-    return (
-        ", ".join(f"{pair.server_port} to {pair.container_port}" for pair in forwards.list_forwards(host, user))
-        or "none"
-    )
 
 
 def _driver(found: dict[str, str]) -> str:

@@ -10,15 +10,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from labhost.errors import LabhostError
 from labhost.gpu.nvidia import NVIDIA_SMI
-from labhost.host import user_state
-from labhost.host.config import SUBUID_COUNT, Host
-from labhost.host.user_state import User
-from labhost.system import formatting
-from labhost.system.processes import Account, run
+from labhost.host import SUBUID_COUNT, Host, User, user_state
+from labhost.system import Account, formatting, run
 
 SECONDS = 0.5  # between the two samples that make a rate
 NVIDIA_SECONDS = 8
@@ -27,8 +24,7 @@ SERVER = ("-", "the server")
 Owner = tuple[str, str]  # a person, and "container" or "account"
 
 
-@dataclass(frozen=True)
-class Process:
+class Process(NamedTuple):
     pid: int
     uid: int
     ticks: int  # of processor time, user and system
@@ -43,8 +39,7 @@ class Share:
     gpu_memory: dict[int, int] = field(default_factory=dict)  # number of the GPU -> bytes
 
 
-@dataclass(frozen=True)
-class Gpu:
+class Gpu(NamedTuple):
     number: int
     uuid: str
     name: str
@@ -201,6 +196,6 @@ def as_json(usage: Usage) -> dict[str, Any]:
             }
             for (name, place), share in _sorted(usage)
         ],
-        "gpus": [vars(gpu) for gpu in usage.gpus],
+        "gpus": [gpu._asdict() for gpu in usage.gpus],
         "note": usage.note,
     }

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import IO
 
 from labhost.errors import LabhostError
-from labhost.host import locks
-from labhost.host.user_state import User
+from labhost.host import User, locks
 from labhost.storage import template_archive, tree
 from labhost.storage.driver import Storage
-from labhost.system.processes import Account
+from labhost.system import Account
 
 
 class DirectoryStorage(Storage):
@@ -29,9 +28,8 @@ class DirectoryStorage(Storage):
         """Nothing is mounted."""
 
     def create_fresh(self, user: User, account: Account) -> Path:
-        return self._create(
-            user, account, lambda path: template_archive.unpack(self._host, path, owner=(account, user.subuid))
-        )
+        owner = (account, user.subuid)
+        return self._create(user, account, lambda path: template_archive.unpack(self._host, path, owner=owner))
 
     def unpack(self, user: User, account: Account, stream: IO[bytes], template: str) -> Path:
         return self._create(user, account, lambda path: tree.unpack(account, user.subuid, stream, path))

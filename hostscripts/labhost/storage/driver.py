@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import IO
 
 from labhost import lxc
-from labhost.host.config import Host
-from labhost.host.user_state import User
+from labhost.host import Host, User
 from labhost.storage import tree
 from labhost.storage.slots import Slots, slots_in
-from labhost.system.processes import Account, Process
+from labhost.system import Account, Process
 
 
 class Storage(ABC):

@@ -5,8 +5,7 @@
 
 from collections.abc import Mapping
 
-from labhost.host.config import Host
-from labhost.host.user_state import User
+from labhost.host import Host, User
 from labhost.storage.directory import DirectoryStorage
 from labhost.storage.driver import Storage
 from labhost.storage.overlay import OverlayStorage

@@ -1,19 +1,16 @@
 """Containers on this server and their states."""
 
-import pwd
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from labhost import lxc
 from labhost.accounts import linux_accounts
-from labhost.host import user_state
-from labhost.host.config import Host
-from labhost.host.user_state import User
+from labhost.host import Host, User, user_state
 from labhost.storage import drivers
 
 
 def inventory(
-    host: Host, users: Iterable[User] | None = None, known: Mapping[str, pwd.struct_passwd] | None = None
+    host: Host, users: Iterable[User] | None = None, known: linux_accounts.Known = None
 ) -> dict[str, dict[str, Any]]:
     """State, address and port of each container, also of those being registered; of all people, or of `users`."""
     return {
@@ -22,7 +19,7 @@ def inventory(
     }
 
 
-def _state(host: Host, user: User, known: Mapping[str, pwd.struct_passwd] | None) -> str:
+def _state(host: Host, user: User, known: linux_accounts.Known) -> str:
     if not user.registered:
         return "registering"
     account = linux_accounts.find_account(host, user, known)

@@ -12,13 +12,10 @@ from typing import IO
 from labhost import lxc
 from labhost.accounts import tombstones
 from labhost.errors import LabhostError, Refused
-from labhost.host import locks, user_state
-from labhost.host.config import SUBUID_COUNT, Host
-from labhost.host.user_state import User
+from labhost.host import SUBUID_COUNT, Host, User, locks, user_state
 from labhost.storage import template_archive, templates, tree
 from labhost.storage.driver import Storage
-from labhost.system import failpoints, files, mounts
-from labhost.system.processes import Account
+from labhost.system import Account, failpoints, files, mounts
 
 
 class OverlayStorage(Storage):

@@ -4,7 +4,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from labhost.host.config import SUBUID_COUNT, Paths
+from labhost.host import SUBUID_COUNT, Paths
 from labhost.system import files, mounts
 
 

@@ -4,7 +4,6 @@ The .json is written last and removed first, so an archive without one is a left
 NAS: set-up creates SERVER, and if SERVER is missing the NAS is not mounted.
 """
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -14,10 +13,9 @@ from pathlib import Path
 from typing import IO
 
 from labhost.errors import LabhostError, Refused
-from labhost.host.config import Host
-from labhost.system import files
+from labhost.host import Host
+from labhost.system import check_name, files, is_name, printable
 from labhost.system.json_files import known_fields, load_object, save_object
-from labhost.system.names import check_name, is_name, printable
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 VERSION = re.compile(r"[0-9a-f]{12}", re.ASCII)
@@ -55,12 +53,13 @@ def folder(host: Host, user: str) -> Path:
 
 def prepare(host: Host) -> None:
     """Creates the folder of this server, for set-up. Refused if others could read or write it."""
-    if host.config.snapshots.folder is None:
+    folder = host.config.snapshots.folder
+    if folder is None:
         return
-    if not host.config.snapshots.folder.is_dir():
-        text = f"the snapshot folder {host.config.snapshots.folder} does not exist; mount or create it"
-        raise Refused(text, reason="snapshot_folder_missing", path=str(host.config.snapshots.folder))
-    path = host.config.snapshots.folder / host.config.server.name
+    if not folder.is_dir():
+        text = f"the snapshot folder {folder} does not exist; mount or create it"
+        raise Refused(text, reason="snapshot_folder_missing", path=str(folder))
+    path = folder / host.config.server.name
     path.mkdir(mode=0o700, exist_ok=True)
     status = os.lstat(path)
     if status.st_uid != os.geteuid() or status.st_mode & 0o077:
@@ -139,10 +138,7 @@ def open_verified(host: Host, manifest: Manifest) -> Iterator[IO[bytes]]:
     if not path.is_file():
         raise damaged
     with open(path, "rb") as stream:
-        digest = hashlib.sha256()
-        while chunk := stream.read(CHUNK):
-            digest.update(chunk)
-        if digest.hexdigest() != manifest.sha256:
+        if files.sha256_of(stream) != manifest.sha256:
             raise damaged
         yield stream
 

@@ -2,15 +2,8 @@
 
 import re
 
-LIST_COMMAND = [
-    "/usr/bin/tar",
-    "--list",
-    "--verbose",
-    "--numeric-owner",
-    "--quoting-style=escape",
-    "--absolute-names",
-    "--file=-",
-]
+LIST_COMMAND = ["/usr/bin/tar", "--list", "--verbose", "--numeric-owner", "--quoting-style=escape"]
+LIST_COMMAND += ["--absolute-names", "--file=-"]
 _LINE = re.compile(rb"(.)\S+ +[0-9]+/[0-9]+ +([0-9]+(?:,[0-9]+)?) [0-9-]{10,} [0-9:]+ (.*)", re.DOTALL)
 _WHITEOUT = b"0,0"  # overlay(7): a file of the template that was deleted
 

@@ -1,6 +1,5 @@
 """The template: a tar archive, plain or compressed by zstd, gzip or xz; checked once, then unpacked."""
 
-import hashlib
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,12 +9,12 @@ from typing import IO
 
 from labhost import lxc
 from labhost.errors import LabhostError
-from labhost.host.config import Host
+from labhost.host import Host
 from labhost.storage import tree
 from labhost.storage.tar_listing import LIST_COMMAND
-from labhost.system import openat2
+from labhost.system import Account, Result, files, finish, openat2, run, spawn
 from labhost.system.json_files import known_fields, load_object, save_object
-from labhost.system.processes import MAX_OUTPUT, Account, Result, finish, run, spawn
+from labhost.system.processes import MAX_OUTPUT
 
 READ_SECONDS = 600
 UNPACK_SECONDS = 900
@@ -55,7 +54,9 @@ def inspect(host: Host) -> TemplateInfo:
             known = load_object(cache) or {}
             if known.get("file") == signature:
                 return TemplateInfo(**known_fields(TemplateInfo, known))
-        found = TemplateInfo(_version(archive), _unpacked_size(archive))
+        version = files.sha256_of(archive)[:12]
+        archive.seek(0)
+        found = TemplateInfo(version, _unpacked_size(archive))
     save_object(cache, {"file": signature, **asdict(found)})
     return found
 
@@ -81,14 +82,6 @@ def check_bootable(rootfs: Path) -> None:
             if not openat2.is_file(root, path):
                 text = f"the system has no /{path}; ask the lab's staff to build the template again"
                 raise LabhostError(text, reason="system_incomplete", path=f"/{path}")
-
-
-def _version(archive: IO[bytes]) -> str:
-    digest = hashlib.sha256()
-    while chunk := archive.read(1 << 20):
-        digest.update(chunk)
-    archive.seek(0)
-    return digest.hexdigest()[:12]
 
 
 def _unpacked_size(archive: IO[bytes]) -> int:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Set
 from pathlib import Path
 
-from labhost.host.config import Host
+from labhost.host import Host
 from labhost.storage import template_archive, tree
 from labhost.system import files
 

@@ -6,8 +6,7 @@ from typing import IO
 
 from labhost import lxc
 from labhost.errors import LabhostError
-from labhost.system import openat2
-from labhost.system.processes import Account, Process, Result, run, spawn
+from labhost.system import Account, Process, Result, openat2, run, spawn
 
 SECONDS = 1800
 MIN_FREE = 64 * 1024 * 1024

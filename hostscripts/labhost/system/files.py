@@ -1,7 +1,9 @@
 """Files in folders that only root can write: read up to a limit, replaced whole or not at all."""
 
+import hashlib
 import os
 from pathlib import Path
+from typing import IO
 
 from labhost.errors import LabhostError
 from labhost.system import openat2
@@ -25,23 +27,23 @@ def write_atomic(path: Path, text: str, *, mode: int, durable: bool = True) -> b
 
     Without `durable` a power cut in the next seconds may bring back the old file, whole.
     """
-    parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with openat2.closing(os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as parent:
         owner = (os.geteuid(), os.getegid())
-        if not openat2.stage_file(parent, path.name, text, owner=owner, mode=mode, durable=True):
-            return False
-        openat2.commit_staged(parent, path.name)
-        if durable:
-            os.fsync(parent)
-        return True
-    finally:
-        os.close(parent)
+        return openat2.replace_file(parent, path.name, text, owner=owner, mode=mode, durable=durable)
 
 
 def write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def sha256_of(stream: IO[bytes]) -> str:
+    """In hex, of all that follows in the stream (hashlib.file_digest needs Python 3.11)."""
+    digest = hashlib.sha256()
+    while chunk := stream.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def remove_tree(path: Path) -> None:
@@ -52,8 +54,5 @@ def remove_tree(path: Path) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with openat2.closing(os.open(path, os.O_RDONLY | os.O_DIRECTORY)) as fd:
         os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -1,9 +1,7 @@
-"""Sizes, ages and tables for people, JSON lines for programs. Pure: nothing is read or written here."""
+"""Sizes, ages and tables for people. Pure: nothing is read or written here."""
 
-import json
 import time
 from collections.abc import Sequence
-from typing import Any
 
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 
@@ -37,15 +35,5 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in [list(heads), *cells]) for column in range(len(heads))]
     right = [bool(rows) and all(isinstance(row[column], int | float) for row in rows) for column in range(len(heads))]
-    return [
-        "  ".join(
-            cell.rjust(width) if to_right else cell.ljust(width)
-            for cell, width, to_right in zip(row, widths, right, strict=True)
-        ).rstrip()
-        for row in [list(heads), *cells]
-    ]
-
-
-def json_line(**values: Any) -> str:
-    """One JSON object on one line; `version` increases when a field changes its meaning."""
-    return json.dumps({"version": 1, **values}, separators=(",", ":"))
+    layout = "  ".join(f"{{:{'>' if to_right else '<'}{width}}}" for width, to_right in zip(widths, right, strict=True))
+    return [layout.format(*row).rstrip() for row in [list(heads), *cells]]

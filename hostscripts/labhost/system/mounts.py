@@ -8,10 +8,9 @@ import ctypes
 import errno
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from labhost.system.openat2 import closing
 from labhost.system.user_namespaces import fork_mapped
 
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442  # the same on every architecture
@@ -30,18 +29,14 @@ class _MountAttr(ctypes.Structure):
 
 def idmapped(source: Path, target: Path, first: int, count: int) -> None:
     """Mounts `source` read-only at `target`, its ids 0..count-1 shown as first..first+count-1; OSError."""
-    tree = _syscall(
-        _OPEN_TREE, ctypes.c_int(_AT_FDCWD), os.fsencode(source), ctypes.c_uint(_OPEN_TREE_CLONE | os.O_CLOEXEC)
-    )
-    try:
-        with _user_namespace(first, count) as namespace:
+    cloned = ctypes.c_uint(_OPEN_TREE_CLONE | os.O_CLOEXEC)
+    with closing(_syscall(_OPEN_TREE, ctypes.c_int(_AT_FDCWD), os.fsencode(source), cloned)) as tree:
+        with closing(_user_namespace(first, count)) as namespace:
             wanted = _MountAttr(_ATTR_RDONLY | _ATTR_NODEV | _ATTR_IDMAP, 0, 0, namespace)
             size = ctypes.c_size_t(ctypes.sizeof(wanted))
             _syscall(_MOUNT_SETATTR, ctypes.c_int(tree), b"", ctypes.c_uint(_AT_EMPTY_PATH), ctypes.byref(wanted), size)
         flags = ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH)
         _syscall(_MOVE_MOUNT, ctypes.c_int(tree), b"", ctypes.c_int(_AT_FDCWD), os.fsencode(target), flags)
-    finally:
-        os.close(tree)
 
 
 def overlay(target: Path, *, lower: Path, upper: Path, work: Path) -> None:
@@ -72,8 +67,7 @@ def is_mounted(target: Path) -> bool:
         return False
 
 
-@contextmanager
-def _user_namespace(first: int, count: int) -> Iterator[int]:
+def _user_namespace(first: int, count: int) -> int:
     """A descriptor of a new user namespace in which 0..count-1 are first..first+count-1 outside."""
     gate, open_gate = os.pipe()
 
@@ -81,19 +75,13 @@ def _user_namespace(first: int, count: int) -> Iterator[int]:
         os.close(open_gate)
         os.read(gate, 1)  # until the parent has closed its end, or is gone
 
-    try:
+    with closing(gate):
         child = fork_mapped(first, count, wait)
         try:
-            namespace = os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+            return os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         finally:
             os.close(open_gate)
             os.waitpid(child, 0)
-    finally:
-        os.close(gate)
-    try:
-        yield namespace
-    finally:
-        os.close(namespace)
 
 
 def _syscall(number: int, *arguments: object) -> int:

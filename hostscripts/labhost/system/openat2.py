@@ -9,7 +9,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from labhost.errors import LabhostError
@@ -17,7 +17,15 @@ from labhost.errors import LabhostError
 _SYS_OPENAT2 = 437
 NO_XDEV, NO_MAGICLINKS, NO_SYMLINKS, BENEATH, IN_ROOT = 0x01, 0x02, 0x04, 0x08, 0x10
 STRICT = BENEATH | NO_SYMLINKS | NO_MAGICLINKS | NO_XDEV
+_INSIDE = IN_ROOT | NO_MAGICLINKS | NO_XDEV
 _TEMPORARY = ".{}.lab-iam-new"
+_PROBLEMS = {
+    errno.ELOOP: "is a symbolic link or leads through one",
+    errno.ENOTDIR: "is not a directory",
+    errno.ENXIO: "is not a directory",
+    errno.ENOENT: "does not exist",
+    errno.EXDEV: "leads to another file system",
+}
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -29,13 +37,8 @@ def open_at(directory: int, path: str, flags: int, resolve: int = STRICT) -> int
     """A new descriptor, see openat2(2); OSError. Paths may have several parts."""
     how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
     for _ in range(64):
-        fd = _libc.syscall(
-            ctypes.c_long(_SYS_OPENAT2),
-            ctypes.c_int(directory),
-            ctypes.c_char_p(os.fsencode(path)),
-            ctypes.byref(how),
-            ctypes.c_size_t(ctypes.sizeof(how)),
-        )
+        place = (ctypes.c_int(directory), ctypes.c_char_p(os.fsencode(path)))
+        fd = _libc.syscall(ctypes.c_long(_SYS_OPENAT2), *place, ctypes.byref(how), ctypes.c_size_t(ctypes.sizeof(how)))
         if fd >= 0:
             return int(fd)
         code = ctypes.get_errno()
@@ -44,32 +47,27 @@ def open_at(directory: int, path: str, flags: int, resolve: int = STRICT) -> int
     raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN), path)
 
 
-def open_directory(path: Path) -> int:
-    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-
-
 @contextmanager
-def directory(path: Path) -> Iterator[int]:
-    """A descriptor of a directory whose parents only root can write; the last part must not be a symbolic link."""
-    fd = open_directory(path)
+def closing(fd: int) -> Iterator[int]:
+    """The descriptor, closed at the end."""
     try:
         yield fd
     finally:
         os.close(fd)
 
 
-@contextmanager
-def subdirectory(parent: int, path: str, resolve: int = STRICT) -> Iterator[int]:
+def directory(path: Path) -> AbstractContextManager[int]:
+    """A descriptor of a directory whose parents only root can write; the last part must not be a symbolic link."""
+    return closing(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC))
+
+
+def subdirectory(parent: int, path: str, resolve: int = STRICT) -> AbstractContextManager[int]:
     """A descriptor of a directory below `parent`; LabhostError if any part of the path is not a directory."""
     try:
-        fd = open_at(parent, path, os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK, resolve)
+        return closing(open_at(parent, path, os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK, resolve))
     except OSError as error:
-        problem = _explain(error)
+        problem = _PROBLEMS.get(error.errno or 0) or error.strerror or "cannot be opened"
         raise LabhostError(f"{path} {problem}", reason="not_a_directory", path=path, problem=problem) from error
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def make_directory(parent: int, name: str, *, owner: tuple[int, int], mode: int) -> bool:
@@ -86,12 +84,13 @@ def make_directory(parent: int, name: str, *, owner: tuple[int, int], mode: int)
     return True
 
 
-def replace_file(parent: int, name: str, text: str, *, owner: tuple[int, int], mode: int) -> bool:
+def replace_file(parent: int, name: str, text: str, *, owner: tuple[int, int], mode: int, durable: bool = True) -> bool:
     """Replaces `name` by a file with this text, owner and mode; False if nothing had to change. OSError."""
     if not stage_file(parent, name, text, owner=owner, mode=mode, durable=True):
         return False
     commit_staged(parent, name)
-    os.fsync(parent)
+    if durable:
+        os.fsync(parent)
     return True
 
 
@@ -145,24 +144,16 @@ def sync_file_system(fd: int) -> None:
 
 
 def matches(parent: int, name: str, text: str, *, owner: tuple[int, int], mode: int) -> bool:
-    """True if `replace_file` would change nothing.
-
-    Never blocks (O_NONBLOCK: FIFOs, file leases), and reads only a file of the right size.
-    """
+    """True if `replace_file` would change nothing. Never blocks (FIFOs, file leases); reads only what has the size."""
     data = _encode(text)
     try:
-        fd = open_at(parent, name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)
+        with closing(open_at(parent, name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY)) as fd:
+            status = os.fstat(fd)
+            same = stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_size == len(data)
+            same = same and (status.st_uid, status.st_gid) == owner and stat.S_IMODE(status.st_mode) == mode
+            return same and os.read(fd, len(data) + 1) == data
     except OSError:
         return False
-    try:
-        status = os.fstat(fd)
-        same = stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_size == len(data)
-        same = same and (status.st_uid, status.st_gid) == owner and stat.S_IMODE(status.st_mode) == mode
-        return same and os.read(fd, len(data) + 1) == data
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
 
 
 def _encode(text: str) -> bytes:
@@ -173,36 +164,16 @@ def link_target(root: int, path: str) -> str | None:
     """The target of the symbolic link `path`, its parents resolved as for a process chrooted into `root`."""
     folder, _, name = path.rpartition("/")
     try:
-        fd = open_at(root, folder or ".", os.O_PATH | os.O_DIRECTORY, IN_ROOT | NO_MAGICLINKS | NO_XDEV)
+        with closing(open_at(root, folder or ".", os.O_PATH | os.O_DIRECTORY, _INSIDE)) as fd:
+            return os.readlink(name, dir_fd=fd)
     except OSError:
         return None
-    try:
-        return os.readlink(name, dir_fd=fd)
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
 
 
 def is_file(root: int, path: str) -> bool:
     """True if `path`, resolved inside `root`, is a regular file. Only the path is opened (O_PATH)."""
     try:
-        fd = open_at(root, path, os.O_PATH, IN_ROOT | NO_MAGICLINKS | NO_XDEV)
+        with closing(open_at(root, path, os.O_PATH, _INSIDE)) as fd:
+            return stat.S_ISREG(os.fstat(fd).st_mode)
     except OSError:
         return False
-    try:
-        return stat.S_ISREG(os.fstat(fd).st_mode)
-    finally:
-        os.close(fd)
-
-
-def _explain(error: OSError) -> str:
-    if error.errno == errno.ELOOP:
-        return "is a symbolic link or leads through one"
-    if error.errno in (errno.ENOTDIR, errno.ENXIO):
-        return "is not a directory"
-    if error.errno == errno.ENOENT:
-        return "does not exist"
-    if error.errno == errno.EXDEV:
-        return "leads to another file system"
-    return error.strerror or "cannot be opened"

@@ -7,10 +7,10 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, TypeAlias
+from typing import IO, TYPE_CHECKING, NamedTuple, TypeAlias
 
 from labhost.errors import LabhostError
 from labhost.system.names import printable
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 MAX_OUTPUT = 1 << 20
 _PR_SET_PDEATHSIG = 1
-_DEVNULL = -3  # subprocess.DEVNULL
+_PIPE, _DEVNULL = -1, -3  # as in subprocess
 Process: TypeAlias = "subprocess.Popen[bytes]"
+Stdin: TypeAlias = int | IO[bytes] | None
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-@dataclass(frozen=True)
-class Account:
+class Account(NamedTuple):
     """The host account that a process runs as, with no group but its own."""
 
     name: str
@@ -81,24 +81,24 @@ def spawn(
     command: Sequence[str],
     *,
     account: Account | None = None,
-    stdin: int | IO[bytes] | None = _DEVNULL,
+    stdin: Stdin = _DEVNULL,
+    output: int = _PIPE,
     env: dict[str, str] | None = None,
+    prepare: Callable[[], object] | None = None,
 ) -> Process:
-    """Starts a process that dies with this one, in a session of its own, so without a terminal."""
+    """Starts a process in a session of its own, so without a terminal. Unless it calls `prepare`, it dies with this."""
     import subprocess
 
-    identity: dict[str, object] = {}
-    if account is not None:
-        identity = {"user": account.uid, "group": account.gid, "extra_groups": []}
+    identity = {"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}
     return subprocess.Popen(  # type: ignore[call-overload]
         list(command),
         stdin=stdin,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdout=output,
+        stderr=output,
         cwd="/",
         env=environment(account, env),
         start_new_session=True,
-        preexec_fn=die_with_parent,
+        preexec_fn=prepare or die_with_parent,
         umask=0o022,
         **identity,
     )
@@ -115,7 +115,7 @@ def run(
     *,
     timeout: float,
     account: Account | None = None,
-    stdin: bytes | int | IO[bytes] | None = None,
+    stdin: bytes | Stdin = None,
     env: dict[str, str] | None = None,
     max_output: int = MAX_OUTPUT,
 ) -> Result:
@@ -161,7 +161,8 @@ def finish(process: Process, command: Sequence[str], *, timeout: float, max_outp
                     truncated |= _drain(selector, key, output[key.data], max_output)
     os.close(ending)
     if not ended:
-        _kill(process)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     code = process.wait()
     for stream in (process.stdout, process.stderr):
         if stream is not None:
@@ -184,8 +185,3 @@ def _drain(selector: "selectors.BaseSelector", key: "selectors.SelectorKey", out
         output += piece[:room]
         truncated |= len(piece) > room
     return truncated
-
-
-def _kill(process: Process) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)

@@ -1,17 +1,14 @@
 """`labhost doctor`: inspects this server, checks it, and reports or fixes each finding."""
 
-import json
-import sys
 from dataclasses import dataclass
 
 from labhost.admin.doctor import checks, fixes, inspection
 from labhost.admin.doctor.checks import Finding
 from labhost.errors import LabhostError
-from labhost.host import config
-from labhost.host.config import Host
+from labhost.host import Host, config
+from labhost.protocol.answers import write_answer
 from labhost.protocol.verbs import WrongUse, for_people
-from labhost.system import log
-from labhost.system.progress import Progress
+from labhost.system import Progress, log
 
 ROUNDS = 3  # a fixed account may reveal more
 
@@ -27,7 +24,7 @@ class Report:
         return not self.findings
 
 
-@for_people
+@for_people()
 def main(arguments: list[str], progress: Progress) -> int:
     """Exit status 0 if nothing is wrong (any more), 1 if problems remain."""
     if not set(arguments) <= {"--fix", "--json"} or len(set(arguments)) != len(arguments):
@@ -40,11 +37,11 @@ def main(arguments: list[str], progress: Progress) -> int:
 def examine(host: Host, *, fix: bool) -> Report:
     """What is wrong on this server; with `fix`, what is still wrong after fixing what needs no human."""
     fixed: list[Finding] = []
-    server = inspection.collect(host)
-    findings = checks.run_checks(server)
     failures: list[str] = []
-    for _ in range(ROUNDS if fix else 0):
-        fixable = [item for item in findings if item.fix and item not in fixed]
+    for rounds_left in range(ROUNDS if fix else 0, -1, -1):
+        server = inspection.collect(host)
+        findings = checks.run_checks(server)
+        fixable = [item for item in findings if rounds_left and item.fix and item not in fixed]
         if not fixable:
             break
         for item in fixable:
@@ -55,8 +52,6 @@ def examine(host: Host, *, fix: bool) -> Report:
             else:
                 fixed.append(item)
                 log.write(f"doctor: fixed: {item}")
-        server = inspection.collect(host)
-        findings = checks.run_checks(server)
     ignored = [f"host.conf: {name} is unknown and ignored" for name in host.unknown_settings]
     return Report([item for item in fixed if item not in findings], findings, [*ignored, *server.notes, *failures])
 
@@ -70,14 +65,11 @@ def show(report: Report, progress: Progress, *, fix: bool, as_json: bool) -> Non
             "findings": [item.as_json() for item in report.findings],
             "notes": report.notes,
         }
-        sys.stdout.write(json.dumps(value) + "\n")
+        write_answer(value)
         return
-    for item in report.fixed:
-        progress.write(f"fixed: {item}")
-    for item in report.findings:
-        progress.write(str(item))
-    for note in report.notes:
-        progress.write(f"note: {note}")
+    lines = [*(f"fixed: {item}" for item in report.fixed), *map(str, report.findings)]
+    for line in [*lines, *(f"note: {note}" for note in report.notes)]:
+        progress.write(line)
     if report.ok:
         progress.write("all problems were fixed" if report.fixed else "no problems found")
     elif not fix and any(item.fix for item in report.findings):

@@ -1,16 +1,15 @@
 """Compares what was inspected with what should be. Pure: nothing is read or changed here."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from labhost.accounts import linux_accounts, lxc_usernet, subids
 from labhost.admin.doctor.inspection import Entry, PersonState, ServerState
-from labhost.host.config import SUBUID_COUNT
+from labhost.host import SUBUID_COUNT
 from labhost.network import firewall
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One problem. `name` is a person's, or empty for the server; `fix` is a key of fixes.FIXES, or empty if a human
     must decide; `advice` says how to correct it by hand."""
 
@@ -24,13 +23,15 @@ class Finding:
         return f"{self.name or 'server'}: {self.problem}; {'fix' if self.fix else 'by hand'}: {self.advice}"
 
     def as_json(self) -> dict[str, object]:
-        return {key: value for key, value in asdict(self).items() if key != "target"}
+        return {key: value for key, value in self._asdict().items() if key != "target"}
 
 
 def run_checks(server: ServerState) -> list[Finding]:
     found = [item for compare in SERVER for item in compare(server)]
     for person in server.people:
-        found += [item for compare in PERSON for item in compare(server, person)]
+        complete = person.user.registered and person.has_account
+        checks = PERSON + COMPLETE if complete else PERSON
+        found += [item for compare in checks for item in compare(server, person)]
     return found
 
 
@@ -83,7 +84,7 @@ def _rules(server: ServerState) -> Iterator[Finding]:
 
 
 def _account(server: ServerState, person: PersonState) -> Iterator[Finding]:
-    user, paths = person.user, server.host.paths
+    user = person.user
     if not user.managed or user.removal:
         return
     if not person.has_account:
@@ -92,7 +93,7 @@ def _account(server: ServerState, person: PersonState) -> Iterator[Finding]:
         elif user.registered:
             yield Finding(user.name, "the account is missing", f"labhost register {user.name}", "register")
         return
-    shell = str(paths.login_shell) if user.registered else linux_accounts.NOLOGIN
+    shell = linux_accounts.login_shell(server.host, user)
     if person.shell != shell:
         yield Finding(user.name, f"the login shell is {person.shell}", f"usermod --shell {shell}", "shell")
     if person.password[:1] not in ("*", "!"):
@@ -104,8 +105,6 @@ def _account(server: ServerState, person: PersonState) -> Iterator[Finding]:
 
 def _ids(server: ServerState, person: PersonState) -> Iterator[Finding]:
     user, paths = person.user, server.host.paths
-    if not (user.registered and person.has_account):
-        return
     for path, text in ((paths.subuid, server.subuid), (paths.subgid, server.subgid)):
         blocks = subids.parse(text)
         own = [block for block in blocks if block.owner == user.name]
@@ -115,9 +114,8 @@ def _ids(server: ServerState, person: PersonState) -> Iterator[Finding]:
         elif not own:
             yield Finding(user.name, f"no subordinate ids in {path}", "usermod --add-subuids", "subids")
         elif own != [subids.Block(user.name, user.subuid, SUBUID_COUNT)]:
-            yield Finding(
-                user.name, f"wrong subordinate ids in {path}", f"change it to {user.name}:{user.subuid}:65536"
-            )
+            right = f"{user.name}:{user.subuid}:65536"
+            yield Finding(user.name, f"wrong subordinate ids in {path}", f"change it to {right}")
     if lxc_usernet.grant(server.usernet, user.name, server.host.config.container.bridge) != server.usernet:
         yield Finding(user.name, "lxc-usernet does not allow one link to the bridge", "write the line", "usernet")
 
@@ -135,8 +133,6 @@ def _folders(server: ServerState, person: PersonState) -> Iterator[Finding]:
 
 def _keys(server: ServerState, person: PersonState) -> Iterator[Finding]:
     user = person.user
-    if not (user.registered and person.has_account):
-        return
     if _file_differs(person.keys, person.keys_wanted):
         yield Finding(user.name, "authorized_keys on the server differ from the pushed keys", "write them", "keys")
     if not person.container_keys_ok:
@@ -147,8 +143,6 @@ def _keys(server: ServerState, person: PersonState) -> Iterator[Finding]:
 
 def _container(server: ServerState, person: PersonState) -> Iterator[Finding]:
     user, name = person.user, person.user.name
-    if not (user.registered and person.has_account):
-        return
     if not person.has_system:
         yield Finding(name, "the container's files are missing", f"mount them, or labhost register {name} for new ones")
         return
@@ -197,4 +191,5 @@ def _file_differs(found: Entry, wanted: str) -> bool:
 ServerCheck = Callable[[ServerState], Iterator[Finding]]
 PersonCheck = Callable[[ServerState, PersonState], Iterator[Finding]]
 SERVER: tuple[ServerCheck, ...] = (_permissions, _journal, _shared_files, _rules, _addresses)
-PERSON: tuple[PersonCheck, ...] = (_account, _ids, _folders, _keys, _container, _portal)
+PERSON: tuple[PersonCheck, ...] = (_account, _folders, _portal)
+COMPLETE: tuple[PersonCheck, ...] = (_ids, _keys, _container)  # registered, and their account is there

@@ -1,8 +1,8 @@
 """Fixes findings, with the same functions that set things up in the first place, under their locks."""
 
 import os
-import pwd
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from labhost.accounts import linux_accounts, tombstones
@@ -11,16 +11,15 @@ from labhost.admin.doctor.checks import Finding
 from labhost.admin.doctor.inspection import folders_of
 from labhost.container import autostart, lifecycle
 from labhost.errors import LabhostError
-from labhost.host import user_state
-from labhost.host.config import Host
-from labhost.host.user_state import User
+from labhost.host import Host, User, locks, user_state
 from labhost.keys import applied_keys, key_files, set_keys
-from labhost.people import registration, removal, steps
+from labhost.people import registration, removal
 from labhost.storage import drivers
-from labhost.system import files
-from labhost.system.progress import Progress
+from labhost.system import Progress, files
+from labhost.system.openat2 import closing
 
 LOCK_SECONDS = 30.0
+Fix = Callable[[Host, Finding], object]
 
 
 def apply(host: Host, item: Finding) -> None:
@@ -35,46 +34,51 @@ def _quiet() -> Progress:
 def _user(host: Host, item: Finding) -> User:
     user = user_state.load_user(host, item.name)
     if user is None:
-        raise LabhostError(
-            f"{item.name} has no journal any more; run labhost doctor again", reason="no_journal", name=item.name
-        )
+        text = f"{item.name} has no journal any more; run labhost doctor again"
+        raise LabhostError(text, reason="no_journal", name=item.name)
     return user
 
 
-def _with_accounts(action: Callable[[Host, User], object]) -> Callable[[Host, Finding], None]:
+def _lock(host: Host, item: Finding) -> AbstractContextManager[None]:
+    return locks.user(host, item.name, seconds=LOCK_SECONDS)
+
+
+def _with_user(action: Callable[[Host, User], object]) -> Fix:
+    """Under the person's lock."""
+
     def fix(host: Host, item: Finding) -> None:
-        with steps.user_lock(host, item.name, seconds=LOCK_SECONDS), steps.accounts_lock(host):
+        with _lock(host, item):
             action(host, _user(host, item))
 
     return fix
 
 
-def _rules(host: Host, item: Finding) -> None:
-    lifecycle.apply_rules(host)
+def _with_accounts(action: Callable[[Host, User], object]) -> Fix:
+    def locked(host: Host, user: User) -> None:
+        with locks.accounts(host):
+            action(host, user)
 
-
-def _shell(host: Host, user: User) -> None:
-    (linux_accounts.set_login_shell if user.registered else linux_accounts.revoke_login_shell)(host, user)
+    return _with_user(locked)
 
 
 def _usernet(host: Host, item: Finding) -> None:
-    with steps.accounts_lock(host):
+    with locks.accounts(host):
         user = user_state.load_user(host, item.name)
         if user is not None:
             linux_accounts.grant_bridge(host, user)
-            return
-        linux_accounts.revoke_bridge(host, item.name)
+        else:
+            linux_accounts.revoke_bridge(host, User(item.name))
 
 
 def _keys(host: Host, item: Finding) -> None:
-    with steps.keys_lock(host):
+    with locks.keys(host):
         user = _user(host, item)
         for place in (key_files.HOST, key_files.CONTAINER):
             key_files.write(host, user, place, set_keys.current_keys(host, user))
 
 
 def _register_keys(host: Host, item: Finding) -> None:
-    with steps.keys_lock(host):
+    with locks.keys(host):
         text = applied_keys.load(host).users.render_register()
         files.write_atomic(host.paths.home / "register/.ssh/authorized_keys", text, mode=0o644)
 
@@ -88,54 +92,30 @@ def _folder(host: Host, item: Finding) -> None:
 
 
 def _make_roots(path: Path, mode: int) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
+    with closing(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)) as fd:
         os.fchown(fd, 0, 0)
         os.fchmod(fd, mode)
-    finally:
-        os.close(fd)
 
 
 def _permissions(host: Host, item: Finding) -> None:
-    path = Path(item.target)
-    if str(path) not in installation.untrusted():
-        return
-    _make_roots(path, os.lstat(path).st_mode & 0o7755)
+    if item.target in installation.untrusted():
+        _make_roots(Path(item.target), os.lstat(item.target).st_mode & 0o7755)
 
 
-def _removed_files(host: Host, item: Finding) -> None:
-    _make_roots(host.paths.home / tombstones.FOLDER, 0o700)
+def _leftovers(host: Host, user: User) -> None:
+    drivers.driver_of(host, user).remove_leftovers(user, linux_accounts.account_of(host, user))
 
 
-def _temporary_file(host: Host, item: Finding) -> None:
-    Path(item.target).unlink(missing_ok=True)
-
-
-def _leftovers(host: Host, item: Finding) -> None:
-    with steps.user_lock(host, item.name, seconds=LOCK_SECONDS):
-        user = _user(host, item)
-        drivers.driver_of(host, user).remove_leftovers(user, linux_accounts.account_of(host, user))
-
-
-def _attach(host: Host, item: Finding) -> None:
-    with steps.user_lock(host, item.name, seconds=LOCK_SECONDS):
-        user = _user(host, item)
-        drivers.driver_of(host, user).attach(user, linux_accounts.account_of(host, user))
-
-
-def _config(host: Host, item: Finding) -> None:
-    with steps.user_lock(host, item.name, seconds=LOCK_SECONDS):
-        lifecycle.write_config(host, _user(host, item))
+def _attach(host: Host, user: User) -> None:
+    drivers.driver_of(host, user).attach(user, linux_accounts.account_of(host, user))
 
 
 def _port(host: Host, item: Finding) -> None:
-    with steps.user_lock(host, item.name, seconds=LOCK_SECONDS):
+    with _lock(host, item):
         user, port = _user(host, item), int(item.target)
-        holder = [other.name for other in user_state.all_users(host) if other.port == port and other.name != user.name]
-        if holder:
-            raise LabhostError(
-                f"port {port} belongs to {holder[0]} on this server", reason="port_taken", port=port, name=holder[0]
-            )
+        if holder := user_state.holder_of_port(host, port, user):
+            text = f"port {port} belongs to {holder} on this server"
+            raise LabhostError(text, reason="port_taken", port=port, name=holder)
         user.port = port
         user_state.save_user(host, user)
     lifecycle.apply_rules(host)
@@ -143,33 +123,18 @@ def _port(host: Host, item: Finding) -> None:
 
 def _adopt(host: Host, item: Finding) -> None:
     """A new journal for an account that labhost created; its registration then repeats every step."""
-    with steps.user_lock(host, item.name, seconds=LOCK_SECONDS):
+    with _lock(host, item):
         file = host.paths.state / "users" / f"{item.name}.json"
         if file.exists():
             os.rename(file, file.with_name(f"{item.name}.damaged"))
-        user = User(item.name)
-        try:
-            found = pwd.getpwnam(item.name)
-        except KeyError:
+        found = linux_accounts.passwd(item.name)
+        if found is None:
             return
-        user.account, user.uid, user.gid = "created", found.pw_uid, found.pw_gid
+        user = User(item.name, found.pw_uid, found.pw_gid, "created")
         linux_accounts.refuse_unmanaged(host, item.name, user)
-        container_files = drivers.driver_of(host, user)
-        user.steps = ["clone"] if container_files.exists(user) else []
+        user.steps = ["clone"] if drivers.driver_of(host, user).exists(user) else []
         user_state.save_user(host, user)
-    _register(host, item)
-
-
-def _register(host: Host, item: Finding) -> None:
     registration.register(host, item.name, _quiet())
-
-
-def _remove(host: Host, item: Finding) -> None:
-    removal.remove(host, item.name, _quiet())
-
-
-def _start(host: Host, item: Finding) -> None:
-    autostart.start_one(host, item.name, _quiet())
 
 
 def _stop(host: Host, item: Finding) -> None:
@@ -178,26 +143,26 @@ def _stop(host: Host, item: Finding) -> None:
         lifecycle.stop(host, user, _quiet())
 
 
-FIXES: Mapping[str, Callable[[Host, Finding], None]] = {
+FIXES: Mapping[str, Fix] = {
     "permissions": _permissions,
     "adopt": _adopt,
-    "register": _register,
-    "remove": _remove,
+    "register": lambda host, item: registration.register(host, item.name, _quiet()),
+    "remove": lambda host, item: removal.remove(host, item.name, _quiet()),
     "usernet": _usernet,
     "register_keys": _register_keys,
-    "removed_files": _removed_files,
-    "temporary_file": _temporary_file,
-    "rules": _rules,
-    "shell": _with_accounts(_shell),
+    "removed_files": lambda host, _: _make_roots(host.paths.home / tombstones.FOLDER, 0o700),
+    "temporary_file": lambda _, item: Path(item.target).unlink(missing_ok=True),
+    "rules": lambda host, _: lifecycle.apply_rules(host),
+    "shell": _with_accounts(linux_accounts.set_login_shell),
     "password": _with_accounts(linux_accounts.lock_password),
     "groups": _with_accounts(linux_accounts.join_groups),
     "subids": _with_accounts(linux_accounts.add_subids),
     "folder": _folder,
     "keys": _keys,
-    "attach": _attach,
-    "config": _config,
-    "leftovers": _leftovers,
-    "start": _start,
+    "attach": _with_user(_attach),
+    "config": _with_user(lifecycle.write_config),
+    "leftovers": _with_user(_leftovers),
+    "start": lambda host, item: autostart.start_one(host, item.name, _quiet()),
     "stop": _stop,
     "port": _port,
 }

@@ -12,16 +12,13 @@ from labhost.accounts import linux_accounts, tombstones
 from labhost.admin import installation
 from labhost.container import lifecycle
 from labhost.errors import Busy, LabhostError, PortalUnavailable
-from labhost.host import locks, user_state
-from labhost.host.config import Host
-from labhost.host.user_state import User
-from labhost.keys import applied_keys, set_keys
+from labhost.host import Host, User, locks, user_state
+from labhost.keys import applied_keys, key_files, set_keys
 from labhost.keys.public_keys import render_container, render_host
 from labhost.network import firewall
 from labhost.portal import client
 from labhost.storage import drivers
-from labhost.system import files, openat2
-from labhost.system.names import is_name
+from labhost.system import files, is_name, openat2
 
 LOCK_SECONDS = 3.0  # a person whose container is being changed is skipped after that
 TEMPORARY = "*.lab-iam-new"
@@ -54,7 +51,7 @@ class PersonState:
     config_wanted: str = ""
     has_system: bool = False
     attached: bool = False
-    leftovers: tuple[str, ...] = ()
+    leftovers: list[str] = field(default_factory=list)
     running: bool = False
     addresses: tuple[str, ...] = ()
     portal_values: tuple[int, int] | None = None  # port and first subordinate id
@@ -75,9 +72,9 @@ class ServerState:
     register: Entry = Entry()
     register_wanted: str = ""
     keys_complete: bool = True
-    rules: frozenset[str] = frozenset()
-    rules_wanted: frozenset[str] = frozenset()
-    jumps: frozenset[str] = frozenset()
+    rules: set[str] = field(default_factory=set)
+    rules_wanted: set[str] = field(default_factory=set)
+    jumps: set[str] = field(default_factory=set)
     removed_files: Entry = Entry()
     untrusted: list[str] = field(default_factory=list)
     unfit: str = ""
@@ -131,7 +128,7 @@ def _system(server: ServerState) -> None:
         installation.check_policy(host)
     except LabhostError as error:
         server.unfit = str(error)
-    with locks.hold(host, locks.KEYS, seconds=30, doing="keys are being written"):
+    with locks.keys(host):
         applied = applied_keys.load(host)
         server.keys_complete = applied.complete
         server.register = entry(host.paths.home / "register/.ssh/authorized_keys", read=True)
@@ -140,13 +137,12 @@ def _system(server: ServerState) -> None:
 
 def _people(server: ServerState) -> None:
     host = server.host
-    folder = host.paths.state / "users"
-    names = sorted(path.stem for path in folder.glob("*.json") if is_name(path.stem)) if folder.is_dir() else []
+    names = user_state.all_names(host)
     groups = [(group.gr_name, frozenset(group.gr_mem)) for group in grp.getgrall()]
     passwords = dict(line.split(":")[:2] for line in (files.read_text(Path("/etc/shadow")) or "").splitlines())
     for name in names:
         try:
-            with locks.hold(host, locks.user_lock(name), seconds=LOCK_SECONDS, doing=f"{name}'s container is at work"):
+            with locks.user(host, name, seconds=LOCK_SECONDS):
                 user = user_state.load_user(host, name)
                 if user is not None:
                     mine = frozenset(group for group, members in groups if name in members)
@@ -169,14 +165,17 @@ def _people(server: ServerState) -> None:
 def _person(server: ServerState, user: User, groups: frozenset[str], password: str) -> PersonState:
     host = server.host
     account = linux_accounts.passwd_entry(host, user)
-    base = PersonState(user, name_taken=_exists(user.name))
     if account is None:
-        return base
+        return PersonState(user, name_taken=linux_accounts.passwd(user.name) is not None)
     driver, identity = drivers.driver_of(host, user), linux_accounts.account_of(host, user)
     running = lxc.is_running(host, identity)
     known = set_keys.current_keys(host, user)
     has_system = driver.exists(user)
-    attached = has_system and any(os.scandir(driver.rootfs(user))) if driver.rootfs(user).is_dir() else False
+    rootfs = driver.rootfs(user)
+    attached = has_system and rootfs.is_dir() and any(os.scandir(rootfs))
+    # Unfinished and replaced root file systems; the person's lock is held, so nothing is working on them.
+    folder = lxc.container_folder(host, user.name)
+    leftovers = sorted(path.name for pattern in ("*.new-*", "*.dead-*") for path in folder.glob(pattern))
     portal_values, portal_keys = _from_portal(server, user)
     return PersonState(
         user,
@@ -193,7 +192,7 @@ def _person(server: ServerState, user: User, groups: frozenset[str], password: s
         config_wanted=lifecycle.config_text(host, user) if user.address else "",
         has_system=has_system,
         attached=attached,
-        leftovers=tuple(_leftovers(lifecycle.config_file(host, user).parent)),
+        leftovers=leftovers,
         running=running,
         addresses=lxc.info(host, identity).addresses if running else (),
         portal_values=portal_values,
@@ -202,13 +201,8 @@ def _person(server: ServerState, user: User, groups: frozenset[str], password: s
     )
 
 
-def _leftovers(folder: Path) -> list[str]:
-    """Unfinished and replaced root file systems; the person's lock is held, so nothing is working on them."""
-    return sorted(path.name for pattern in ("*.new-*", "*.dead-*") for path in folder.glob(pattern))
-
-
 def _container_keys_ok(host: Host, user: User, text: str) -> bool:
-    owner = (user.subuid + user.container_uid, user.subuid + user.container_gid)
+    owner = key_files.container_owner(user)
     try:
         with (
             openat2.directory(drivers.driver_of(host, user).rootfs(user)) as root,
@@ -234,19 +228,7 @@ def _from_portal(server: ServerState, user: User) -> tuple[tuple[int, int] | Non
 
 def _rules(server: ServerState) -> None:
     host = server.host
-    with locks.hold(host, locks.RULES, seconds=30, doing="port rules are being set"):
-        rules, jumps = firewall.current_rules()
-        config = host.config
-        wanted = firewall.render_rules(
-            config.server.address, config.container.bridge, str(config.container.network), lifecycle.wanted_rules(host)
-        )
-    server.rules, server.jumps = frozenset(rules), frozenset(jumps)
-    server.rules_wanted = frozenset(line for line in wanted.splitlines() if line.startswith("-A "))
-
-
-def _exists(name: str) -> bool:
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        return False
-    return True
+    with locks.rules(host):
+        server.rules, server.jumps = firewall.current_rules()
+        wanted = firewall.render_rules(host.config, lifecycle.wanted_rules(host))
+    server.rules_wanted = {line for line in wanted.splitlines() if line.startswith("-A ")}
