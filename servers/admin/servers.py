@@ -142,10 +142,8 @@ class ServerAdmin(admin.ModelAdmin):
     @admin.display(description="keys", ordering="keys_pending")
     def waiting(self, server: Server) -> SafeString:
         missing, failing = getattr(server, "keys_pending", 0), getattr(server, "people_failing", 0)
-        if not missing and not failing and not server.enabled:
-            return badge("soft", "-")
         if not missing and not failing:
-            return badge("good", "all live")
+            return badge("good", "all live") if server.enabled else badge("soft", "-")
         parts = [f"{missing} change{pluralize(missing)} pending"] if missing else []
         parts += [f"failed for {failing} {'person' if failing == 1 else 'people'}"] if failing else []
         return badge("warn", ", ".join(parts))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from labhost.errors import BadFrame, BadRequest, LabhostError
 from labhost.keys import public_keys
 from labhost.protocol import frame
+from labhost.system import log
 
 from tests.hostscripts.hosts import frame_of
 from tests.lab.waiting import ends_within
@@ -140,9 +141,13 @@ def test_the_previous_version_is_supported(monkeypatch: pytest.MonkeyPatch) -> N
             read(frame_of({"version": version}))
 
 
-def test_required_fields_are_checked_and_others_ignored() -> None:
-    request = {"version": 1, "user": "alice", "purge": False, "since": 5}
-    assert frame.require(request, user=str, purge=bool) == ("alice", False)
+def test_required_fields_are_checked_and_others_ignored_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(log, "write", lambda text, **_: warnings.append(text))
+    request = {"version": 1, "user": "alice", "purge": False}
+    assert frame.require(request, user=str, purge=bool) == ("alice", False) and warnings == []
+    assert frame.require(request | {"since": 5}, user=str, purge=bool) == ("alice", False)
+    assert warnings == ["request: unknown fields are ignored: since"]
 
 
 @pytest.mark.parametrize(

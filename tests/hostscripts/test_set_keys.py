@@ -14,7 +14,7 @@ from labhost.errors import BadRequest, StaleRevision
 from labhost.host.user_state import User
 from labhost.keys import applied_keys, set_keys
 from labhost.keys.public_keys import as_entry
-from labhost.system import openat2
+from labhost.system import log, openat2
 
 from tests.hostscripts import hosts
 from tests.hostscripts.conftest import SCRIPTS, register_file, request
@@ -208,3 +208,12 @@ def test_p3_any_entry_is_at_most_a_failed_person() -> None:
         push = set_keys.parse(request(1, users))
         assert "bob" in push.users and not set(push.users) & set(push.errors)
         assert set(push.users) | set(push.errors) == set(users)
+
+
+def test_unknown_fields_of_a_push_are_ignored_with_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(log, "write", lambda text, **_: warnings.append(text))
+    host = hosts.make(tmp_path)
+    assert set_keys.set_keys(host, request(1, {"alice": [ed25519()]}) | {"since": 5})["ok"]
+    assert warnings == ["set-keys: unknown fields are ignored: since"]
+    assert set_keys.set_keys(host, request(2, {}))["ok"] and len(warnings) == 1

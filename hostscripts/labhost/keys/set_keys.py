@@ -16,7 +16,7 @@ from labhost.keys import applied_keys, key_files, ownership
 from labhost.keys.applied_keys import Applied, Memory
 from labhost.keys.public_keys import BadKey, KeyMap, Keys, check_entries, digest_of
 from labhost.storage.inventory import inventory
-from labhost.system import failpoints, is_name, printable
+from labhost.system import failpoints, is_name, log, printable
 from labhost.system.files import write_atomic
 
 REVISION_MOST = 2**53
@@ -109,6 +109,7 @@ def parse(request: Mapping[str, Any]) -> Push:
     if differs:
         raise BadRequest("the digest differs from the users; send the request again", reason="digest_differs")
     ids = ownership.parse(request.get("ids"), USERS_MOST)
+    log.ignored("set-keys", request.keys() - {"version", "revision", "digest", "base", people, "ids"})
     gone = frozenset(name for name, entries in raw.items() if entries is None and is_name(name) and base is not None)
     users, errors = _judge({name: entries for name, entries in raw.items() if name not in gone}, ids)
     return Push(revision, digest, users, errors, ids, base, gone)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from labhost.errors import BadFrame, BadRequest
+from labhost.system import log
 
 VERSION = 1  # of requests and answers
 OLDEST = max(1, VERSION - 1)  # the version before is still understood
@@ -107,7 +108,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def require(request: Mapping[str, Any], **fields: type) -> tuple[Any, ...]:
-    """The values of these fields, each of exactly its type; BadRequest. Fields that are not asked for are ignored."""
+    """The values of these fields, each of exactly its type; BadRequest. Others are ignored, with a warning."""
+    log.ignored("request", request.keys() - fields.keys() - {"version"})
     for name, kind in fields.items():
         if type(request.get(name)) is not kind:  # a bool is no int here
             text = f"the field {name!r} of the request is not of type {kind.__name__}"
