@@ -36,17 +36,19 @@ def current_revision() -> int:
 
 
 def current_state() -> KeyState:
-    """The keys that servers should hold now, by name, each person's in the order of adding."""
+    """The keys that servers should hold now, by name, each person's in the order of adding.
+
+    Read again if the revision changed meanwhile: a person deleted between the two queries takes their ranges along.
+    """
     number = revision.current()
-    users: dict[str, list[PublicKey]] = {}
-    ids: dict[str, int] = {}
+    users, ids = dict[str, list[PublicKey]](), dict[str, int]()
     ranges = KeyRange.objects.wanted_at(number).order_by("key")
     person = ("key__user__username", "key__user__subuids__start")
     for name, start, *key in ranges.values_list(*person, "key__key_type", "key__blob", "key__comment"):
         users.setdefault(name, []).append(PublicKey(*key))
         if start is not None:  # a host serves nobody without subordinate ids, and reports it
             ids[name] = start
-    return KeyState(number, users, ids)
+    return KeyState(number, users, ids) if revision.current() == number else current_state()
 
 
 def changed_since(number: int) -> list[str]:

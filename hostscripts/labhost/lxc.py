@@ -1,11 +1,9 @@
 """LXC's own commands, always run as the person, never as root: without input, with bounded output and a deadline."""
 
 import re
-import socket
 import struct
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -125,6 +123,8 @@ def parse_info(text: str) -> Info:
 
 def is_running(host: Host, account: Account) -> bool:
     """True if the container's monitor listens on its command socket, and it is a process of this person's."""
+    import socket  # here, since set-keys imports this module, but never calls it
+
     address = f"\0{container_folder(host, account.name)}/command"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
         peer.settimeout(1)
@@ -181,4 +181,4 @@ def _run(
 ) -> Result:
     whole = [*scope_command(), *command] if scoped else command
     result = run(whole, timeout=timeout, account=account, env=session_environment(host, account), stdin=stdin)
-    return replace(result, command=tuple(command))
+    return result._replace(command=tuple(command))

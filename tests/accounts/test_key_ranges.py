@@ -4,7 +4,7 @@ import pytest
 from django.db import IntegrityError, transaction
 
 from accounts.models import KeyRange, SSHKey, User, wanted_between
-from accounts.services import keys, numbers, people
+from accounts.services import keys, numbers, people, revision
 from tests.accounts.keys import line
 
 pytestmark = pytest.mark.django_db
@@ -52,6 +52,26 @@ def test_the_ranges_give_the_keys_at_any_revision(alice: User) -> None:
     for one in KeyRange.objects.all():
         for number in range(4):
             assert one.covers(number, number) == (one in KeyRange.objects.wanted_at(number))
+
+
+def test_keys_are_read_again_if_a_person_is_deleted_meanwhile(
+    alice: User, bob: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_key(alice, 1)
+    give_key(bob, 2)
+    read, reads = revision.current, list[int]()
+
+    def read_and_delete() -> int:
+        """The first reader sees the revision from before the deletion."""
+        reads.append(read())
+        if len(reads) == 1:
+            people.set_active(actor="warden", user=alice, active=False)
+            people.delete(actor="warden", user=alice)
+        return reads[-1]
+
+    monkeypatch.setattr(revision, "current", read_and_delete)
+    state = keys.current_state()
+    assert (state.revision, set(state.users)) == (read(), {"bob"}) and state.revision > reads[0]
 
 
 def test_the_database_refuses_a_second_open_range_and_one_that_ends_before_it_starts(alice: User) -> None:

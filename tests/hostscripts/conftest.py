@@ -20,6 +20,7 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "hostscripts"
 
 BEFORE = {"alice": [ed25519(1)], "bob": [ed25519(2)]}
 AFTER = {"alice": [ed25519(1), ed25519(3)], "carol": [ed25519(4)]}  # one key more, one person fewer, one person more
+MANY = {f"user{number}": [ed25519(number)] for number in range(200)}
 
 
 def request(revision: int, users: dict[str, Any]) -> dict[str, Any]:
@@ -45,6 +46,23 @@ def host(tmp_path: Path) -> Host:
     """A server with the keys of BEFORE."""
     host = hosts.make(tmp_path)
     assert set_keys.set_keys(host, request(1, BEFORE))["ok"]
+    return host
+
+
+def change_key(
+    host: Host, revision: int, before: dict[str, Any], memory: set_keys.Memory | None = None
+) -> dict[str, Any]:
+    """Push another key of user7; the state after it."""
+    after = before | {"user7": [ed25519(1000 + revision)]}
+    assert set_keys.set_keys(host, changes(revision, before, after), memory)["ok"]
+    return after
+
+
+@pytest.fixture
+def host_with_many(tmp_path: Path) -> Host:
+    """A server with the keys of MANY."""
+    host = hosts.make(tmp_path)
+    assert set_keys.set_keys(host, request(1, MANY))["ok"]
     return host
 
 

@@ -18,29 +18,18 @@ from labhost.keys.applied_keys import Applied, Memory
 from labhost.keys.public_keys import Keys, digest_of
 
 from tests.hostscripts import hosts
-from tests.hostscripts.conftest import SCRIPTS, changes, register_file, request
+from tests.hostscripts.conftest import MANY, SCRIPTS, change_key, changes, register_file, request
 from tests.hostscripts.public_keys import ed25519
-
-PEOPLE = {f"user{number}": [ed25519(number)] for number in range(200)}
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Host:
-    host = hosts.make(tmp_path)
-    assert set_keys.set_keys(host, request(1, PEOPLE))["ok"]
-    return host
-
-
-def change(host: Host, revision: int, before: dict[str, Any], memory: Memory | None = None) -> dict[str, Any]:
-    """Push another key of user7; the state after it."""
-    after = before | {"user7": [ed25519(1000 + revision)]}
-    assert set_keys.set_keys(host, changes(revision, before, after), memory)["ok"]
-    return after
+def host(host_with_many: Host) -> Host:
+    return host_with_many
 
 
 def test_only_root_can_read_the_database(host: Host) -> None:
     memory = Memory()
-    change(host, 2, PEOPLE, memory)
+    change_key(host, 2, MANY, memory)
     files = [path for path in host.paths.state.iterdir() if path.name.startswith("keys.sqlite3")]
     assert [stat.S_IMODE(path.stat().st_mode) for path in files] == [0o600, 0o600, 0o600], "with its log and index"
 
@@ -51,7 +40,7 @@ def test_y10_a_change_writes_one_row(host: Host) -> None:
     statements: list[str] = []
     assert memory._connection is not None
     memory._connection.set_trace_callback(statements.append)
-    after = change(host, 2, PEOPLE, memory)
+    after = change_key(host, 2, MANY, memory)
     assert len([text for text in statements if text.startswith("INSERT")]) == 1
     assert applied_keys.load(host).digest == digest_of(after) and applied_keys.load(host).complete
 
@@ -79,7 +68,7 @@ def test_the_database_equals_the_memory_of_a_session_after_any_pushes(tmp_path: 
 
 
 def test_sessions_read_only_the_changes_of_each_other(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    sessions, now, parsed = [Memory(), Memory()], PEOPLE, list[str]()
+    sessions, now, parsed = [Memory(), Memory()], MANY, list[str]()
     parse = applied_keys._keys
 
     def noted(text: str) -> Keys:
@@ -102,8 +91,8 @@ def test_sessions_read_only_the_changes_of_each_other(host: Host, monkeypatch: p
 def test_a_session_notices_rows_deleted_by_another(host: Host) -> None:
     one, other = Memory(), Memory()
     one.load(host)
-    fewer = {name: keys for name, keys in PEOPLE.items() if name != "user9"}
-    assert set_keys.set_keys(host, changes(2, PEOPLE, fewer), other)["ok"]
+    fewer = {name: keys for name, keys in MANY.items() if name != "user9"}
+    assert set_keys.set_keys(host, changes(2, MANY, fewer), other)["ok"]
     assert set_keys.set_keys(host, request(3, fewer | {"user8": []}), other)["ok"], "rows of removed people are deleted"
     assert one.load(host) == other.load(host) == applied_keys.load(host)
     assert "user9" not in one.load(host).users
@@ -112,7 +101,7 @@ def test_a_session_notices_rows_deleted_by_another(host: Host) -> None:
 
 
 def test_readers_work_while_a_session_writes(host: Host) -> None:
-    memory, now, ends = Memory(), PEOPLE, threading.Event()
+    memory, now, ends = Memory(), MANY, threading.Event()
     found: list[Applied] = []
 
     def read() -> None:
@@ -123,7 +112,7 @@ def test_readers_work_while_a_session_writes(host: Host) -> None:
     reader.start()
     try:
         for revision in range(2, 60):
-            now = change(host, revision, now, memory)
+            now = change_key(host, revision, now, memory)
     finally:
         ends.set()
         reader.join()
@@ -143,20 +132,20 @@ def test_without_a_database_there_is_no_revision(tmp_path: Path) -> None:
 def test_a_removed_database_is_created_again_by_all_sessions(host: Host, names: list[str]) -> None:
     one, other = Memory(), Memory()
     one.load(host)
-    change(host, 2, PEOPLE, other)
+    change_key(host, 2, MANY, other)
     for name in names:
         Path(f"{applied_keys.path_of(host)}{name}").unlink()
     assert applied_keys.load(host) == one.load(host) == Applied()
-    assert set_keys.set_keys(host, request(1, PEOPLE), one)["ok"]
+    assert set_keys.set_keys(host, request(1, MANY), one)["ok"]
     assert other.load(host) == one.load(host) == applied_keys.load(host)
-    after = change(host, 2, PEOPLE, other)
+    after = change_key(host, 2, MANY, other)
     one.end()
     assert applied_keys.load(host).digest == digest_of(after)
-    change(host, 3, after, one)
+    change_key(host, 3, after, one)
 
 
 def test_a_new_owner_of_a_name_with_the_same_keys_is_another_row(host: Host) -> None:
-    push = request(2, PEOPLE)
+    push = request(2, MANY)
     set_keys.set_keys(host, push | {"ids": push["ids"] | {"user7": hosts.SUBUID + 65536}})
     assert applied_keys.load(host).ids["user7"] == hosts.SUBUID + 65536
 

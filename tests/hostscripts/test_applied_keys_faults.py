@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from labhost.errors import LabhostError, OtherBase, StaleRevision
@@ -20,24 +19,13 @@ from labhost.keys.applied_keys import Applied, Memory
 from labhost.keys.public_keys import KeyMap, digest_of
 
 from tests.hostscripts import hosts
-from tests.hostscripts.conftest import SCRIPTS, changes, request
+from tests.hostscripts.conftest import MANY, SCRIPTS, change_key, changes, request
 from tests.hostscripts.public_keys import ed25519
-
-PEOPLE = {f"user{number}": [ed25519(number)] for number in range(200)}
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Host:
-    host = hosts.make(tmp_path)
-    assert set_keys.set_keys(host, request(1, PEOPLE))["ok"]
-    return host
-
-
-def change(host: Host, revision: int, before: dict[str, Any], memory: Memory | None = None) -> dict[str, Any]:
-    """Push another key of user7; the state after it."""
-    after = before | {"user7": [ed25519(1000 + revision)]}
-    assert set_keys.set_keys(host, changes(revision, before, after), memory)["ok"]
-    return after
+def host(host_with_many: Host) -> Host:
+    return host_with_many
 
 
 @pytest.mark.parametrize("size", [0, 100, 5000])
@@ -53,7 +41,7 @@ def test_y3_a_half_created_database_is_empty(tmp_path: Path, size: int) -> None:
         assert caught.value.reason == "keys_database_damaged" and caught.value.params["path"] == str(path)
         return
     assert applied_keys.load(host) == Applied()
-    assert set_keys.set_keys(host, request(1, PEOPLE))["ok"] and applied_keys.load(host).users.keys() == PEOPLE.keys()
+    assert set_keys.set_keys(host, request(1, MANY))["ok"] and applied_keys.load(host).users.keys() == MANY.keys()
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", "null", '[{"type": "a"}]', "[" * 100_000], ids=range(6))
@@ -135,10 +123,10 @@ def test_y3_killed_at_any_moment_the_database_is_whole_and_has_each_recorded_rev
 def test_y3_a_push_lost_in_a_power_cut_is_repeated(host: Host) -> None:
     """The log loses its end: synced data is there, the rest is refused or repeated."""
     memory = Memory()
-    after = change(host, 2, PEOPLE, memory)
+    after = change_key(host, 2, MANY, memory)
     log = Path(f"{applied_keys.path_of(host)}-wal")
     size = log.stat().st_size
-    last = change(host, 3, after, memory)
+    last = change_key(host, 3, after, memory)
     copy = host.paths.state.parent / "cut"
     copy.mkdir()
     cut = hosts.make(copy)
@@ -160,11 +148,11 @@ def test_y3_a_push_lost_in_a_power_cut_is_repeated(host: Host) -> None:
 def test_y3_an_unfinished_push_is_not_a_base_for_changes(host: Host) -> None:
     Memory().begin(host, 2, "0" * 64)
     found = applied_keys.load(host)
-    assert (found.revision, found.complete) == (2, False) and found.users.keys() == PEOPLE.keys()
+    assert (found.revision, found.complete) == (2, False) and found.users.keys() == MANY.keys()
     with pytest.raises(OtherBase):
-        set_keys.set_keys(host, changes(3, PEOPLE, {}))
+        set_keys.set_keys(host, changes(3, MANY, {}))
     with pytest.raises(StaleRevision):
-        set_keys.set_keys(host, request(1, PEOPLE))
+        set_keys.set_keys(host, request(1, MANY))
 
 
 @pytest.fixture
@@ -207,8 +195,8 @@ def test_y6_with_the_disk_full_the_old_state_stays_and_can_be_read(disk: Path) -
 @pytest.mark.root
 def test_y6_with_the_disk_full_and_no_session_the_state_can_be_read(disk: Path) -> None:
     host, memory = hosts.make(disk), Memory()
-    assert set_keys.set_keys(host, request(1, PEOPLE), memory)["ok"]
+    assert set_keys.set_keys(host, request(1, MANY), memory)["ok"]
     memory.end()
     Path(f"{applied_keys.path_of(host)}-shm").unlink()  # as after a reboot, when SQLite creates it again
     fill(disk)
-    assert applied_keys.load(host).digest == digest_of(PEOPLE)
+    assert applied_keys.load(host).digest == digest_of(MANY)

@@ -1,6 +1,5 @@
 """host.conf: labhost reads what the set-up writes, reports a wrong value, and ignores unknown settings."""
 
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -116,7 +115,7 @@ def test_c4_a_range_contains_only_whole_blocks() -> None:
 
 
 def test_unknown_settings_are_notes_of_the_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    host = replace(hosts.make(tmp_path), unknown_settings=("server.colour",))
+    host = hosts.make(tmp_path)._replace(unknown_settings=("server.colour",))
     monkeypatch.setattr(doctor.inspection, "collect", lambda _: SimpleNamespace(notes=["another note"]))
     monkeypatch.setattr(doctor.checks, "run_checks", lambda _: [])
     report = doctor.examine(host, fix=False)

@@ -4,7 +4,6 @@ import configparser
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_type_hints
@@ -25,14 +24,18 @@ class Setting(NamedTuple):
     default: str | None = None
 
 
-@dataclass(frozen=True)
-class Portal:
+# Named tuples: set-keys waits for this module, and each dataclass would take seven times as long to make.
+
+
+class Portal(NamedTuple):
     url: Annotated[str, Setting(types.url)]
-    token: Annotated[str, Setting(types.matching(r"[A-Za-z0-9._~+/=-]{16,512}"))] = field(repr=False)
+    token: Annotated[str, Setting(types.matching(r"[A-Za-z0-9._~+/=-]{16,512}"))]
+
+    def __repr__(self) -> str:
+        return f"Portal({self.url!r})"  # without the token, which must not reach a traceback
 
 
-@dataclass(frozen=True)
-class Server:
+class Server(NamedTuple):
     name: Annotated[str, Setting(types.matching(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"))]
     address: Annotated[str, Setting(types.address)]
     ports: Annotated[Range, Setting(types.number_range(1024, 65535), "22000-29999")]
@@ -42,8 +45,7 @@ class Server:
     forwards_each: Annotated[int, Setting(types.number(0, 100), "5")]
 
 
-@dataclass(frozen=True)
-class Container:
+class Container(NamedTuple):
     template: Annotated[Path, Setting(types.path, "/var/lib/lab-iam/template.tar.zst")]
     bridge: Annotated[str, Setting(types.matching(r"[A-Za-z0-9_.-]{1,15}"), "lxcbr0")]
     network: Annotated[IPv4Network, Setting(types.network, "10.0.3.0/24")]
@@ -58,14 +60,12 @@ class Container:
         return str(self.network.network_address + 1)
 
 
-@dataclass(frozen=True)
-class Snapshots:
+class Snapshots(NamedTuple):
     folder: Annotated[Path | None, Setting(types.optional_path, "")]
     keep: Annotated[int, Setting(types.number(1, 999), "5")]
 
 
-@dataclass(frozen=True)
-class Driver:
+class Driver(NamedTuple):
     mode: Annotated[str, Setting(types.one_of("install", "bind"), "install")]
     installers: Annotated[Path, Setting(types.path, "/public/nvidia")]
     libraries: Annotated[tuple[Path, ...], Setting(types.paths, "")]
@@ -73,8 +73,7 @@ class Driver:
     seconds: Annotated[int, Setting(types.number(0, 840), "240")]
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(NamedTuple):
     """One object per section of host.conf."""
 
     portal: Portal
@@ -92,8 +91,7 @@ SETTINGS: Mapping[str, Mapping[str, Setting]] = {
 DEFAULTS = {f"{section}.{key}": item.default for section, items in SETTINGS.items() for key, item in items.items()}
 
 
-@dataclass(frozen=True)
-class Paths:
+class Paths(NamedTuple):
     config: Path = Path("/etc/lab-iam/host.conf")
     state: Path = Path("/var/lib/lab-iam")
     home: Path = Path("/home")
@@ -110,8 +108,7 @@ class Paths:
     login_shell: Path = Path("/public/login.bash")
 
 
-@dataclass(frozen=True)
-class Host:
+class Host(NamedTuple):
     """What every command needs: the configuration and the paths."""
 
     config: Config

@@ -9,7 +9,6 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, NamedTuple, TypeAlias
 
 from labhost.errors import LabhostError
@@ -37,8 +36,7 @@ class Account(NamedTuple):
     home: str = "/"
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     command: tuple[str, ...]
     code: int
     out: bytes

@@ -3,7 +3,6 @@
 import ctypes
 import errno
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,8 @@ def fork_mapped(first: int, count: int, action: Callable[[], object]) -> int:
 
     Returns its pid; the caller waits for it. Its status is 0 after `action`, 127 after an error. OSError without one.
     """
+    import socket  # here, since set-keys imports this module, but never calls it
+
     here, there = socket.socketpair()
     child = os.fork()
     if child == 0:

@@ -52,7 +52,7 @@ not; 2 wrong usage."""
         forced = runner.request_push(actor=ACTOR, servers=servers) if force else []
         if not force:
             runner.retry_now(servers=servers)
-        runner.push_due(actor=ACTOR, servers=servers, tell=self._print_push)
+        runner.push_due(actor=ACTOR, servers=servers, report=self._print_push)
         if wait:
             self._wait(servers)
         behind = self._report(servers, forced)

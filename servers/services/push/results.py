@@ -27,13 +27,13 @@ MAX_PUSHES = 50  # of each server
 
 @dataclass(frozen=True)
 class Claim:
-    """A server, as before it was claimed until `lease`. `attempts` includes this one; `is_ordered`: by a person."""
+    """A server, as before it was claimed until `lease`. `attempts` includes this one; `is_requested`: by a person."""
 
     server: Server
     push: Push
     lease: datetime
     attempts: int
-    is_ordered: bool = False
+    is_requested: bool = False
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ INTERRUPTED = Message("interrupted")
 
 
 @dataclass(frozen=True)
-class _Order:
+class _Job:
     """The work of one thread: push this payload to this server, or everybody's keys if it holds another base."""
 
     claim: Claim
@@ -47,16 +47,16 @@ class _Order:
 def request_push(*, actor: str, servers: Collection[Server]) -> list[Push]:
     """Queue a push to each of these servers in service, also if it is up to date; return the queued pushes."""
     with transaction.atomic():
-        orders = []
+        pushes = []
         for server in (server for server in servers if server.enabled):
-            order, is_new = Push.objects.get_or_create(
+            push, is_new = Push.objects.get_or_create(
                 server=server, state=Push.State.QUEUED, defaults={"trigger": actor[:64]}
             )
-            orders.append(order)
+            pushes.append(push)
             if is_new:
                 audit.record(actor=actor, verb="server.push_requested", object=server.name)
         queue.enqueue(queue.PUSH)
-    return orders
+    return pushes
 
 
 def retry_now(*, servers: Collection[Server]) -> int:
@@ -68,21 +68,21 @@ def retry_now(*, servers: Collection[Server]) -> int:
 
 
 def push_due(
-    *, actor: str, servers: Collection[Server] | None = None, tell: Callable[[Push], None] | None = None
+    *, actor: str, servers: Collection[Server] | None = None, report: Callable[[Push], None] | None = None
 ) -> list[Push]:
-    """Push to every server in service (or of `servers`) that is due, until none is; call `tell` after each push."""
+    """Push to every server in service (or of `servers`) that is due, until none is; call `report` after each push."""
     done: list[Push] = []
     wanted = None if servers is None else {server.pk for server in servers}
 
     def record(outcomes: list[tuple[Claim, Outcome]]) -> None:
         for push in results.record_all(outcomes):
             done.append(push)
-            if tell is not None:
-                tell(push)
+            if report is not None:
+                report(push)
 
     thread_pool.serve(
-        lambda room: _orders(_claim(actor, wanted, room)),
-        lambda order: (order.claim, _push(order)),
+        lambda room: _jobs(_claim(actor, wanted, room)),
+        lambda job: (job.claim, _push(job)),
         record=record,
         pending=lambda: _due(timezone.now() + QUICK_RETRY, wanted).exists(),
         threads=THREADS,
@@ -132,11 +132,11 @@ def _rested(now: datetime) -> Q:
 
 def _due(now: datetime, wanted: Collection[int] | None, revision: int | None = None) -> QuerySet[ServerState]:
     """Servers without a lease that have a queued push, are due for a retry, or lack a new revision."""
-    ordered = Exists(Push.objects.filter(server=OuterRef("pk"), state=Push.State.QUEUED))
+    queued = Exists(Push.objects.filter(server=OuterRef("pk"), state=Push.State.QUEUED))
     revision = keys.current_revision() if revision is None else revision
     new = Q(attempted_revision__lt=revision) & _rested(now)
     due = ServerState.objects.filter(
-        ordered | Q(next_attempt__lte=now) | new, results.is_free(now), server__enabled=True
+        queued | Q(next_attempt__lte=now) | new, results.is_free(now), server__enabled=True
     )
     return due if wanted is None else due.filter(pk__in=wanted)
 
@@ -168,15 +168,15 @@ def _take(servers: list[Server], now: datetime, trigger: str, revision: int) -> 
         unconfirmed_last=revision,
     )
     mine.filter(applied_revision__lt=revision, behind_since=None).update(behind_since=now)
-    ordered = {push.server_id: push for push in Push.objects.filter(server__in=servers, state=Push.State.QUEUED)}
-    pushes = ordered | {server.pk: Push(server=server) for server in servers if server.pk not in ordered}
-    _begin(pushes, ordered.keys(), {"state": Push.State.RUNNING, "started_at": now, "revision": revision}, trigger)
+    queued = {push.server_id: push for push in Push.objects.filter(server__in=servers, state=Push.State.QUEUED)}
+    pushes = queued | {server.pk: Push(server=server) for server in servers if server.pk not in queued}
+    _begin(pushes, queued.keys(), {"state": Push.State.RUNNING, "started_at": now, "revision": revision}, trigger)
     return [
-        Claim(server, pushes[server.pk], lease, server.state.attempts + 1, server.pk in ordered) for server in servers
+        Claim(server, pushes[server.pk], lease, server.state.attempts + 1, server.pk in queued) for server in servers
     ]
 
 
-def _begin(pushes: Mapping[int, Push], ordered: Collection[int], begun: dict[str, Any], trigger: str) -> None:
+def _begin(pushes: Mapping[int, Push], queued: Collection[int], begun: dict[str, Any], trigger: str) -> None:
     """Each server gets one running push: its queued one, if there is one, or a new one."""
     lost = Push.objects.filter(server__in=pushes.keys(), state=Push.State.RUNNING)
     lost.update(state=Push.State.FAILED, finished_at=begun["started_at"], error=INTERRUPTED)
@@ -184,12 +184,12 @@ def _begin(pushes: Mapping[int, Push], ordered: Collection[int], begun: dict[str
         for name, value in begun.items():
             setattr(push, name, value)
         push.trigger = push.trigger or trigger[:64]
-    if ordered:
-        Push.objects.filter(pk__in=[pushes[server].pk for server in ordered]).update(**begun)
-    Push.objects.bulk_create(push for server, push in pushes.items() if server not in ordered)
+    if queued:
+        Push.objects.filter(pk__in=[pushes[server].pk for server in queued]).update(**begun)
+    Push.objects.bulk_create(push for server, push in pushes.items() if server not in queued)
 
 
-def _orders(claims: list[Claim]) -> list[_Order]:
+def _jobs(claims: list[Claim]) -> list[_Job]:
     """Add what is sent to each. Read after the claim, so that it is at least the claimed revision."""
     if not claims:
         return []
@@ -197,41 +197,40 @@ def _orders(claims: list[Claim]) -> list[_Order]:
     if payloads.revision > claims[0].push.revision:  # a key changed since the claim
         states = ServerState.objects.filter(pk__in=[claim.server.pk for claim in claims])
         states.update(unconfirmed_last=payloads.revision)
-    small: list[_Order] = []
-    large: list[_Order] = []
+    small, large = list[_Job](), list[_Job]()
     for claim in claims:  # a requested push rewrites every key file; any other sends only the changes
-        payload = payloads.whole() if claim.is_ordered else payloads.for_server(claim.server)
-        (large if guard.may_remove_many(payload.names) else small).append(_Order(claim, payloads, payload))
-    guard.close([order.claim.server for order in small])
+        payload = payloads.whole() if claim.is_requested else payloads.for_server(claim.server)
+        (large if guard.may_remove_many(payload.names) else small).append(_Job(claim, payloads, payload))
+    guard.close([job.claim.server for job in small])
     if large:
         guard.save_snapshot(payloads.revision, payloads.digest, payloads.users)
-    return small + [replace(order, held_back=_held_back(order)) for order in large]
+    return small + [replace(job, held_back=_held_back(job)) for job in large]
 
 
-def _held_back(order: _Order) -> RemoteError | None:
+def _held_back(job: _Job) -> RemoteError | None:
     """Checked here because threads need no database, except for the rare server with another base."""
     try:
-        guard.check(order.claim.server, order.payload.revision, order.payload.digest, order.payload.names)
+        guard.check(job.claim.server, job.payload.revision, job.payload.digest, job.payload.names)
     except RemoteError as error:
         return error
     return None
 
 
-def _push(order: _Order) -> Outcome:
+def _push(job: _Job) -> Outcome:
     """Never raises: every fault of a server is its outcome."""
-    server, payload = order.claim.server, order.payload
+    server, payload = job.claim.server, job.payload
     is_sent = False
     try:
-        if order.held_back is not None:
-            raise order.held_back
+        if job.held_back is not None:
+            raise job.held_back
         with remote.push_session(server, seconds=SERVER_SECONDS) as line:
             line.connect()
             is_sent = True
             answer = line.ask(payload.framed)
             if answer.code == "other_base":
-                payload = order.payloads.whole()
+                payload = job.payloads.whole()
                 # It holds other keys than the portal assumed, so more may be removed: check again.
-                guard.save_snapshot(payload.revision, payload.digest, order.payloads.users)
+                guard.save_snapshot(payload.revision, payload.digest, job.payloads.users)
                 guard.check(server, payload.revision, payload.digest)
                 answer = line.ask(payload.framed)
         return results.evaluate(payload.revision, payload.digest, answer, whole=payload.names is None)
