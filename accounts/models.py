@@ -1,5 +1,6 @@
 """People, their SSH keys and permanently allocated numbers; which keys servers should hold; the audit log."""
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Never
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
@@ -47,6 +48,8 @@ class User(AbstractBaseUser, PermissionsMixin):
     date_joined = models.DateTimeField(default=timezone.now, editable=False)
     # The last revision that changed which keys of this person servers should hold.
     keys_revision = models.PositiveBigIntegerField(default=0, editable=False, db_index=True)
+    # How often all their sessions were ended; sessions from before are refused.
+    sessions_ended = models.PositiveIntegerField(default=0, editable=False)
 
     objects: ClassVar[UserManager] = UserManager()
 
@@ -76,6 +79,12 @@ class User(AbstractBaseUser, PermissionsMixin):
     @property
     def is_local(self) -> bool:
         return self.directory_id is None
+
+    def get_session_auth_hash(self) -> str:
+        return f"{super().get_session_auth_hash()}-{self.sessions_ended}"
+
+    def get_session_auth_fallback_hash(self) -> Iterator[str]:
+        return (f"{one}-{self.sessions_ended}" for one in super().get_session_auth_fallback_hash())
 
 
 class SSHKeyQuerySet(models.QuerySet["SSHKey"]):

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import transaction
-from django.db.models import ProtectedError
+from django.db.models import F, ProtectedError
+from knox.models import AuthToken
 
 from accounts import directory
 from accounts.models import Port, SSHKey, SubuidRange, User
@@ -116,8 +117,15 @@ def set_active(*, actor: str, user: User, active: bool) -> bool:
     verb, detail = "person.unlocked" if active else "person.locked_out", {"revision": revision.increment([user])}
     audit.record(actor=actor, verb=verb, object=user.username, detail=detail)
     if not active:
+        end_sessions(user)
         transaction.on_commit(lambda: locked_out.send_robust(sender=User, user=user, actor=actor), robust=True)
     return True
+
+
+def end_sessions(user: User) -> None:
+    """Sign the person out everywhere: their sessions and API tokens are refused from now on."""
+    User.objects.filter(pk=user.pk).update(sessions_ended=F("sessions_ended") + 1)
+    AuthToken.objects.filter(user=user).delete()
 
 
 def delete(*, actor: str, user: User) -> None:

@@ -6,12 +6,13 @@ from django.test import Client
 from django.utils import timezone
 
 from accounts.models import SSHKey, User
+from accounts.services import people
 from accounts.services.keys import add_keys, revoke_keys
 from servers.models import Container, Push, Server
 from servers.protocol import Message
 from servers.services import tokens
 from tests.accounts.keys import fingerprint, line
-from tests.servers.conftest import PINNED
+from tests.servers.conftest import PINNED, signed_in
 from tests.servers.pushes import ACCOUNT, fail, push
 
 pytestmark = pytest.mark.django_db
@@ -153,6 +154,19 @@ def test_o1_the_token_of_a_locked_out_person_is_refused(everything: Server, alic
     client = api(alice)
     User.objects.update(is_active=False)
     assert client.get("/api/v1/me").status_code == 401
+
+
+def test_z7_sessions_and_tokens_from_before_a_lock_out_stay_refused_after_the_unlock(
+    everything: Server, alice: User, bob: User
+) -> None:
+    by_token, by_session, other = api(alice), signed_in(alice), api(bob)
+    assert by_session.get("/me/").status_code == by_token.get("/api/v1/me").status_code == 200
+    for active in (False, True):
+        assert people.set_active(actor="warden", user=alice, active=active)
+        assert by_token.get("/api/v1/me").status_code == by_session.get("/api/v1/me").status_code == 401
+        assert by_session.get("/me/").status_code == 302
+    assert other.get("/api/v1/me").status_code == 200
+    assert signed_in(User.objects.get(pk=alice.pk)).get("/me/").status_code == 200, "a new sign-in works"
 
 
 def test_the_list_of_people_costs_the_same_for_many(staff: User, django_assert_max_num_queries: object) -> None:
