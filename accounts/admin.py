@@ -5,6 +5,7 @@ from typing import Any
 from django.contrib import admin, messages
 from django.contrib.admin.utils import get_deleted_objects
 from django.contrib.auth.models import Group
+from django.db import transaction
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -79,19 +80,24 @@ class UserAdmin(admin.ModelAdmin):
     def delete_model(self, request: HttpRequest, obj: User) -> None:
         people.delete(actor=actor_of(request), user=obj)
 
-    @admin.action(description="Lock out", permissions=["change"])
-    def lock_out(self, request: HttpRequest, chosen: QuerySet[User]) -> None:
-        others = chosen.exclude(username=actor_of(request))
-        if others.count() != chosen.count():
+    @admin.action(description="Lock out…", permissions=["change"])
+    def lock_out(self, request: HttpRequest, chosen: QuerySet[User]) -> HttpResponse | None:
+        others = chosen.filter(is_active=True).exclude(username=actor_of(request))
+        if chosen.filter(username=actor_of(request)).exists():
             self.message_user(request, "You cannot lock yourself out.", messages.WARNING)
-        self._set_active(request, others, active=False)
+        if not is_confirmed(request):
+            return confirm_page(self, request, "Lock these people out?", "accounts/admin_lock_out.html", chosen=others)
+        with transaction.atomic():  # one revision after the other, but one push
+            self._set_active(request, others, active=False)
+        return None
 
     @admin.action(description="Unlock", permissions=["change"])
     def unlock(self, request: HttpRequest, chosen: QuerySet[User]) -> None:
         self._set_active(request, chosen, active=True)
 
     def _set_active(self, request: HttpRequest, chosen: QuerySet[User], *, active: bool) -> None:
-        done = [people.set_active(actor=actor_of(request), user=user, active=active) for user in chosen]
+        actor = actor_of(request)
+        done = [people.set_active(actor=actor, user=user, active=active, confirmed=True) for user in chosen]
         report_changes(self, request, done, ("person", "people"), "unlocked" if active else "locked out")
 
 
@@ -125,7 +131,7 @@ class SSHKeyAdmin(ReadOnlyAdmin):
         active = chosen.filter(revoked_at__isnull=True).select_related("user")
         if not is_confirmed(request):
             return confirm_page(self, request, "Remove these keys?", "accounts/admin_revoke.html", chosen=active)
-        count = keys.revoke_keys(actor=actor_of(request), keys=active)
+        count = keys.revoke_keys(actor=actor_of(request), keys=active, confirmed=True)
         self.message_user(request, f"{count} key{pluralize(count)} removed.", messages.SUCCESS)
         return None
 

@@ -156,7 +156,9 @@ class KeyRange(models.Model):
     start = models.PositiveBigIntegerField(db_index=True)
     until = models.PositiveBigIntegerField(null=True, blank=True, db_index=True)
     started_at = models.DateTimeField(default=timezone.now)
-    ended_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True, db_index=True)
+    # A person has decided exactly this: staff behind a confirmation page, or the owner of the key.
+    confirmed = models.BooleanField("removal confirmed", default=False)
 
     objects: ClassVar[KeyRangeQuerySet] = KeyRangeQuerySet.as_manager()  # type: ignore[assignment]
 

@@ -100,7 +100,8 @@ class Migration(migrations.Migration):
                 ('start', models.PositiveBigIntegerField(db_index=True)),
                 ('until', models.PositiveBigIntegerField(blank=True, db_index=True, null=True)),
                 ('started_at', models.DateTimeField(default=django.utils.timezone.now)),
-                ('ended_at', models.DateTimeField(blank=True, null=True)),
+                ('ended_at', models.DateTimeField(blank=True, db_index=True, null=True)),
+                ('confirmed', models.BooleanField(default=False, verbose_name='removal confirmed')),
                 ('key', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='ranges', to='accounts.sshkey')),
             ],
             options={

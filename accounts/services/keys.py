@@ -93,20 +93,20 @@ def _add(actor: str, user: User, keys: Sequence[PublicKey], known: dict[str, SSH
 
 
 def revoke_key(*, actor: str, key: SSHKey) -> bool:
-    """Remove one key; False if it was removed already."""
-    return revoke_keys(actor=actor, keys=[key]) == 1
+    """Remove one key, as its owner wants; False if it was removed already."""
+    return revoke_keys(actor=actor, keys=[key], confirmed=actor == key.user.username) == 1
 
 
 @transaction.atomic
-def revoke_keys(*, actor: str, keys: Iterable[SSHKey]) -> int:
-    """Remove these keys under one revision; return how many were still active."""
+def revoke_keys(*, actor: str, keys: Iterable[SSHKey], confirmed: bool = False) -> int:
+    """Remove these keys under one revision; return how many were still active. `confirmed`: see revision.increment."""
     revision.lock()
     wanted = [key.pk for key in keys]
     active = list(SSHKey.objects.active().filter(pk__in=wanted).select_related("user"))
     if not active:
         return 0
     SSHKey.objects.filter(pk__in=[key.pk for key in active]).update(revoked_at=timezone.now())
-    number = revision.increment({key.user for key in active})
+    number = revision.increment({key.user for key in active}, confirmed=confirmed)
     for key in active:
         audit.record(actor=actor, verb="key.removed", object=key.user.username, detail=_detail(key, number))
     return len(active)

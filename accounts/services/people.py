@@ -108,14 +108,17 @@ def _refresh(user: User, person: directory.Person) -> None:
 
 
 @transaction.atomic
-def set_active(*, actor: str, user: User, active: bool) -> bool:
-    """Unlock a person or lock them out, here and on all servers; they keep their keys. False if nothing changed."""
+def set_active(*, actor: str, user: User, active: bool, confirmed: bool = False) -> bool:
+    """Unlock a person or lock them out, here and on all servers; they keep their keys. False if nothing changed.
+
+    `confirmed`: a person has confirmed the removal of their keys from the servers.
+    """
     revision.lock()
     if not User.objects.filter(pk=user.pk, is_active=not active).update(is_active=active):
         return False
     user.is_active = active
-    verb, detail = "person.unlocked" if active else "person.locked_out", {"revision": revision.increment([user])}
-    audit.record(actor=actor, verb=verb, object=user.username, detail=detail)
+    verb, number = "person.unlocked" if active else "person.locked_out", revision.increment([user], confirmed=confirmed)
+    audit.record(actor=actor, verb=verb, object=user.username, detail={"revision": number})
     if not active:
         end_sessions(user)
         transaction.on_commit(lambda: locked_out.send_robust(sender=User, user=user, actor=actor), robust=True)

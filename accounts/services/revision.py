@@ -24,15 +24,18 @@ def lock() -> int:
     return row.number if row is not None else Revision.objects.select_for_update().get_or_create(pk=1)[0].number
 
 
-def increment(people: Iterable[User]) -> int:
-    """Raise the revision by one and return it, after the change of the keys of `people` and in its transaction."""
+def increment(people: Iterable[User], *, confirmed: bool = False) -> int:
+    """Raise the revision by one and return it, after the change of the keys of `people` and in its transaction.
+
+    `confirmed`: a person has confirmed the removal of these keys, so that no push waits for another confirmation.
+    """
     number = lock() + 1
     Revision.objects.filter(pk=1).update(number=F("number") + 1)
     changed, now = [user.pk for user in people], timezone.now()
     User.objects.filter(pk__in=changed).update(keys_revision=number)
     wanted = SSHKey.objects.wanted().filter(user__in=changed)
     current = KeyRange.objects.open().filter(key__user__in=changed)
-    current.exclude(key__in=wanted).update(until=number, ended_at=now)
+    current.exclude(key__in=wanted).update(until=number, ended_at=now, confirmed=confirmed)
     new = wanted.exclude(pk__in=current.values("key"))
     KeyRange.objects.bulk_create(KeyRange(key=key, start=number, started_at=now) for key in new)
     _notify(number)

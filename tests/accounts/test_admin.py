@@ -105,7 +105,9 @@ def test_removing_a_key_goes_through_the_service(client: Client, key: SSHKey) ->
 
 def test_locking_out_goes_through_the_service(client: Client, alice: User) -> None:
     keys.add_keys(actor="alice", user=alice, pasted=line())
-    assert "1 person locked out." in act(client, "user", "lock_out", alice)
+    assert "Lock these people out?" in act(client, "user", "lock_out", alice)
+    assert list(keys.current_state().users) == ["alice"]
+    assert "1 person locked out." in act(client, "user", "lock_out", alice, confirmed="yes")
     assert keys.current_state().users == {}
     assert AuditEvent.objects.get(verb="person.locked_out").actor == "warden"
     assert "1 person unlocked." in act(client, "user", "unlock", alice)

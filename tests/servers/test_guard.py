@@ -7,7 +7,7 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from accounts.models import AuditEvent, SSHKey, User
+from accounts.models import AuditEvent, KeyRange, SSHKey, User
 from accounts.services import keys, numbers, people
 from accounts.services.keys import add_keys, revoke_keys
 from servers import protocol
@@ -164,8 +164,17 @@ def test_a_confirmation_covers_only_the_keys_that_were_shown(
     assert row.keys_count == 6 and "the keys to remove have changed" in confirm(boss, row, mark=seen)
     assert push_due()[0].state == "failed" and lines(farm) == CROWD
     confirm(boss, row)
-    remove(crowd[6])
-    assert push_due()[0].state == "failed" and lines(farm) == CROWD, "one more than was confirmed"
+    add_keys(actor="test", user=crowd[9], pasted="\n".join(line(number) for number in range(20, 24)))
+    assert push_due()[0].state == "succeeded" and lines(farm) == 8
+    for user in crowd[6:]:
+        keys.revoke_keys(actor="test", keys=SSHKey.objects.filter(user=user)[:1])
+    assert push_due()[0].state == "succeeded", "four are not many"
+    remove(crowd[9])
+    crowd[0].refresh_from_db()
+    add_keys(actor="test", user=crowd[0], pasted=line(30))
+    assert push_due()[0].state == "succeeded"
+    remove(crowd[0])
+    assert push_due()[0].state == "failed", "the fifth since the confirmation"
 
 
 def test_an_old_confirmation_does_not_cover_a_later_removal(
@@ -181,6 +190,60 @@ def test_an_old_confirmation_does_not_cover_a_later_removal(
     for user in crowd[:5]:
         people.set_active(actor="directory", user=user, active=False)
     assert push_due()[0].state == "failed" and lines(farm) == CROWD
+
+
+def test_z8_a_lock_out_in_slices_counts_as_one(farm: Farm, gpu17: Server, crowd: list[User]) -> None:
+    for user in crowd[:3]:
+        people.set_active(actor="directory", user=user, active=False)
+    assert push_due()[0].state == "succeeded" and lines(farm) == 7
+    for user in crowd[3:6]:
+        people.set_active(actor="directory", user=user, active=False)
+    assert push_due()[0].state == "failed" and lines(farm) == 7
+    row = HeldBackPush.objects.get()
+    assert set(row.removed_keys) == {user.username for user in crowd[3:6]}, "only those that are still there"
+    assert (row.people_count, row.keys_count, row.keys_total) == (3, 3, 7)
+
+
+def test_z8_slices_of_one_person_count_too_and_age(farm: Farm, gpu17: Server, crowd: list[User]) -> None:
+    states = []
+    for user in crowd[:6]:
+        remove(user)
+        states.append(push_due()[0].state)
+    assert states == ["succeeded"] * 4 + ["failed"] * 2 and lines(farm) == 6
+    KeyRange.objects.update(ended_at=timezone.now() - guard.WINDOW)
+    KeyRange.objects.filter(until__isnull=True).update(ended_at=None)
+    assert push_due()[0].state == "succeeded" and lines(farm) == 4
+
+
+def test_z8_a_lock_out_that_staff_confirmed_in_the_admin_is_not_asked_for_again(
+    farm: Farm, gpu17: Server, crowd: list[User], boss: Client
+) -> None:
+    chosen = {"action": "lock_out", "_selected_action": [user.pk for user in crowd[:6]]}
+    asked = unescape(boss.post("/admin/accounts/user/", chosen).content.decode())
+    assert "Lock these people out?" in asked and "user5" in asked and "user6" not in asked
+    assert User.objects.filter(is_active=False).count() == 0, "opening the page is no confirmation"
+    answer = boss.post("/admin/accounts/user/", chosen | {"confirmed": "yes"}, follow=True).content.decode()
+    assert "6 people locked out." in answer
+    assert push_due()[0].state == "succeeded" and lines(farm) == 4 and not HeldBackPush.objects.exists()
+
+
+def test_z8_people_who_remove_their_own_keys_need_no_confirmation(farm: Farm, gpu17: Server, crowd: list[User]) -> None:
+    for user in crowd[:6]:
+        keys.revoke_key(actor=user.username, key=user.ssh_keys.get())
+    assert push_due()[0].state == "succeeded" and lines(farm) == 4
+
+
+def test_z8_a_removal_confirmed_for_one_server_is_confirmed_for_all(
+    farm: Farm, gpu17: Server, crowd: list[User], boss: Client
+) -> None:
+    other = make_server(farm, 1)
+    push_due()
+    remove(*crowd[:5])
+    assert {push.server: push.state for push in push_due()} == {gpu17: "failed", other: "failed"}
+    confirm(boss, HeldBackPush.objects.get(server=gpu17))
+    assert not runner.push_due(actor="test") or lines(farm, 1) == 5, "due at once, without another question"
+    assert lines(farm) == lines(farm, 1) == 5
+    assert set(HeldBackPush.objects.values_list("state", flat=True)) == {"applied", "superseded"}
 
 
 def test_each_server_is_compared_with_its_own_keys(farm: Farm, gpu17: Server, crowd: list[User], boss: Client) -> None:

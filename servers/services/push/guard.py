@@ -1,14 +1,20 @@
-"""A push that would remove many keys is held back until staff confirm it."""
+"""A push that would remove many keys is held back until staff confirm it.
+
+Removals count over minutes, so that many small pushes are no way around it. What a person has confirmed, in the
+admin or by removing their own key, does not count.
+"""
 
 import hashlib
 import json
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from accounts.models import KeyRange
@@ -21,7 +27,11 @@ from servers.ssh.dial import RemoteError
 State = HeldBackPush.State
 People = Mapping[str, Sequence[str]]  # name to short digests of the person's keys
 MIN_SNAPSHOTS = 5  # that are stored although no server holds them
+WINDOW = timedelta(minutes=10)
 SHORT = 16  # hexadecimal digits: enough to tell the keys of one person apart
+
+
+_KEY = ("key__user__username", "key__key_type", "key__blob")
 
 
 class HeldBack(RemoteError):
@@ -31,9 +41,14 @@ class HeldBack(RemoteError):
         super().__init__("held_back", permanent=True, keys=row.keys_count, of=row.keys_total, people=row.people_count)
 
 
-def may_remove_many(names: Collection[str] | None) -> bool:
-    """Whether a push that changes the keys of these people (None: of everybody) could remove many."""
-    return names is None or len(names) >= settings.PUSH_MIN_PEOPLE
+def recent_losers() -> set[str]:
+    """People who lost keys within WINDOW without anybody's confirmation."""
+    return {name for name, *_ in _ended(ended_at__gte=timezone.now() - WINDOW, confirmed=False)}
+
+
+def may_remove_many(names: Collection[str] | None, recent: Collection[str]) -> bool:
+    """Whether a push that changes the keys of these people (None: of everybody) and of `recent` could be many."""
+    return names is None or len({*names, *recent}) >= settings.PUSH_MIN_PEOPLE
 
 
 def save_snapshot(revision: int, digest: str, users: Plain) -> None:
@@ -44,12 +59,14 @@ def save_snapshot(revision: int, digest: str, users: Plain) -> None:
         KeySnapshot.objects.get_or_create(digest=digest, defaults={"revision": revision, "people": packed})
 
 
-def check(server: Server, revision: int, digest: str, names: Collection[str] | None = None) -> None:
-    """Raise HeldBack unless the keys of `digest`, which change those of `names`, may replace what the server holds."""
-    held, removed = _loss(server, digest) if may_remove_many(names) else ({}, {})
-    is_large = _count(removed) * 100 > _count(held) * settings.PUSH_MAX_REMOVAL_PERCENT
-    if not is_large or len(removed) < settings.PUSH_MIN_PEOPLE:
-        close([server])
+def check(server: Server, revision: int, digest: str) -> None:
+    """Raise HeldBack unless the keys of `digest` may replace what the server holds."""
+    held, lost = _loss(server, digest)
+    removed, gone = _unconfirmed(server, lost), _gone(server) if lost else {}
+    total = _count(removed) + _count(gone)
+    is_large = total * 100 > (_count(held) + _count(gone)) * settings.PUSH_MAX_REMOVAL_PERCENT
+    if not removed or not is_large or len(removed.keys() | gone.keys()) < settings.PUSH_MIN_PEOPLE:
+        close([server], State.CONFIRMED if lost else State.SUPERSEDED)
     elif not _is_confirmed(server, removed):
         raise HeldBack(_hold(server, revision, held, removed))
 
@@ -78,7 +95,10 @@ def confirm(*, actor: str, held_back: HeldBackPush, mark: str) -> bool:
         return False
     row.state, row.decided_by, row.decided_at = State.CONFIRMED, actor[:64], now
     row.save(update_fields=["state", "decided_by", "decided_at"])
-    ServerState.objects.filter(pk=row.server_id).update(next_attempt=now)
+    _confirm_ranges(row)
+    # Elsewhere the same keys may be waiting for the same answer.
+    others = HeldBackPush.objects.filter(state=State.WAITING).values("server")
+    ServerState.objects.filter(Q(pk=row.server_id) | Q(pk__in=others)).update(next_attempt=now)
     detail = _detail(row) | {"people": sorted(row.removed_keys)[:100]}
     audit.record(actor=actor, verb="push.confirmed", object=row.server.name, detail=detail)
     queue.enqueue(queue.PUSH)
@@ -90,6 +110,44 @@ def _is_confirmed(server: Server, removed: People) -> bool:
     mine = HeldBackPush.objects.filter(server=server, state=State.CONFIRMED)
     confirmed = mine.filter(base_digest=server.state.applied_digest)
     return any(not _missing(removed, row.removed_keys) for row in confirmed)
+
+
+def _ended(**conditions: Any) -> Iterable[tuple[str, str, bool]]:
+    """Person, short digest and whether somebody confirmed it, of each removal; the last of a key comes last."""
+    rows = KeyRange.objects.filter(until__isnull=False, **conditions).order_by("until")
+    for name, key_type, blob, confirmed in rows.values_list(*_KEY, "confirmed"):
+        yield name, short(key_type, blob), confirmed
+
+
+def _unconfirmed(server: Server, lost: People) -> People:
+    """Those of the keys to remove that nobody has confirmed yet."""
+    confirmed: dict[tuple[str, str], bool] = {}
+    if lost:
+        rows = _ended(until__gt=server.state.applied_revision, key__user__username__in=lost.keys())
+        confirmed = {(name, key): done for name, key, done in rows}
+    left = {name: [key for key in own if not confirmed.get((name, key))] for name, own in lost.items()}
+    return {name: own for name, own in left.items() if own}
+
+
+def _gone(server: Server) -> People:
+    """Keys that left the server within WINDOW without anybody's confirmation."""
+    people: dict[str, list[str]] = {}
+    since = timezone.now() - WINDOW
+    for name, key, _ in _ended(ended_at__gte=since, until__lte=server.state.applied_revision, confirmed=False):
+        people.setdefault(name, []).append(key)
+    return people
+
+
+def _confirm_ranges(row: HeldBackPush) -> None:
+    """Nobody is asked about these keys again, on whatever server."""
+    ended = KeyRange.objects.filter(until__gt=row.base_revision, until__lte=row.revision)
+    ended = ended.filter(key__user__username__in=row.removed_keys)
+    found = [
+        pk
+        for pk, name, key_type, blob in ended.values_list("pk", *_KEY)
+        if short(key_type, blob) in row.removed_keys[name]
+    ]
+    KeyRange.objects.filter(pk__in=found).update(confirmed=True)
 
 
 @transaction.atomic
@@ -158,7 +216,7 @@ def _load(digest: str) -> People:
 def _history(revision: int) -> People:
     """The keys that servers should have held at this revision."""
     people: dict[str, list[str]] = {}
-    rows = KeyRange.objects.wanted_at(revision).values_list("key__user__username", "key__key_type", "key__blob")
+    rows = KeyRange.objects.wanted_at(revision).values_list(*_KEY)
     for name, key_type, blob in rows:
         people.setdefault(name, []).append(short(key_type, blob))
     return people

@@ -197,10 +197,10 @@ def _jobs(claims: list[Claim]) -> list[_Job]:
     if payloads.revision > claims[0].push.revision:  # a key changed since the claim
         states = ServerState.objects.filter(pk__in=[claim.server.pk for claim in claims])
         states.update(unconfirmed_last=payloads.revision)
-    small, large = list[_Job](), list[_Job]()
+    small, large, recent = list[_Job](), list[_Job](), guard.recent_losers()
     for claim in claims:  # a requested push rewrites every key file; any other sends only the changes
         payload = payloads.whole() if claim.is_requested else payloads.for_server(claim.server)
-        (large if guard.may_remove_many(payload.names) else small).append(_Job(claim, payloads, payload))
+        (large if guard.may_remove_many(payload.names, recent) else small).append(_Job(claim, payloads, payload))
     guard.close([job.claim.server for job in small])
     if large:
         guard.save_snapshot(payloads.revision, payloads.digest, payloads.users)
@@ -210,7 +210,7 @@ def _jobs(claims: list[Claim]) -> list[_Job]:
 def _held_back(job: _Job) -> RemoteError | None:
     """Checked here because threads need no database, except for the rare server with another base."""
     try:
-        guard.check(job.claim.server, job.payload.revision, job.payload.digest, job.payload.names)
+        guard.check(job.claim.server, job.payload.revision, job.payload.digest)
     except RemoteError as error:
         return error
     return None
