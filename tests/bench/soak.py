@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from tests.bench import enemy
 from tests.servers.farm import Farm
 from tests.servers.silence import Silence
 
@@ -28,6 +29,8 @@ PATIENCE = 300.0
 def main(arguments: list[str]) -> int:
     options = _options(arguments)
     say = (lambda text: print(text, file=sys.stderr, flush=True)) if options.json else print
+    if options.enemy:
+        return enemy.main(options, say)
     with tempfile.TemporaryDirectory(prefix="lab-iam-soak-") as folder:
         result = _measure(Path(folder), options, say)
     if options.json:
@@ -40,6 +43,10 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--servers", type=int, default=200, metavar="N", help="5 %% of them are down or silent (200)")
     parser.add_argument("--passes", type=int, default=1000, metavar="N", help=f"passes, each to {WIDTH} servers (1000)")
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="measured changes to all servers (5)")
+    parser.add_argument(
+        "--enemy", action="store_true", help="instead: a container that attacks its server, for a while"
+    )
+    parser.add_argument("--minutes", type=float, default=30, metavar="N", help="how long the enemy goes on (30)")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     return parser.parse_args(arguments)
 
