@@ -150,6 +150,7 @@ LANGUAGE_CODE = "en-gb"
 TIME_ZONE = env.str("TIME_ZONE", "UTC")
 USE_TZ = True
 USE_I18N = False
+FORMAT_MODULE_PATH = "lab_iam.formats"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # The database. With Django's defaults for SQLite nearly every concurrent write fails.

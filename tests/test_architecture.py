@@ -26,7 +26,7 @@ SERVERS = (
     "services.status", "services.push", "services.fleet", "services.containers", "read_access", "checks", "serializers",
     "templatetags", "dashboard", "plain_text", "api", "views", "urls", "admin", "tasks", "management", "apps",
 )  # fmt: skip
-LAB_IAM = ("network", "dashboard", "settings", "middleware", "checks", "admin", "urls", "wsgi", "apps")
+LAB_IAM = ("network", "formats", "dashboard", "settings", "middleware", "checks", "admin", "urls", "wsgi", "apps")
 PARTS = {"labhost": LABHOST, "accounts": ACCOUNTS, "servers": SERVERS, "lab_iam": LAB_IAM}
 FOLDERS = {"labhost": ROOT / "hostscripts/labhost"} | {name: ROOT / name for name in PORTAL}
 

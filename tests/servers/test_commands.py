@@ -117,6 +117,10 @@ class TestAddServer:
         code, words = refused("add_server", "gpu17", "127.0.0.99", "--ssh-port", str(farm.port), "--yes")
         assert code == 1 and "refused" in words
 
+    def test_a_wrong_name_is_refused_before_a_connection(self, farm: Farm) -> None:
+        code, words = refused("add_server", "GPU 17", "127.0.0.99", "--ssh-port", str(farm.port), "--yes")
+        assert code == 1 and "Use lower-case letters" in words
+
 
 class TestPushKeys:
     @pytest.fixture

@@ -47,7 +47,10 @@ Exit status: 0 added; 1 not reachable, another fingerprint, or refused; 2 wrong 
         if Server.objects.filter(name=name).exists():
             raise CommandError(f"The server {name} exists already; edit it in the admin.")
         try:
+            servers.new(name=name, address=address, ssh_port=ssh_port)  # before anything is asked of the address
             host_key = scan_host_key(address, ssh_port)
+        except servers.ServerRefused as refused:
+            raise CommandError(str(refused)) from None
         except RemoteError as error:
             raise CommandError(f"{name}: {error}") from None
         shown = host_keys.fingerprint(host_key)

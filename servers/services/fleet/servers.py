@@ -16,11 +16,17 @@ class ServerRefused(Exception):
     """The change cannot be made; the message says why."""
 
 
+def new(*, name: str, address: str, ssh_port: int) -> Server:
+    """A checked server that is not saved yet. Raises ServerRefused."""
+    server = Server(name=name, address=canonical(address), ssh_port=ssh_port)
+    _check(server)
+    return server
+
+
 def add(*, actor: str, name: str, address: str, ssh_port: int = 22, host_key: str = "") -> Server:
     """Add a server. Without `host_key` nothing is pushed until one is pinned. Raises ServerRefused."""
-    server = Server(name=name, address=canonical(address), ssh_port=ssh_port)
+    server = new(name=name, address=address, ssh_port=ssh_port)
     server.host_key = host_keys.canonical(host_key) if host_key else ""
-    _check(server)
     with transaction.atomic():
         server.save()
         _audit(actor, "server.added", server, address=server.address, fingerprint=server.fingerprint)
