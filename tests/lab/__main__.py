@@ -121,7 +121,7 @@ def _unit(arguments: list[str]) -> int:
 
 def _long(arguments: list[str]) -> int:
     """The long forms of tests, which the normal run leaves out."""
-    code = _pytest("-m", "long", *arguments)
+    code = _pytest("-m", "long", "-o", "faulthandler_timeout=10800", *arguments)
     if code == NO_TESTS and not arguments:
         print("no long tests yet")
         return 0
