@@ -20,7 +20,9 @@ class Verb(NamedTuple):
 VERBS = {
     "user": Verb("shell.commands:main", 3600, "COMMAND", "a login-shell command, through sudo; arguments on stdin"),
     "register": Verb("admin.commands:register", 1800, "NAME|--stdin|--json", "create a person's account and container"),
-    "remove": Verb("admin.commands:remove", 1800, "NAME [--purge] [--yes]", "remove a person; --purge: files too"),
+    "remove": Verb(
+        "admin.commands:remove", 1800, "NAME [--purge] [--yes]", "remove a person; --purge: files, snapshots"
+    ),
     "suspend": Verb("admin.portal_requests:suspend", 300, "--json", "end a locked-out person's sessions and container"),
     "start": Verb("admin.commands:start", 600, "NAME", "start a person's container"),
     "stop": Verb("admin.commands:stop", 600, "NAME", "stop a person's container"),

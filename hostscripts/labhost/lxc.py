@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from labhost.errors import LabhostError
-from labhost.host import SUBUID_COUNT, Host, user_state
+from labhost.host import Host, user_state
 from labhost.system import Account, Result, logind, printable, run
 from labhost.system.processes import Stdin
 
@@ -134,12 +134,6 @@ def is_running(host: Host, account: Account) -> bool:
         except OSError:
             return False
     return bool(struct.unpack("3i", credentials)[1] == account.uid)
-
-
-def in_id_map(account: Account, subuid: int, command: Sequence[str]) -> list[str]:
-    """A command that runs as root of the person's id map, but with the host's files and programs."""
-    maps = ["-m", f"u:0:{subuid}:{SUBUID_COUNT}", "-m", f"g:0:{subuid}:{SUBUID_COUNT}"]
-    return ["/usr/bin/lxc-usernsexec", *maps, "--", *command]
 
 
 def last_error(host: Host, account: Account) -> str:

@@ -124,7 +124,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('kind', models.CharField(choices=[('register', 'Register'), ('remove', 'Remove'), ('suspend', 'Suspend')], default='register', max_length=16)),
-                ('purge', models.BooleanField(default=False, help_text='Remove only: delete the files as well.')),
+                ('purge', models.BooleanField(default=False, help_text='Remove only: delete the files and snapshots as well.')),
                 ('state', models.CharField(choices=[('queued', 'Queued'), ('running', 'Running'), ('succeeded', 'Succeeded'), ('failed', 'Failed')], default='queued', max_length=16)),
                 ('requested_by', models.CharField(max_length=64)),
                 ('attempts', models.PositiveIntegerField(default=0)),

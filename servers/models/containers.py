@@ -116,7 +116,7 @@ class ContainerJob(models.Model):
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="container_jobs", verbose_name="person"
     )
     kind = models.CharField(max_length=16, choices=Kind.choices, default=Kind.REGISTER)
-    purge = models.BooleanField(default=False, help_text="Remove only: delete the files as well.")
+    purge = models.BooleanField(default=False, help_text="Remove only: delete the files and snapshots as well.")
     state = models.CharField(max_length=16, choices=State.choices, default=State.QUEUED)
     requested_by = models.CharField(max_length=64)
     attempts = models.PositiveIntegerField(default=0)

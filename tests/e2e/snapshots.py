@@ -7,14 +7,15 @@ from tests.lab.person import Person
 from tests.lab.walk import Walk
 
 NAS = "/var/lib/nas"
-ALICE = f"{NAS}/gpu17/alice"
+SUBUID = "$(awk -F: '$1 == \"alice\" { print $2 }' /etc/subuid)"  # for a command line on the server
+ALICE = f"{NAS}/gpu17/{SUBUID}"
 FOLDER = "/home/alice/.local/share/lxc/alice"
 WHOLE = ["config", "config.provision", "layer", "rootfs"]
 
 
-def configure(lab: Lab) -> Machine:
-    """The server gpu17, which stores up to three snapshots per person in `NAS`."""
-    machine = lab.servers["gpu17"]
+def configure(lab: Lab, server: str = "gpu17") -> Machine:
+    """The server, which stores up to three snapshots per person in `NAS`."""
+    machine = lab.servers[server]
     machine.run(
         f"mkdir -p {NAS}; /usr/local/sbin/labhost configure snapshots.folder={NAS} snapshots.keep=3;"
         " /usr/local/sbin/labhost check"

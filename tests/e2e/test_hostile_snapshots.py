@@ -1,4 +1,4 @@
-"""Invalid snapshot names, snapshots of other people, and hostile archives (S1 and S2) on a real server."""
+"""Invalid snapshot names, snapshots of other people, and hostile archives (S1, S2 and S7) on a real server."""
 
 import base64
 import hashlib
@@ -10,7 +10,7 @@ import time
 import pytest
 
 from tests.e2e import snapshots
-from tests.e2e.snapshots import ALICE, FOLDER, NAS, WHOLE, init_of
+from tests.e2e.snapshots import ALICE, FOLDER, NAS, SUBUID, WHOLE, init_of
 from tests.lab.lab import Lab
 from tests.lab.machine import Machine
 from tests.lab.people import labhost, register
@@ -27,6 +27,7 @@ def alice(lab: Lab, machine: Machine) -> Person:
     return snapshots.alice_without_snapshots(lab, machine)
 
 
+BOB = ALICE.replace("alice", "bob")
 BAD_NAMES = ["../bob/one", "/etc/passwd", "*", "-rf", "--help", "..", "$(id)", "a b", "x" * 65]
 
 
@@ -50,7 +51,7 @@ def test_s1_another_persons_snapshot_cannot_be_used(lab: Lab, machine: Machine, 
     assert "bobs" not in alice.ssh("gpu17-manage", "snapshots").stdout
     done = alice.ssh("gpu17-manage", "recover bobs", check=False)
     assert done.returncode == 3 and "no snapshot" in done.stdout + done.stderr
-    assert machine.run(f"stat -c %a:%u {NAS}/gpu17 {NAS}/gpu17/bob {NAS}/gpu17/bob/*").stdout.split() == [
+    assert machine.run(f"stat -c %a:%u {NAS}/gpu17 {BOB} {BOB}/*").stdout.split() == [
         "700:0",
         "700:0",
         "600:0",
@@ -61,7 +62,7 @@ def test_s1_another_persons_snapshot_cannot_be_used(lab: Lab, machine: Machine, 
 def plant(machine: Machine, name: str, archive: bytes, template: str) -> None:
     """A snapshot of alice from a hostile NAS, with a correct checksum."""
     manifest = {
-        "name": name, "user": "alice", "server": "gpu17", "created_at": time.time(), "storage": "overlay",
+        "name": name, "user": "alice", "subuid": int(machine.run(f"echo {SUBUID}").stdout), "server": "gpu17", "created_at": time.time(), "storage": "overlay",
         "template": template, "unpacked": 1, "size": len(archive), "sha256": hashlib.sha256(archive).hexdigest(),
     }  # fmt: skip
     machine.run(f"install -d -m 0700 {ALICE}; base64 -d > {ALICE}/{name}.tar.zst", stdin=encoded(archive))
@@ -113,3 +114,19 @@ def test_s2_a_snapshot_of_a_missing_template_is_refused(machine: Machine, alice:
     assert done.returncode == 3 and "needs the template 000000000000" in done.stdout + done.stderr
     alice.ssh("gpu17-manage")
     assert alice.ssh("gpu17", "true").returncode == 0
+
+
+def test_s7_a_persons_folder_that_is_a_link_is_not_followed(machine: Machine, alice: Person) -> None:
+    alice.ssh("gpu17-manage", "snapshot one")
+    machine.run(f"rm -rf /root/precious; mv {ALICE} /root/precious; ln -s /root/precious {ALICE}")
+    machine.run("touch /root/precious/.mine.tar.zst.new /root/precious/mine.tar.zst")
+    before = machine.run("ls -A --full-time /root/precious").stdout
+    try:
+        for command in ("snapshots", "snapshot two", "recover one"):
+            done = alice.ssh("gpu17-manage", command, check=False)
+            assert done.returncode == 3 and "must be a folder of root alone" in done.stdout + done.stderr, done
+        assert machine.run("ls -A --full-time /root/precious").stdout == before
+        report = machine.run("/usr/local/sbin/labhost doctor", check=False).stdout
+        assert "is not the private folder of somebody here" in report, report
+    finally:
+        machine.run(f"rm -rf /root/precious {ALICE}")

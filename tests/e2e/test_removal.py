@@ -96,24 +96,25 @@ def test_purge_deletes_only_the_files_of_that_person(lab: Lab, charlie: Person) 
 def test_c3_c4_the_numbers_of_a_removed_person_are_never_reused_on_the_server(lab: Lab, charlie: Person) -> None:
     machine = lab.servers["gpu18"]
     machine.run(f"{LABHOST} remove {NAME} --yes")
-    stone = f"/var/lib/lab-iam/removed/{NAME}.json"
-    machine.run(f"sed 's/{NAME}/zoe/' {stone} > /var/lib/lab-iam/removed/zoe.json; mv {stone} {stone}.away")
+    stone = machine.run(f"ls /var/lib/lab-iam/removed/{NAME}.*.json").stdout.strip()
+    zoe = stone.replace(NAME, "zoe")
+    machine.run(f"sed 's/{NAME}/zoe/' {stone} > {zoe}; mv {stone} {stone}.away")
     try:
         answer = Iam(lab, machine).call("register", {"user": NAME})
         assert answer.refusal == "refused" and "zoe" in answer.body["error"]["params"].values(), answer.body
         assert left_of(machine) == ""
     finally:
-        machine.run(f"rm /var/lib/lab-iam/removed/zoe.json; mv {stone}.away {stone}")
+        machine.run(f"rm {zoe}; mv {stone}.away {stone}")
 
 
 def test_the_portal_removes_a_container_and_shows_the_progress(lab: Lab, charlie: Person) -> None:
     machine = lab.servers["gpu18"]
     output = lab.portal.manage("remove_container", "gpu18", NAME, "--yes").stdout
-    assert "[1/12] recording the removal" in output and f"{NAME} removed from gpu18" in output
+    assert "[1/13] recording the removal" in output and f"{NAME} removed from gpu18" in output
     assert left_of(machine) == ""
     walk = Walk(lab)
     rows = walk.rows("SELECT state, kind, log FROM servers_containerjob ORDER BY id DESC LIMIT 1")
-    assert rows[0][:2] == ("succeeded", "remove") and "[12/12]" in rows[0][2]
+    assert rows[0][:2] == ("succeeded", "remove") and "[13/13]" in rows[0][2]
     assert "charlie removed from gpu18" in lab.portal.manage("remove_container", "gpu18", NAME, "--yes").stdout
 
 

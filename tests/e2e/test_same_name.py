@@ -1,10 +1,11 @@
-"""O3: a name belongs to a new person, and a server that was not in the portal still has the previous person's container."""
+"""O3, Z11: a name is a new person's, and a server that was not in the portal still has the previous one's container."""
 
 import shutil
 from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e import snapshots
 from tests.lab import faults
 from tests.lab.faults import LABHOST
 from tests.lab.lab import PEOPLE, Lab
@@ -60,8 +61,11 @@ def replaced(lab: Lab) -> Person:
     return new_person
 
 
-def test_o3_a_new_persons_keys_do_not_reach_the_container_of_the_previous_person(lab: Lab, dana: Person) -> None:
-    machine = lab.servers["gpu18"]
+def test_o3_z11_a_new_person_inherits_neither_access_nor_files(lab: Lab, dana: Person) -> None:
+    machine = snapshots.configure(lab, "gpu18")
+    dana.ssh("gpu18", "echo secret > private")
+    dana.ssh("gpu18-manage", "snapshot one")
+    formers = machine.run(f"ls {snapshots.NAS}/gpu18").stdout
     rootfs = f"/home/{NAME}/.local/share/lxc/{NAME}/rootfs"
     previous = Person(NAME, lab.folder / "people" / f"{NAME}-former")
     new_person = replaced(lab)
@@ -86,3 +90,9 @@ def test_o3_a_new_persons_keys_do_not_reach_the_container_of_the_previous_person
     new_person.ssh("gpu18-manage")
     assert new_person.ssh("gpu18", "id -un").stdout == f"{NAME}\n"
     assert body(new_person.public_key) in machine.file(f"/home/{NAME}/.ssh/authorized_keys")
+    assert "no snapshots yet" in new_person.ssh("gpu18-manage", "snapshots").stdout
+    refused = new_person.ssh("gpu18-manage", "recover one", check=False)
+    assert refused.returncode == 3 and "there is no snapshot one" in refused.stdout + refused.stderr
+    new_person.ssh("gpu18-manage", "snapshot one")
+    lab.portal.manage("remove_container", "gpu18", NAME, "--yes", "--purge")
+    assert machine.run(f"ls {snapshots.NAS}/gpu18").stdout == formers, "only the new person's are purged"

@@ -1,4 +1,4 @@
-"""Snapshots (S3 and S4) on a real server: a round trip, damage, full disks, and kills at every step."""
+"""Snapshots (S3 to S5) on a real server: a round trip, damage, full disks, kills at every step and of tar."""
 
 import pytest
 
@@ -9,6 +9,7 @@ from tests.lab.lab import Lab
 from tests.lab.machine import Machine
 from tests.lab.people import Iam, labhost_command, restore
 from tests.lab.person import Person
+from tests.lab.shell import Completed
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +113,29 @@ def test_s4_a_recovery_killed_at_any_step_leaves_one_whole_system(lab: Lab, mach
     assert names(alice) == ["old"]
 
 
+def kill_tar(machine: Machine, option: str, command: str) -> Completed:
+    """Kills the tar with this option as soon as `command` runs it, as the kernel does when memory is short."""
+    killer = f"for i in {{1..6000}}; do pid=$(pgrep -x -f '/usr/bin/tar .*--{option} .*') && break; done; kill -9 $pid"
+    return machine.run(f"({killer}) > /dev/null 2>&1 & {command}", check=False)
+
+
+def test_s5_a_tar_that_is_killed_loses_nothing(machine: Machine, alice: Person) -> None:
+    alice.ssh("gpu17", "echo old > note; head -c 100M /dev/urandom > noise")
+    alice.ssh("gpu17-manage", "snapshot old")
+    before = machine.run(f"cd {ALICE}; sha256sum *").stdout
+    alice.ssh("gpu17", "echo newer > note")
+    done = kill_tar(machine, "create", labhost_command("snapshots.create('new')", "alice"))
+    assert done.returncode == 1 and "nothing was saved" in done.stdout + done.stderr, done
+    done = kill_tar(machine, "extract", labhost_command("snapshots.recover('old')", "alice"))
+    assert done.returncode == 1 and "cannot be unpacked" in done.stdout + done.stderr, done
+    assert machine.run(f"cd {ALICE}; sha256sum *").stdout == before
+    assert alice.ssh("gpu17", "cat note").stdout == "newer\n"
+    assert machine.run(f"ls -A {FOLDER}").stdout.split() == WHOLE
+    alice.ssh_confirmed("gpu17", "recover old")
+    alice.ssh("gpu17-manage")
+    assert alice.ssh("gpu17", "cat note; wc -c < noise; rm noise").stdout == f"old\n{100 << 20}\n"
+
+
 def test_s4_the_server_reboots_in_the_middle_of_a_snapshot(lab: Lab, machine: Machine, alice: Person) -> None:
     alice.ssh("gpu17-manage", "snapshot old")
     faults.lose_current(machine, "alice", labhost_command("snapshots.create('new')", "alice"), "packing")
@@ -128,7 +152,7 @@ head -c $((free - needed - 64 - 10))M /dev/zero > {NAS}/gpu17/ballast
 """
 # Fills the folder's file system as soon as some megabytes of the snapshot are written.
 FILL = f"""cd {NAS}/gpu17
-until [ "$(du -m alice | cut -f1)" -ge 16 ]; do sleep 0.01; done
+until [ "$(du -m {ALICE} | cut -f1)" -ge 16 ]; do sleep 0.01; done
 dd if=/dev/zero of=filler bs=4M status=none
 """
 

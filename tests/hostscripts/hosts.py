@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +45,17 @@ def make(folder: Path, **values: str) -> Host:
         bridge_filter=folder / "bridge-nf-call-iptables",
     )
     return Host(config.parse(VALUES | {key.replace("__", "."): text for key, text in values.items()}), paths)
+
+
+def signal_child(name: str, number: int, *, argument: str = "") -> None:
+    """Sends a signal to the child of this process that runs `name` (with `argument`), as soon as there is one."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                head, _, rest = path.read_text().rpartition(")")
+                mine = head.endswith(f"({name}") and int(rest.split()[1]) == os.getpid()
+                if mine and argument in path.with_name("cmdline").read_text():
+                    os.kill(int(path.parent.name), number)
+                    return
+    raise TimeoutError(name)

@@ -1,17 +1,20 @@
 """The checks of labhost doctor, on prepared states: a healthy one gives nothing, each problem gives one finding."""
 
+import pwd
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from labhost.accounts import tombstones
+from labhost.accounts import linux_accounts, tombstones
 from labhost.admin.doctor import checks, fixes
 from labhost.admin.doctor.checks import Finding
 from labhost.admin.doctor.inspection import Entry, PersonState, ServerState
+from labhost.host import user_state
 from labhost.host.config import Host
 from labhost.host.user_state import User
 from labhost.network import firewall
+from labhost.people import registration
 
 from tests.hostscripts import hosts
 
@@ -119,6 +122,8 @@ SERVER: dict[str, tuple[dict[str, Any], str, str]] = {
     "cut": ({"keys_complete": False}, "push of keys was interrupted", ""),
     "register": ({"register": Entry("file", 0, 0o644, "")}, "authorized_keys of register", "register_keys"),
     "kept": ({"removed_files": Entry("dir", 0, 0o755)}, "files of removed people", "removed_files"),
+    "snapshots": ({"strange_snapshots": ["/nas/gpu17/alice"]}, "/nas/gpu17/alice is not the private folder", ""),
+    "no-nas": ({"no_snapshots": "the snapshot folder /nas/gpu17 is missing"}, "/nas/gpu17 is missing", ""),
     "leftovers": ({"temporary": ["/etc/lxc/.x.lab-iam-new"]}, "left by an interrupted write", "temporary_file"),
     "rule": ({"rules": frozenset({"-A LAB-IAM-PRE -j ACCEPT"})}, "1 unexpected", "rules"),
     "no-rule": ({"rules_wanted": frozenset({"-A LAB-IAM-PRE -j ACCEPT"})}, "1 missing", "rules"),
@@ -166,6 +171,18 @@ def test_the_rules_are_not_checked_while_a_journal_is_damaged(host: Host) -> Non
     """Then it is unknown which containers run, so an unexpected rule may be right."""
     found = server(host, damaged=["alice"], rules=frozenset({"-A LAB-IAM-PRE -j ACCEPT"}))
     assert only(checks.run_checks(found)).fix == "adopt"
+
+
+def test_z11_a_new_journal_has_the_ids_of_the_account_and_not_of_a_newcomer(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.paths.subuid.write_text(f"bob:{START + 65536}:65536\nalice:{START}:65536\n")
+    monkeypatch.setattr(linux_accounts, "passwd", lambda _: pwd.getpwnam("nobody"))
+    monkeypatch.setattr(linux_accounts, "refuse_unmanaged", lambda *_: None)
+    monkeypatch.setattr(registration, "register", lambda *_: None)  # it refuses other ids than those of the portal
+    fixes.apply(host, Finding("alice", "", "", "adopt"))
+    user = user_state.load_user(host, "alice")
+    assert user is not None and user.subuid == START
 
 
 def test_every_fix_belongs_to_a_finding() -> None:

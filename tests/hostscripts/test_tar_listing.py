@@ -1,4 +1,4 @@
-"""Case S2: what a snapshot's archive must not contain, by the listing of the real tar."""
+"""Cases S2 and S6: what a snapshot's archive must not contain, by the listing of the real tar."""
 
 import io
 import subprocess
@@ -68,6 +68,22 @@ def test_entries_of_a_normal_system_are_accepted(tmp_path: Path) -> None:
         device(tarfile.CHRTYPE, 0, 0),
     ]
     assert [fault for fault in faults(tmp_path, *fine) if fault] == []
+
+
+def test_s6_names_are_read_whole(tmp_path: Path) -> None:
+    """A hard link is judged by its target, also if its name looks like one, and a path by its bytes."""
+    longest = "./" + "\N{LATIN SMALL LETTER U WITH DIAERESIS}" * 2046 + "x"  # 4095 bytes, escaped by tar to 16371
+    fine = [
+        member("./a link to b", tarfile.LNKTYPE, './" link to "/etc'),
+        member('./x" -> "y', tarfile.SYMTYPE, '" link to "/etc/shadow'),
+        member(longest),
+        member(longest + "/", tarfile.DIRTYPE),
+    ]
+    assert faults(tmp_path, *fine) == [""] * len(fine)
+    bad = [member('./" link to "./fine', tarfile.LNKTYPE, "/etc/shadow"), member(longest + "x")]
+    hard_link, too_long = faults(tmp_path, *bad)
+    assert hard_link.startswith("has a hard link to a file outside it: ./")
+    assert too_long.startswith("has a path that is too long: ./") and len(too_long) < 120
 
 
 @pytest.mark.parametrize("line", [b"", b"\n", b"tar: something", b"-rw-r--r-- root/root 0 2026-01-01 00:00 ./x"])

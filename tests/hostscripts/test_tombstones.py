@@ -58,7 +58,7 @@ def test_a_tombstone_lists_earlier_folders(host: Host) -> None:
         folder.mkdir()
         tombstones.record(host, alice(kept_folder=str(folder)))
     tombstones.record(host, alice(kept_folder=str(second), uid=0))
-    removed = tombstones.load(host, "alice")
+    removed = tombstones.load(host, "alice", START)
     assert removed is not None
     assert removed.kept_folders == [str(first), str(second)]
     assert (removed.uid, removed.port, removed.subuid) == (54321, 22001, START)
@@ -67,16 +67,16 @@ def test_a_tombstone_lists_earlier_folders(host: Host) -> None:
 
 def test_a_damaged_tombstone_is_an_error(host: Host) -> None:
     tombstones.record(host, alice())
-    (host.paths.state / "removed/alice.json").write_text("half")
+    (host.paths.state / f"removed/alice.{START}.json").write_text("half")
     with pytest.raises(LabhostError, match="damaged"):
-        tombstones.load(host, "alice")
+        tombstones.load(host, "alice", START)
 
 
 def test_a_tombstone_of_a_newer_version_is_read(host: Host) -> None:
     removed = tombstones.record(host, alice())
-    path = host.paths.state / "removed/alice.json"
+    path = host.paths.state / f"removed/alice.{START}.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"reason": "left"}))
-    assert tombstones.load(host, "alice") == removed
+    assert tombstones.load(host, "alice", START) == removed
 
 
 @pytest.mark.parametrize(("port", "subuid"), [(22001, START + 65536), (22002, START + 65535), (22002, START - 65535)])
@@ -84,6 +84,26 @@ def test_c3_the_numbers_of_a_removed_person_are_refused_to_others(host: Host, po
     tombstones.record(host, alice())
     with pytest.raises(Refused, match="alice, who is gone"):
         linux_accounts.claim_numbers(host, User("bob", port=port, subuid=subuid))
+
+
+def test_z11_a_newcomer_with_the_name_inherits_nothing(host: Host) -> None:
+    """Neither the numbers nor the files, also once both of them are gone."""
+    former, newcomer = alice(kept_folder=str(host.paths.home / "kept-1")), alice(port=22002, subuid=START + 65536)
+    (host.paths.home / "kept-1").mkdir()
+    tombstones.record(host, former)
+    for port, subuid in ((22001, START + 65536), (22002, START + 1)):
+        with pytest.raises(Refused, match="alice, who is gone"):
+            linux_accounts.claim_numbers(host, alice(port=port, subuid=subuid))
+    linux_accounts.claim_numbers(host, newcomer)
+    tombstones.record(host, newcomer)
+    assert [(gone.subuid, gone.kept_folders) for gone in tombstones.load_all(host)] == [
+        (START, [former.kept_folder]),
+        (START + 65536, []),
+    ]
+    last = tombstones.find_last(host, "alice")
+    assert last is not None and last.subuid == START + 65536
+    tombstones.purge(host, last)
+    assert Path(former.kept_folder).exists()
 
 
 def test_c3_a_returning_person_gets_the_same_numbers(host: Host) -> None:

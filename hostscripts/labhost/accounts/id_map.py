@@ -1,48 +1,49 @@
-"""Commands inside an id map whose account is gone already (lxc-usernsexec needs the account)."""
+"""Commands that run as root of a person's id map, but with the host's programs, in a folder of the person's.
+
+They are this process's own children, so their status is the true one: lxc-usernsexec answers 0 for a child that was
+killed, and needs an account. It need not exist any more, and perhaps only root can reach the folder.
+"""
 
 import os
-import signal
-import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 from labhost.errors import LabhostError
 from labhost.host import SUBUID_COUNT
-from labhost.system.openat2 import directory
-from labhost.system.processes import die_with_parent, environment
-from labhost.system.user_namespaces import fork_mapped
+from labhost.system import Process, Result, finish, openat2, processes, user_namespaces
 
 
-def run(subuid: int, folder: Path, command: Sequence[str], *, timeout: float) -> bool:
-    """Runs a command in `folder` as root of the map 0 -> subuid; True if it succeeded. LabhostError after `timeout`."""
-    name = os.path.basename(command[0])
-    with directory(folder) as fd:
-        # By its descriptor: perhaps only root can reach the folder by its path.
+def spawn(subuid: int, folder: Path, command: Sequence[str], *, stdin: IO[bytes] | None = None) -> Process:
+    """Starts a command in `folder` as root of the map 0 -> subuid. LabhostError; OSError if `folder` is none."""
+    import subprocess  # here, since set-keys imports this module, but never calls it
+
+    with openat2.directory(folder) as place:
         try:
-            child = fork_mapped(subuid, SUBUID_COUNT, lambda: _execute(fd, command))
-        except OSError as error:
-            text = f"{command[0]} cannot be run: {error.strerror}"
-            raise LabhostError(text, reason="command_not_run", command=name) from error
-    deadline = time.monotonic() + timeout
-    while True:
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            return os.waitstatus_to_exitcode(status) == 0
-        if time.monotonic() >= deadline:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            raise LabhostError(f"{name} took too long", reason="command_timed_out", command=name)
-        time.sleep(0.01)
+            with openat2.closing(user_namespaces.create(subuid, SUBUID_COUNT)) as namespace:
+                prepare = partial(_enter, place, namespace)
+                return processes.spawn(command, stdin=stdin or processes.DEVNULL, prepare=prepare)
+        except (OSError, subprocess.SubprocessError) as error:
+            text = f"{command[0]} cannot be run: {getattr(error, 'strerror', None) or 'its ids cannot be taken'}"
+            raise LabhostError(text, reason="command_not_run", command=os.path.basename(command[0])) from error
 
 
-def _execute(folder: int, command: Sequence[str]) -> None:
-    os.setsid()
+def run(
+    subuid: int,
+    folder: Path,
+    command: Sequence[str],
+    *,
+    timeout: float,
+    stdin: IO[bytes] | None = None,
+    max_output: int = processes.MAX_OUTPUT,
+) -> Result:
+    """The result of such a command, which is killed after `timeout` seconds; LabhostError if it cannot be started."""
+    process = spawn(subuid, folder, command, stdin=stdin)
+    return finish(process, command, timeout=timeout, max_output=max_output)
+
+
+def _enter(folder: int, namespace: int) -> None:
     os.fchdir(folder)
-    os.setgroups([])
-    os.setresgid(0, 0, 0)
-    os.setresuid(0, 0, 0)
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
-    die_with_parent()  # last: a change of ids clears it
-    os.execve(command[0], list(command), environment(None))
+    user_namespaces.enter(namespace)
+    processes.die_with_parent()  # last: a change of ids clears it

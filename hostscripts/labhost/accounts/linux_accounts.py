@@ -78,7 +78,8 @@ def claim_numbers(host: Host, user: User) -> None:
             text = f"the subordinate ids from {first} belong to {other.name} here; ask the lab's staff"
             raise Refused(text, reason="subuid_taken", subuid=first, user=other.name)
     for gone in tombstones.load_all(host):
-        if gone.name != user.name and (gone.port == user.port or abs(gone.subuid - first) < SUBUID_COUNT):
+        returns = (gone.name, gone.subuid) == (user.name, first)
+        if not returns and (gone.port == user.port or abs(gone.subuid - first) < SUBUID_COUNT):
             text = f"port or subordinate ids belonged to {gone.name}, who is gone; ask the lab's staff"
             raise Refused(text, reason="numbers_of_removed_user", port=user.port, subuid=first, user=gone.name)
     for path in (host.paths.subuid, host.paths.subgid):

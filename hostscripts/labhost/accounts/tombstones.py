@@ -1,6 +1,7 @@
 """What remains of a removed person: the numbers, which nobody else ever gets here, and the files, for root alone.
 
-The files stay on the file system of the homes, so moving them aside is one rename, whatever their size.
+It belongs to a first subordinate id: a name may be somebody else's later, who inherits none of it. The files stay on
+the file system of the homes, so moving them aside is one rename, whatever their size.
 """
 
 import os
@@ -79,28 +80,35 @@ def _check_unmounted(folder: Path) -> None:
 
 def record(host: Host, user: User) -> Tombstone:
     """Saves the person's tombstone, with the folders of earlier removals."""
-    before = load(host, user.name) or Tombstone(user.name)
+    before = load(host, user.name, user.subuid) or Tombstone(user.name)
     folders = list(before.kept_folders)
     if user.kept_folder and user.kept_folder not in folders and Path(user.kept_folder).exists():
         folders.append(user.kept_folder)
     return _save(host, Tombstone(user.name, user.uid or before.uid, user.port, user.subuid, time.time(), folders))
 
 
-def load(host: Host, name: str) -> Tombstone | None:
+def load(host: Host, name: str, subuid: int) -> Tombstone | None:
     """LabhostError if the file is damaged."""
-    path = _file(host, name)
+    path = _file(host, name, subuid)
     value = load_object(path)
     if value is None:
         return None
-    if value.get("name") != name:
+    if (value.get("name"), value.get("subuid")) != (name, subuid):
         raise damaged(path)
     return Tombstone(**known_fields(Tombstone, value))
 
 
 def load_all(host: Host) -> list[Tombstone]:
     folder = host.paths.state / "removed"
-    names = sorted(path.stem for path in folder.glob("*.json")) if folder.is_dir() else []
-    return [removed for name in names if is_name(name) and (removed := load(host, name)) is not None]
+    parts = sorted(path.name.split(".") for path in folder.glob("*.*.json")) if folder.is_dir() else []
+    named = [(name, int(subuid)) for name, subuid, *_ in parts if is_name(name) and subuid.isdecimal()]
+    return [removed for name, subuid in named if (removed := load(host, name, subuid)) is not None]
+
+
+def find_last(host: Host, name: str) -> Tombstone | None:
+    """That of the person who last had this name here."""
+    found = [removed for removed in load_all(host) if removed.name == check_name(name)]
+    return max(found, key=lambda removed: removed.at, default=None)
 
 
 def purge(host: Host, removed: Tombstone) -> Tombstone:
@@ -111,9 +119,9 @@ def purge(host: Host, removed: Tombstone) -> Tombstone:
 
 
 def _save(host: Host, removed: Tombstone) -> Tombstone:
-    save_object(_file(host, removed.name), asdict(removed))
+    save_object(_file(host, removed.name, removed.subuid), asdict(removed))
     return removed
 
 
-def _file(host: Host, name: str) -> Path:
-    return host.paths.state / "removed" / f"{check_name(name)}.json"
+def _file(host: Host, name: str, subuid: int) -> Path:
+    return host.paths.state / "removed" / f"{check_name(name)}.{subuid}.json"

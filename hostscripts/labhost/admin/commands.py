@@ -51,7 +51,7 @@ def _remove(arguments: list[str], progress: Progress) -> None:
         raise WrongUse
     name, purge = check_name(names[0]), "--purge" in options
     if "--yes" not in options:
-        files = "delete all files" if purge else "keep the files"
+        files = "delete all files and snapshots" if purge else "keep the files and snapshots"
         _confirm(f"Remove the container and account of {name}, and {files}?")
     removed = removal.remove(config.load(), name, progress, purge=purge)
     progress.write(f"removed {name}; files kept in: {', '.join(removed.kept_folders) or 'none'}")

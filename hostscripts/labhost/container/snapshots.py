@@ -5,16 +5,23 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from labhost.container import lifecycle, system_swap
 from labhost.errors import LabhostError, Refused
 from labhost.host import Host, User
 from labhost.storage import drivers, snapshot_store, tar_listing, tree
+from labhost.storage.driver import Storage
 from labhost.storage.snapshot_store import Manifest
-from labhost.system import Account, Process, Progress, failpoints, log, spawn
+from labhost.system import Account, Process, Progress, failpoints, files, log, spawn
 
-LEVEL = "-3"
+COMPRESS = ["/usr/bin/zstd", "-q", "-T0", "-3", "-c"]
+
+
+class Packed(NamedTuple):
+    size: int  # bytes of the archive
+    sha256: str
+    total: int  # bytes of the tar in it
 
 
 def create(host: Host, user: User, progress: Progress, name: str = "") -> None:
@@ -23,20 +30,24 @@ def create(host: Host, user: User, progress: Progress, name: str = "") -> None:
     with lifecycle.locked(host, user, "being snapshotted") as (user, account):
         driver = drivers.driver_of(host, user)
         driver.attach(user, account)
-        snapshot_store.remove_leftovers(host, user.name)
-        if any(one.name == name for one in snapshot_store.list_snapshots(host, user.name)):
+        snapshot_store.remove_leftovers(host, user.subuid)
+        if any(one.name == name for one in snapshot_store.list_snapshots(host, user.subuid)):
             text = f"the snapshot {name} exists already; choose another name"
             raise Refused(text, reason="snapshot_exists", snapshot=name)
         unpacked = driver.size(user, account)
         progress.write(f"snapshot {name}: {_megabytes(unpacked)} to pack")
-        tree.check_free_space(snapshot_store.folder(host, user.name), unpacked)
-        size, sha256 = _pack(host, user, account, name)
+        snapshot_store.check_free_space(host, user.subuid, unpacked)
+        with snapshot_store.open_new(host, user.subuid, name) as target:
+            packed = _pack(driver.archive(user, account), account, target)
+            progress.write(f"checking the snapshot: {_megabytes(packed.size)}")
+            _verify(account, target, packed)
         failpoints.hit("packed")
-        what = (driver.name, driver.version(user), unpacked, size, sha256)
-        snapshot_store.publish(host, Manifest(name, user.name, host.config.server.name, time.time(), *what))
+        what = (driver.name, driver.version(user), unpacked, packed.size, packed.sha256)
+        server = host.config.server.name
+        snapshot_store.publish(host, Manifest(name, user.name, user.subuid, server, time.time(), *what))
         failpoints.hit("published")
-        progress.write(f"snapshot {name} saved: {_megabytes(size)}; to recover it: recover {name}")
-        for old in snapshot_store.list_snapshots(host, user.name)[: -host.config.snapshots.keep]:
+        progress.write(f"snapshot {name} saved: {_megabytes(packed.size)}; to recover it: recover {name}")
+        for old in snapshot_store.list_snapshots(host, user.subuid)[: -host.config.snapshots.keep]:
             snapshot_store.remove(host, old)
             progress.write(f"snapshot {old.name} removed: the newest {host.config.snapshots.keep} are kept")
     log.write(f"{user.name}: snapshot {name}")
@@ -49,7 +60,7 @@ def recover(host: Host, user: User, progress: Progress, name: str) -> None:
         driver = drivers.driver_of(host, user)
         driver.attach(user, account)
         driver.remove_leftovers(user, account)
-        wanted = snapshot_store.find(host, user.name, name)
+        wanted = snapshot_store.find(host, user.subuid, name)
         if wanted.storage != driver.name:
             has, needed = wanted.storage, driver.name
             text = f"the snapshot {name} has storage {has}, your container {needed}; ask the lab's staff"
@@ -57,9 +68,9 @@ def recover(host: Host, user: User, progress: Progress, name: str) -> None:
         progress.write(f"checking the snapshot {name}: {_megabytes(wanted.size)}")
         tree.check_free_space(host.paths.home, wanted.unpacked)
         with snapshot_store.open_verified(host, wanted) as archive:
-            _check_members(account, archive, name)
+            total = _check_members(account, archive, name)
             progress.write("unpacking the snapshot")
-            system = _unpack(host, user, account, archive, wanted.template)
+            system = _unpack(driver, user, account, tree.Archive(archive, total), wanted.template)
         lifecycle.halt(host, user, account, progress)
         system_swap.swap(host, user, account, system)
     log.write(f"{user.name}: snapshot {name} recovered")
@@ -67,28 +78,43 @@ def recover(host: Host, user: User, progress: Progress, name: str) -> None:
     progress.write(f"next: ssh {host.config.server.name}-manage to start it")
 
 
-def _pack(host: Host, user: User, account: Account, name: str) -> tuple[int, str]:
-    """Writes the archive; returns its size in bytes and its SHA-256."""
+def _pack(source: Process, account: Account, target: IO[bytes]) -> Packed:
+    """Writes what tar packs to `target`, compressed; LabhostError unless tar came to its end."""
     digest, size = hashlib.sha256(), 0
-    with snapshot_store.open_new(host, user.name, name) as target:
-        source = drivers.driver_of(host, user).archive(user, account)
-        packer = spawn(["/usr/bin/zstd", "-q", "-T0", LEVEL, "-c"], account=account, stdin=source.stdout)
-        errors = [_StderrReader(source), _StderrReader(packer)]
-        try:
-            assert source.stdout is not None and packer.stdout is not None
-            source.stdout.close()
-            while piece := packer.stdout.read(snapshot_store.CHUNK):
-                target.write(piece)
-                digest.update(piece)
-                size += len(piece)
-                failpoints.hit("packing")
-        finally:
-            packed, read = _end(packer), _end(source)  # in this order: tar waits for the packer
-        # tar's 1: a file changed while it was read, as files of a running container do.
-        if read not in (0, 1) or packed != 0:
-            text = errors[0].text or errors[1].text or "tar was killed"
-            raise LabhostError(f"the files cannot be packed: {text}", reason="packing_failed", detail=text)
-    return size, digest.hexdigest()
+    packer = spawn(COMPRESS, account=account, stdin=source.stdout)
+    errors = [_StderrReader(source), _StderrReader(packer)]
+    try:
+        assert source.stdout is not None and packer.stdout is not None
+        source.stdout.close()
+        while piece := packer.stdout.read(snapshot_store.CHUNK):
+            target.write(piece)
+            digest.update(piece)
+            size += len(piece)
+            failpoints.hit("packing")
+    finally:
+        compressed, read = _end(packer), _end(source)  # in this order: tar waits for the packer
+    total = tree.total_of(errors[0].tail)
+    # tar's 1: a file changed while it was read, as files of a running container do.
+    if read not in (0, 1) or compressed != 0 or not total:
+        raise _not_packed(errors[bool(compressed)].text or f"tar ended with status {read}")
+    return Packed(size, digest.hexdigest(), total)
+
+
+def _verify(account: Account, target: IO[bytes], packed: Packed) -> None:
+    """LabhostError unless what has reached the disk is what was packed, and could be recovered."""
+    with snapshot_store.reopened(target) as archive:
+        if files.sha256_of(archive) != packed.sha256:
+            raise _not_packed("the snapshot folder holds other bytes than were written")
+        fault, total = _list(account, archive)
+    if not fault and total != packed.total:
+        fault = "is incomplete"
+    if fault:
+        raise _not_packed(f"the snapshot {fault}")
+
+
+def _not_packed(detail: str) -> LabhostError:
+    text = f"the files cannot be packed: {detail}; nothing was saved"
+    return LabhostError(text, reason="packing_failed", detail=detail)
 
 
 def _spawn_unpacker(account: Account, archive: IO[bytes]) -> Process:
@@ -96,32 +122,40 @@ def _spawn_unpacker(account: Account, archive: IO[bytes]) -> Process:
     return spawn(["/usr/bin/zstd", "-dcq"], account=account, stdin=archive)
 
 
-def _check_members(account: Account, archive: IO[bytes], name: str) -> None:
-    """LabhostError if a member could do harm, or if the archive is incomplete."""
+def _check_members(account: Account, archive: IO[bytes], name: str) -> int:
+    """The bytes of the tar; LabhostError if a member could do harm, or if the archive is incomplete."""
+    fault, total = _list(account, archive)
+    if fault:
+        text = f"the snapshot {name} {fault}; nothing was changed. Choose another one"
+        raise LabhostError(text, reason="bad_snapshot", snapshot=name, detail=fault)
+    return total
+
+
+def _list(account: Account, archive: IO[bytes]) -> tuple[str, int]:
+    """Reads an archive to its end: why it cannot be unpacked (empty if it can), and the bytes of the tar in it."""
     reader = _spawn_unpacker(account, archive)
     lister = spawn(tar_listing.LIST_COMMAND, account=account, stdin=reader.stdout)
     errors = [_StderrReader(reader), _StderrReader(lister)]
-    reason = ""
+    fault = ""
     try:
         assert reader.stdout is not None and lister.stdout is not None
         reader.stdout.close()
-        while not reason and (line := lister.stdout.readline(65536)):
-            reason = tar_listing.refusal_reason(line)
+        while not fault and (line := lister.stdout.readline(65536)):
+            fault = tar_listing.refusal_reason(line)
     finally:
         codes = [_end(process) for process in (lister, reader)]
-    if not reason and any(codes):
-        reason = f"is damaged ({errors[0].text or errors[1].text})"
-    if reason:
-        text = f"the snapshot {name} {reason}; nothing was changed. Choose another one"
-        raise LabhostError(text, reason="bad_snapshot", snapshot=name, detail=reason)
+    total = tree.total_of(errors[1].tail)
+    if not fault and (any(codes) or not total):
+        fault = f"is damaged ({errors[0].text or errors[1].text})"
+    return fault, total
 
 
-def _unpack(host: Host, user: User, account: Account, archive: IO[bytes], version: str) -> Path:
-    reader = _spawn_unpacker(account, archive)
+def _unpack(driver: Storage, user: User, account: Account, packed: tree.Archive, version: str) -> Path:
+    reader = _spawn_unpacker(account, packed.stream)
     _StderrReader(reader)
     assert reader.stdout is not None
     try:
-        return drivers.driver_of(host, user).unpack(user, account, reader.stdout, version)
+        return driver.unpack(user, account, packed._replace(stream=reader.stdout), version)
     finally:
         _end(reader)
 
@@ -138,7 +172,7 @@ def _end(process: Process) -> int:
 
 
 class _StderrReader:
-    """Reads the stderr of a process, so that the pipe never fills; keeps the last line."""
+    """Reads the stderr of a process, so that the pipe never fills; keeps the end."""
 
     def __init__(self, process: Process) -> None:
         self._stream, self._tail = process.stderr, b""
@@ -150,9 +184,16 @@ class _StderrReader:
             self._tail = (self._tail + piece)[-4096:]
 
     @property
-    def text(self) -> str:
+    def tail(self) -> bytes:
+        """The end of it, once the process has ended."""
         self._reader.join(timeout=5)
-        return (self._tail.decode("utf-8", "replace").strip().splitlines() or [""])[-1]
+        return self._tail
+
+    @property
+    def text(self) -> str:
+        """The last line, other than tar's total."""
+        lines = self.tail.decode("utf-8", "replace").strip().splitlines()
+        return next((line for line in reversed(lines) if not line.startswith("Total bytes ")), "")
 
 
 def _megabytes(size: int) -> str:

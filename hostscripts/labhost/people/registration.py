@@ -50,8 +50,8 @@ def register(host: Host, name: str, progress: Progress) -> Registered:
             log.write(f"{name}: registration failed: {error}", warning=True)
             raise
     log.write(f"{name}: registered")
-    removed = tombstones.load(host, name)
-    if removed is not None and removed.kept_folders and removed.subuid == run.user.subuid:  # not somebody else's
+    removed = tombstones.load(host, name, run.user.subuid)
+    if removed is not None and removed.kept_folders:
         kept = ", ".join(removed.kept_folders)
         progress.write(f"your earlier files are kept in {kept}; ask the lab's staff for them")
     return Registered(run.user, created=True)

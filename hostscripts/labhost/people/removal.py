@@ -1,7 +1,7 @@
 """Removes a person's container and account: steps in the safe order, noted in the journal, each safe to repeat.
 
-First nobody can log in, then nothing runs, then nothing is left; the files are kept unless they are to be purged.
-A run that was killed is continued by the next one, and by a registration of the same person.
+First nobody can log in, then nothing runs, then nothing is left; files and snapshots stay unless purged. A run that was
+killed is continued by the next one, and by a registration of the same person.
 """
 
 from pathlib import Path
@@ -12,14 +12,14 @@ from labhost.host import Host, User, locks, user_state
 from labhost.keys import key_files
 from labhost.people import shutdown, steps
 from labhost.people.steps import Run, Step, with_accounts_locked
-from labhost.storage import drivers
+from labhost.storage import drivers, snapshot_store
 from labhost.system import Account, Progress, check_name, failpoints, log
 
 KEEP, PURGE = "keep", "purge"
 
 
 def remove(host: Host, name: str, progress: Progress, *, purge: bool = False) -> tombstones.Tombstone:
-    """Removes all that the person has on this server, but their files unless `purge`.
+    """Removes all that the person has on this server, but their files and snapshots unless `purge`.
 
     NotRegistered if there is nothing. The error of a run that could not finish says what is not done yet.
     """
@@ -43,7 +43,7 @@ def finish(host: Host, user: User, progress: Progress) -> tombstones.Tombstone:
     except (LabhostError, OSError) as error:
         log.write(f"{user.name}: removal stopped: {error}", warning=True)
         raise _incomplete(error, [step.text for step in STEPS if step.name not in done]) from error
-    removed = tombstones.load(host, user.name) or tombstones.Tombstone(user.name)
+    removed = tombstones.load(host, user.name, user.subuid) or tombstones.Tombstone(user.name)
     if user.removal == PURGE:
         removed = tombstones.purge(host, removed)
     log.write(f"{user.name}: removed; files kept in: {', '.join(removed.kept_folders) or 'none'}")
@@ -58,13 +58,14 @@ def _incomplete(error: LabhostError | OSError, left: list[str]) -> LabhostError:
 
 
 def _purge_kept_files(host: Host, name: str, progress: Progress, *, purge: bool) -> tombstones.Tombstone:
-    removed = tombstones.load(host, name)
+    removed = tombstones.find_last(host, name)
     if removed is None:
         raise user_state.no_account(host, name)
-    if purge and removed.kept_folders:
-        progress.write("deleting the kept files")
+    if purge:
+        progress.write("deleting the kept files and snapshots")
         removed = tombstones.purge(host, removed)
-        log.write(f"{name}: kept files deleted")
+        snapshot_store.purge(host, removed.subuid)
+        log.write(f"{name}: kept files and snapshots deleted")
     return removed
 
 
@@ -106,6 +107,11 @@ def _data(run: Run) -> None:
     tombstones.move_aside(home, Path(user.kept_folder))
 
 
+def _snapshots(run: Run) -> None:
+    if run.user.removal == PURGE:
+        snapshot_store.purge(run.host, run.user.subuid)
+
+
 def _forget(run: Run) -> None:
     tombstones.record(run.host, run.user)
     failpoints.hit("remove:tombstone")
@@ -121,5 +127,6 @@ STEPS = (
     Step("subuid", "removing the subordinate ids", with_accounts_locked(linux_accounts.remove_subids)),
     Step("usernet", "revoking the container network", with_accounts_locked(linux_accounts.revoke_bridge)),
     Step("account", "deleting the account", with_accounts_locked(linux_accounts.delete)),
+    Step("snapshots", "keeping or deleting the snapshots", _snapshots),
     Step("forget", "closing the journal", _forget),
 )

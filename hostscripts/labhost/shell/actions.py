@@ -96,7 +96,7 @@ def snapshot(call: Call) -> None:
 def snapshots(call: Call) -> None:
     from labhost.storage import snapshot_store
 
-    found = snapshot_store.list_snapshots(call.host, call.user.name)
+    found = snapshot_store.list_snapshots(call.host, call.user.subuid)
     if call.json:
         answer(snapshots=[{"name": one.name, "created_at": int(one.created_at), "size": one.size} for one in found])
         return
@@ -112,7 +112,7 @@ def recover(call: Call) -> None:
     from labhost.storage import snapshot_store
 
     name, code = (*call.arguments, "")[:2]
-    snapshot_store.find(call.host, call.user.name, name)  # before anything is asked: does it exist?
+    snapshot_store.find(call.host, call.user.subuid, name)  # before anything is asked: does it exist?
     warning = f"The snapshot {name} replaces your container. Everything written since then is lost."
     confirm.ask(call.host, call.user.name, f"recover {name}", code, warning, call.progress)
     with call.progress.spinner("recovering"):

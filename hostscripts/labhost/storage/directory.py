@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
 from labhost.errors import LabhostError
 from labhost.host import User, locks
@@ -28,11 +27,10 @@ class DirectoryStorage(Storage):
         """Nothing is mounted."""
 
     def create_fresh(self, user: User, account: Account) -> Path:
-        owner = (account, user.subuid)
-        return self._create(user, account, lambda path: template_archive.unpack(self._host, path, owner=owner))
+        return self._create(user, account, lambda path: template_archive.unpack(self._host, path, subuid=user.subuid))
 
-    def unpack(self, user: User, account: Account, stream: IO[bytes], template: str) -> Path:
-        return self._create(user, account, lambda path: tree.unpack(account, user.subuid, stream, path))
+    def unpack(self, user: User, account: Account, archive: tree.Archive, template: str) -> Path:
+        return self._create(user, account, lambda path: tree.unpack(user.subuid, archive, path))
 
     def install(self, user: User, account: Account, system: Path) -> None:
         self._slots(user).install(system)
@@ -47,7 +45,7 @@ class DirectoryStorage(Storage):
         return self.rootfs(user)
 
     def _remove(self, user: User, account: Account, system: Path) -> None:
-        tree.remove(account, user.subuid, system)
+        tree.remove(user.subuid, system)
 
     def _create(self, user: User, account: Account, fill: Callable[[Path], None]) -> Path:
         fresh = self._slots(user).new_path()

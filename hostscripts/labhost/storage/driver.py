@@ -7,7 +7,6 @@ runs inside their id map; LabhostError says what to do.
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import IO
 
 from labhost import lxc
 from labhost.host import Host, User
@@ -56,7 +55,7 @@ class Storage(ABC):
         """A complete system from the current template, beside the current one: for `install`, else a leftover."""
 
     @abstractmethod
-    def unpack(self, user: User, account: Account, stream: IO[bytes], template: str) -> Path:
+    def unpack(self, user: User, account: Account, archive: tree.Archive, template: str) -> Path:
         """Like `create_fresh`, from the tar that `archive` wrote, over the template of that version."""
 
     @abstractmethod
@@ -81,11 +80,11 @@ class Storage(ABC):
 
     def size(self, user: User, account: Account) -> int:
         """Bytes on the disk that are the person's alone."""
-        return tree.size(account, user.subuid, self._own_files(user))
+        return tree.size(user.subuid, self._own_files(user))
 
     def archive(self, user: User, account: Account) -> Process:
-        """A process that writes the person's own files as a plain tar to its stdout."""
-        return tree.archive(account, user.subuid, self._own_files(user))
+        """A process that writes the person's own files as a plain tar to its stdout, see tree.archive."""
+        return tree.archive(user.subuid, self._own_files(user))
 
     def remove(self, user: User, account: Account) -> None:
         """Removes all systems of the person. The container must be stopped."""

@@ -7,7 +7,6 @@ while it is not mounted, so what is mounted is always the current one.
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
 from labhost import lxc
 from labhost.accounts import tombstones
@@ -49,13 +48,13 @@ class OverlayStorage(Storage):
     def create_fresh(self, user: User, account: Account) -> Path:
         return self._create_layer(user)
 
-    def unpack(self, user: User, account: Account, stream: IO[bytes], template: str) -> Path:
+    def unpack(self, user: User, account: Account, archive: tree.Archive, template: str) -> Path:
         if not templates.rootfs(self._host, template).is_dir():
             text = f"this snapshot needs the template {template}, which is no longer on this server"
             raise Refused(text, reason="snapshot_template_missing", template=template)
         layer = self._create_layer(user, template)
         try:
-            tree.unpack(account, user.subuid, stream, layer / "upper")
+            tree.unpack(user.subuid, archive, layer / "upper")
             self._check_layer(user, layer)
         except BaseException:
             with suppress(LabhostError):
@@ -132,7 +131,7 @@ class OverlayStorage(Storage):
         with suppress(OSError):
             mounts.unmount(layer / "rootfs")
         if (layer / "upper").is_dir():
-            tree.remove(account, user.subuid, layer / "upper")
+            tree.remove(user.subuid, layer / "upper")
         files.remove_tree(layer)
 
 

@@ -1,20 +1,20 @@
 """The template: a tar archive, plain or compressed by zstd, gzip or xz; checked once, then unpacked."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
-from labhost import lxc
+from labhost.accounts import id_map
 from labhost.errors import LabhostError
 from labhost.host import Host
 from labhost.storage import tree
 from labhost.storage.tar_listing import LIST_COMMAND
-from labhost.system import Account, Result, files, finish, openat2, run, spawn
+from labhost.system import Result, files, finish, openat2, run, spawn
 from labhost.system.json_files import known_fields, load_object, save_object
-from labhost.system.processes import MAX_OUTPUT
 
 READ_SECONDS = 600
 UNPACK_SECONDS = 900
@@ -61,15 +61,12 @@ def inspect(host: Host) -> TemplateInfo:
     return found
 
 
-def unpack(host: Host, folder: Path, *, owner: tuple[Account, int] | None = None) -> None:
-    """Unpacks the template into an empty folder as root, or as root of the id map of `owner` (account, subuid)."""
+def unpack(host: Host, folder: Path, *, subuid: int = 0) -> None:
+    """Unpacks the template into an empty folder as root, or as root of the id map that begins at `subuid`."""
     command = ["/bin/sh", "-c", _UNPACK, "sh", str(folder), *_EXTRACT]
-    account = None
-    if owner is not None:
-        account, subuid = owner
-        command = lxc.in_id_map(account, subuid, command)
     with open(host.config.container.template, "rb") as archive:
-        read, unpacked = _pipe(archive, command, timeout=UNPACK_SECONDS, account=account)
+        work = partial(id_map.run, subuid, folder, command) if subuid else partial(run, command)
+        read, unpacked = _pipe(archive, work, timeout=UNPACK_SECONDS)
     tree.check_disk_full(unpacked)
     read.check("the template cannot be read; ask the lab's staff to build it again", reason="template_unreadable")
     unpacked.check("the template cannot be unpacked", reason="template_not_unpacked")
@@ -86,7 +83,7 @@ def check_bootable(rootfs: Path) -> None:
 
 def _unpacked_size(archive: IO[bytes]) -> int:
     """The bytes of the archive's files, from reading all of it; LabhostError."""
-    read, listed = _pipe(archive, LIST_COMMAND, timeout=READ_SECONDS, max_output=1 << 28)
+    read, listed = _pipe(archive, partial(run, LIST_COMMAND), timeout=READ_SECONDS, max_output=1 << 28)
     if not (read.ok and listed.ok):
         text = "the template is damaged; build it again with create-lxc-template.bash"
         raise LabhostError(text, reason="template_damaged")
@@ -95,18 +92,11 @@ def _unpacked_size(archive: IO[bytes]) -> int:
     return sum(int(size) for size in sizes if size.isdigit())
 
 
-def _pipe(
-    archive: IO[bytes],
-    command: Sequence[str],
-    *,
-    timeout: float,
-    account: Account | None = None,
-    max_output: int = MAX_OUTPUT,
-) -> tuple[Result, Result]:
-    """Runs a command with the decompressed archive on its stdin: the results of the decompressor and the command."""
-    reader = spawn(_decompressor(archive), account=account, stdin=archive)
+def _pipe(archive: IO[bytes], work: Callable[..., Result], **limits: float) -> tuple[Result, Result]:
+    """Calls `work` with the decompressed archive as `stdin`: the results of the decompressor and of the work."""
+    reader = spawn(_decompressor(archive), stdin=archive)
     assert reader.stdout is not None
-    result = run(command, timeout=timeout, account=account, stdin=reader.stdout, max_output=max_output)
+    result = work(stdin=reader.stdout, **limits)
     return finish(reader, ["the decompressor"], timeout=10), result
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -50,7 +51,8 @@ def remove_tree(path: Path) -> None:
     """Removes a tree that only root can write; what cannot be removed stays."""
     import shutil  # rarely needed, and slow to import
 
-    shutil.rmtree(path, ignore_errors=True)
+    with suppress(RecursionError):  # a tree of more than a thousand levels
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def sync_directory(path: Path) -> None:

@@ -10,8 +10,8 @@ import os
 import time
 from pathlib import Path
 
+from labhost.system import user_namespaces
 from labhost.system.openat2 import closing
-from labhost.system.user_namespaces import fork_mapped
 
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442  # the same on every architecture
 _AT_FDCWD, _AT_EMPTY_PATH = -100, 0x1000
@@ -31,7 +31,7 @@ def idmapped(source: Path, target: Path, first: int, count: int) -> None:
     """Mounts `source` read-only at `target`, its ids 0..count-1 shown as first..first+count-1; OSError."""
     cloned = ctypes.c_uint(_OPEN_TREE_CLONE | os.O_CLOEXEC)
     with closing(_syscall(_OPEN_TREE, ctypes.c_int(_AT_FDCWD), os.fsencode(source), cloned)) as tree:
-        with closing(_user_namespace(first, count)) as namespace:
+        with closing(user_namespaces.create(first, count)) as namespace:
             wanted = _MountAttr(_ATTR_RDONLY | _ATTR_NODEV | _ATTR_IDMAP, 0, 0, namespace)
             size = ctypes.c_size_t(ctypes.sizeof(wanted))
             _syscall(_MOUNT_SETATTR, ctypes.c_int(tree), b"", ctypes.c_uint(_AT_EMPTY_PATH), ctypes.byref(wanted), size)
@@ -65,23 +65,6 @@ def is_mounted(target: Path) -> bool:
         return os.lstat(target).st_dev != os.lstat(target.parent).st_dev
     except FileNotFoundError:
         return False
-
-
-def _user_namespace(first: int, count: int) -> int:
-    """A descriptor of a new user namespace in which 0..count-1 are first..first+count-1 outside."""
-    gate, open_gate = os.pipe()
-
-    def wait() -> None:
-        os.close(open_gate)
-        os.read(gate, 1)  # until the parent has closed its end, or is gone
-
-    with closing(gate):
-        child = fork_mapped(first, count, wait)
-        try:
-            return os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-        finally:
-            os.close(open_gate)
-            os.waitpid(child, 0)
 
 
 def _syscall(number: int, *arguments: object) -> int:

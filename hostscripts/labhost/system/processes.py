@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 MAX_OUTPUT = 1 << 20
 _PR_SET_PDEATHSIG = 1
-_PIPE, _DEVNULL = -1, -3  # as in subprocess
+_PIPE, DEVNULL = -1, -3  # as in subprocess
 Process: TypeAlias = "subprocess.Popen[bytes]"
 Stdin: TypeAlias = int | IO[bytes] | None
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -79,7 +79,7 @@ def spawn(
     command: Sequence[str],
     *,
     account: Account | None = None,
-    stdin: Stdin = _DEVNULL,
+    stdin: Stdin = DEVNULL,
     output: int = _PIPE,
     env: dict[str, str] | None = None,
     prepare: Callable[[], object] | None = None,
@@ -120,7 +120,7 @@ def run(
     """Runs a command; after `timeout` seconds its process group is killed. LabhostError if it cannot be started."""
     feed = _memory_file(stdin) if isinstance(stdin, bytes) else stdin
     try:
-        process = spawn(command, account=account, stdin=_DEVNULL if feed is None else feed, env=env)
+        process = spawn(command, account=account, stdin=DEVNULL if feed is None else feed, env=env)
     except OSError as error:
         text = f"{command[0]} cannot be run: {error.strerror}"
         raise LabhostError(text, reason="command_not_run", command=os.path.basename(command[0])) from error

@@ -1,10 +1,12 @@
-"""Child processes in a new user namespace with a map of ids, see user_namespaces(7)."""
+"""User namespaces with a map of ids, and child processes in them, see user_namespaces(7)."""
 
 import ctypes
 import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+
+from labhost.system.openat2 import closing
 
 _CLONE_NEWUSER = 0x10000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -40,3 +42,30 @@ def fork_mapped(first: int, count: int, action: Callable[[], object]) -> int:
             os.waitpid(child, 0)
             raise
     return child
+
+
+def create(first: int, count: int) -> int:
+    """A descriptor of a new namespace in which 0..count-1 are first..first+count-1 outside; OSError."""
+    gate, open_gate = os.pipe()
+
+    def wait() -> None:
+        os.close(open_gate)
+        os.read(gate, 1)  # until the parent has closed its end, or is gone
+
+    with closing(gate):
+        child = fork_mapped(first, count, wait)
+        try:
+            return os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            os.close(open_gate)
+            os.waitpid(child, 0)
+
+
+def enter(namespace: int) -> None:
+    """Makes this process root of the namespace, and of nothing else; OSError. It must have one thread."""
+    if _libc.setns(ctypes.c_int(namespace), ctypes.c_int(_CLONE_NEWUSER)):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    os.setgroups([])
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)

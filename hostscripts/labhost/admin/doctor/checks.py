@@ -59,9 +59,9 @@ def _journal(server: ServerState) -> Iterator[Finding]:
 def _shared_files(server: ServerState) -> Iterator[Finding]:
     bridge = server.host.config.container.bridge
     here = {person.user.name for person in server.people} | set(server.damaged) | set(server.orphans)
-    for removed in server.removed:
-        if removed.name not in here and lxc_usernet.revoke(server.usernet, removed.name, bridge) != server.usernet:
-            yield Finding(removed.name, "lxc-usernet still lists this removed person", "remove the line", "usernet")
+    for name in sorted({removed.name for removed in server.removed} - here):
+        if lxc_usernet.revoke(server.usernet, name, bridge) != server.usernet:
+            yield Finding(name, "lxc-usernet still lists this removed person", "remove the line", "usernet")
     if not server.keys_complete:
         yield Finding("", "the last push of keys was interrupted", "push the keys at the portal (manage.py push_keys)")
     if server.register.kind and _file_differs(server.register, server.register_wanted):
@@ -70,6 +70,14 @@ def _shared_files(server: ServerState) -> Iterator[Finding]:
         yield Finding("", "other accounts can read the files of removed people", "chmod 700", "removed_files")
     for path in server.temporary:
         yield Finding("", f"{path} was left by an interrupted write", "delete it", "temporary_file", path)
+
+
+def _snapshots(server: ServerState) -> Iterator[Finding]:
+    if server.no_snapshots:
+        yield Finding("", server.no_snapshots, "labhost check")
+    for path in server.strange_snapshots:
+        problem = f"{path} is not the private folder of somebody here, so no snapshot in it can be recovered"
+        yield Finding("", problem, "inspect it, then move or delete it")
 
 
 def _rules(server: ServerState) -> Iterator[Finding]:
@@ -190,6 +198,6 @@ def _file_differs(found: Entry, wanted: str) -> bool:
 
 ServerCheck = Callable[[ServerState], Iterator[Finding]]
 PersonCheck = Callable[[ServerState, PersonState], Iterator[Finding]]
-SERVER: tuple[ServerCheck, ...] = (_permissions, _journal, _shared_files, _rules, _addresses)
+SERVER: tuple[ServerCheck, ...] = (_permissions, _journal, _shared_files, _snapshots, _rules, _addresses)
 PERSON: tuple[PersonCheck, ...] = (_account, _folders, _portal)
 COMPLETE: tuple[PersonCheck, ...] = (_ids, _keys, _container)  # registered, and their account is there

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from labhost.accounts import linux_accounts, tombstones
+from labhost.accounts import linux_accounts, subids, tombstones
 from labhost.admin import installation
 from labhost.admin.doctor.checks import Finding
 from labhost.admin.doctor.inspection import folders_of
@@ -130,7 +130,8 @@ def _adopt(host: Host, item: Finding) -> None:
         found = linux_accounts.passwd(item.name)
         if found is None:
             return
-        user = User(item.name, found.pw_uid, found.pw_gid, "created")
+        own = [block for block in subids.parse(files.read_text(host.paths.subuid) or "") if block.owner == item.name]
+        user = User(item.name, found.pw_uid, found.pw_gid, "created", subuid=own[0].start if own else 0)
         linux_accounts.refuse_unmanaged(host, item.name, user)
         user.steps = ["clone"] if drivers.driver_of(host, user).exists(user) else []
         user_state.save_user(host, user)

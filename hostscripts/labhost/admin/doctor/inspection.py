@@ -17,7 +17,7 @@ from labhost.keys import applied_keys, key_files, set_keys
 from labhost.keys.public_keys import render_container, render_host
 from labhost.network import firewall
 from labhost.portal import client
-from labhost.storage import drivers
+from labhost.storage import drivers, snapshot_store
 from labhost.system import files, is_name, openat2
 
 LOCK_SECONDS = 3.0  # a person whose container is being changed is skipped after that
@@ -76,6 +76,8 @@ class ServerState:
     rules_wanted: set[str] = field(default_factory=set)
     jumps: set[str] = field(default_factory=set)
     removed_files: Entry = Entry()
+    strange_snapshots: list[str] = field(default_factory=list)  # paths that are not a folder of somebody here
+    no_snapshots: str = ""  # why the snapshot folder cannot be used
     untrusted: list[str] = field(default_factory=list)
     unfit: str = ""
     temporary: list[str] = field(default_factory=list)
@@ -86,8 +88,9 @@ def collect(host: Host) -> ServerState:
     server = ServerState(host)
     _system(server)
     _people(server)
-    if not server.damaged:  # the rules depend on every journal
+    if not server.damaged:  # these depend on every journal
         _rules(server)
+        _snapshots(server)
     return server
 
 
@@ -232,3 +235,11 @@ def _rules(server: ServerState) -> None:
         server.rules, server.jumps = firewall.current_rules()
         wanted = firewall.render_rules(host.config, lifecycle.wanted_rules(host))
     server.rules_wanted = {line for line in wanted.splitlines() if line.startswith("-A ")}
+
+
+def _snapshots(server: ServerState) -> None:
+    owners = {user.subuid for user in user_state.all_users(server.host)} | {gone.subuid for gone in server.removed}
+    try:
+        server.strange_snapshots = snapshot_store.strange_entries(server.host, owners)
+    except LabhostError as error:
+        server.no_snapshots = str(error)
