@@ -48,7 +48,7 @@ print_line() {
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly HERE
 readonly PACKAGES=(lxc uidmap iptables curl zstd sudo openssh-server python3 dbus libpam-systemd dnsmasq-base iproute2 procps
-  ca-certificates tar findutils)
+  ca-certificates tar findutils e2fsprogs mount)
 settings=() mounts=() template='' seen=' '
 
 # setting_of OPTION: prints the name that labhost configure has for it.
@@ -235,9 +235,19 @@ install_sshd() {
 
 install_template() {
   [[ -n $template ]] || return 0
-  local target=/var/lib/lab-iam/template.tar.zst
+  local target
+  target=$(readlink -m /var/lib/lab-iam/template.tar.zst)
   [[ ! $template -ef $target ]] || return 0
   install_file 0600 "$template" "$target"
+}
+
+# A mount unit has the name of its folder. Without an image it would replace one of the administrator's own.
+prepare_state() {
+  local unit='var-lib-lab\x2diam.mount'
+  /usr/local/sbin/labhost state-disk || die "labhost cannot use /var/lib/lab-iam"
+  [[ -f /var/lib/lab-iam.img ]] || return 0
+  install_file 0644 "$HERE/lab-iam-state.mount" "/etc/systemd/system/$unit"
+  systemctl enable --quiet "$unit"
 }
 
 # The DHCP of lxc-net hands out the first addresses only; labhost assigns the others, and reserves them for DHCP clients.
@@ -281,6 +291,7 @@ main() {
   install_files
   system_account iam /home/iam/iam-shell.bash
   system_account register /home/register/register.bash
+  prepare_state
   /usr/local/sbin/labhost configure "${settings[@]}" || die "labhost refused the settings"
   install_template
   configure_lxc_net

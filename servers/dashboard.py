@@ -5,6 +5,7 @@ from datetime import timedelta
 from django.http import HttpRequest
 
 from lab_iam.dashboard import Metric, Section
+from servers import disks
 from servers.models import Container, ContainerJob, HeldBackPush, Server
 from servers.services.push import revisions
 from servers.services.status import backlog
@@ -23,6 +24,7 @@ def servers_section(request: HttpRequest) -> Section:
     failed = ContainerJob.objects.filter(state=ContainerJob.State.FAILED).count()
     held = HeldBackPush.objects.filter(state=HeldBackPush.State.WAITING).count()
     ahead, count = revisions.ahead().count(), behind.count()
+    low = sum(bool(disks.shortages(value)) for value in enabled.values_list("state__disks", flat=True))
     page = "/admin/servers/server/"
     return Section(
         "Servers",
@@ -33,6 +35,7 @@ def servers_section(request: HttpRequest) -> Section:
             _alarm("Held-back pushes", held, "/admin/servers/heldbackpush/?state__exact=waiting", HELD),
             _alarm("Ahead of the database", ahead, page, AHEAD),
             _alarm("New host key", changed, page),
+            _alarm("Disks almost full", low, page),
             Metric("Running containers", running, "/admin/servers/container/?state__exact=running"),
             Metric("Failed container jobs", failed, "/admin/servers/containerjob/?state__exact=failed"),
             _worker_metric(),

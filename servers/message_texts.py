@@ -185,6 +185,7 @@ _FOR_STAFF: dict[str, dict[str, str]] = {
         "command_failed": "The command {command} failed: {detail}.",
         "command_not_run": "The command {command} cannot be run.",
         "user_manager_not_started": "The user manager did not start: {detail}.",
+        "state_not_mounted": "The state of the server cannot be mounted at {path}: {detail}.",
         "file_damaged": "{path} is damaged. Inspect it on the server.",
         "file_too_long": "{path} is longer than {limit} bytes. Inspect it on the server.",
         "files_mounted": "{path} is mounted. Unmount it.",

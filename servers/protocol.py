@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from accounts import names
+from servers.disks import Space, parse_disks
 
 VERSION = 1
 OLDEST = max(1, VERSION - 1)  # answers of the version before are still understood
@@ -123,6 +124,7 @@ class Answer:
     build: str = ""
     driver: str = ""
     storage: str = ""
+    disks: Mapping[str, Space] = field(default_factory=dict)
 
     def of_people_here(self) -> "Answer":
         """Without the people who have nothing there, which are most."""
@@ -210,6 +212,7 @@ def parse_answer(data: bytes) -> Answer:
         build=clean(value.get("build"), 12),
         driver=clean(value.get("driver"), 40),
         storage=clean(value.get("storage"), 40),
+        disks=parse_disks(value.get("disks")),
     )
 
 

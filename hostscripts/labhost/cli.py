@@ -33,6 +33,9 @@ VERBS = {
     "templates": Verb("admin.commands:templates", 1800, "", "unpack the current template, remove unused ones"),
     "nvidia": Verb("admin.nvidia_report:main", 600, "[VERSION]", "list driver versions, or plan an upgrade to VERSION"),
     "configure": Verb("admin.installation:configure", 600, "KEY=VALUE ...", "write host.conf (for setup-gpu-server)"),
+    "state-disk": Verb(
+        "admin.state_move:main", 900, "", "move the state to its own file system (for setup-gpu-server)"
+    ),
     "check": Verb("admin.installation:check", 600, "", "check that this server is ready for people"),
     "version": Verb("admin.commands:version", 60, "", "print the version"),
 }

@@ -64,5 +64,6 @@ def coded(error: LabhostError | OSError) -> LabhostError:
     what = error.strerror or "input or output error"
     text = f"{what}; ask the lab's staff to look at the server's log"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return LabhostError(text, reason="disk_full")
+        full = "the disk is full; ask the lab's staff to free some space"
+        return LabhostError(full, reason="disk_full")
     return LabhostError(text, reason="os_error", path=str(error.filename2 or error.filename or ""), detail=what)

@@ -15,6 +15,7 @@ from django.utils.safestring import SafeString
 from accounts.models import User
 from accounts.services import keys
 from lab_iam.admin import act_on_each, actor_of, badge, confirm_page, is_confirmed, report_changes
+from servers import disks
 from servers.messages import phrase, render
 from servers.models import HeldBackPush, Push, Server, ServerState
 from servers.protocol import Message
@@ -77,7 +78,7 @@ STATE_FIELDS += ["reported_revision", "ahead_since", "register_outcome", "labhos
 
 @admin.register(Server)
 class ServerAdmin(admin.ModelAdmin):
-    facts = ["contact", "container_count", "state__storage", "programs"]
+    facts = ["contact", "container_count", "disk", "state__storage", "programs"]
     list_display = ["name", "address", "shown_state", "revision", "waiting", "why", *facts]
     list_filter = ["enabled", Behind, ("offered_host_key", admin.EmptyFieldListFilter)]
     search_fields = ["name", "address"]
@@ -90,6 +91,7 @@ class ServerAdmin(admin.ModelAdmin):
         "offered_fingerprint",
         "revision",
         *(_from_state(name) for name in STATE_FIELDS),
+        "disk_space",
         "programs",
     ]
     fields: ClassVar[list[Any]] = ["name", *editable, "enabled", *shown]
@@ -163,6 +165,17 @@ class ServerAdmin(admin.ModelAdmin):
             return badge("soft", "unknown")
         is_current = server.state.labhost_build == deployment.build()
         return badge("good", "current") if is_current else badge("warn", "outdated")
+
+    @admin.display(description="disks")
+    def disk(self, server: Server) -> SafeString:
+        if not server.state.disks:
+            return badge("soft", "unknown")
+        low = disks.shortages(server.state.disks)
+        return badge("bad", "; ".join(low)) if low else badge("good", "enough space")
+
+    @admin.display(description="disks")
+    def disk_space(self, server: Server) -> str:
+        return disks.summary(server.state.disks) or "-"
 
     @admin.display(description="last contact", ordering="state__last_contact")
     def contact(self, server: Server) -> str:

@@ -201,6 +201,7 @@ class Migration(migrations.Migration):
                 ('labhost_build', models.CharField(blank=True, help_text='Identifies their files.', max_length=12)),
                 ('driver_version', models.CharField(blank=True, max_length=40, verbose_name='NVIDIA driver')),
                 ('storage', models.CharField(blank=True, help_text='How new containers get their files there.', max_length=40)),
+                ('disks', models.JSONField(blank=True, default=dict, help_text='Their free space, by name; see servers/disks.py.')),
             ],
             options={
                 'verbose_name': 'server state',

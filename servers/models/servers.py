@@ -125,6 +125,7 @@ class ServerState(models.Model):
     labhost_build = models.CharField(max_length=12, blank=True, help_text="Identifies their files.")
     driver_version = models.CharField("NVIDIA driver", max_length=40, blank=True)
     storage = models.CharField(max_length=40, blank=True, help_text="How new containers get their files there.")
+    disks = models.JSONField(default=dict, blank=True, help_text="Their free space, by name; see servers/disks.py.")
 
     class Meta:
         verbose_name = "server state"

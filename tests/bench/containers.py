@@ -22,7 +22,7 @@ NAME = "bench-containers"
 SMALL, LARGE = 280 << 20, 1300 << 20  # bytes of the unpacked templates, about
 AT_ONCE = 20
 PIECE = 4 << 20
-STATE = "/var/lib/lab-iam"
+STATE, LARGE_STATE = "/var/lib/lab-iam", "/var/lib/lab-iam-templates"
 GOALS = {
     "register_small_s": 1.2,
     "register_large_s": 1.2,
@@ -189,13 +189,14 @@ class Bench:
     def _use(self, label: str) -> None:
         """Make the template with this label the current one, unpacked."""
         self.machine.run(
-            f"ln -f {STATE}/{label}.zst {STATE}/template.tar.zst; /usr/local/sbin/labhost templates; sync", timeout=900
+            f"cd {LARGE_STATE}; ln -f {label}.zst template.tar.zst; /usr/local/sbin/labhost templates; sync",
+            timeout=900,
         )
 
     def _template(self, label: str, size: int) -> None:
         """Install the lab's template on the server, with files added up to `size` bytes, and unpack it there."""
         with progress(f"making a template of {size >> 20} MB"):
-            folder = self.machine.folder / "state"
+            folder = self.machine.folder / "templates"
             run(["zstd", "-dqf", str(images.template()), "-o", str(folder / "t.tar")])
             _pad(folder / "t.tar", size)
             run(

@@ -128,6 +128,9 @@ SERVER: dict[str, tuple[dict[str, Any], str, str]] = {
     "rule": ({"rules": frozenset({"-A LAB-IAM-PRE -j ACCEPT"})}, "1 unexpected", "rules"),
     "no-rule": ({"rules_wanted": frozenset({"-A LAB-IAM-PRE -j ACCEPT"})}, "1 missing", "rules"),
     "jump": ({"jumps": frozenset()}, "4 chains not in use", "rules"),
+    "low": ({"low_disks": {"/home": "1 GB free"}}, "/home is almost full: 1 GB free;", ""),
+    "unsafe": ({"state_is_safe": False}, "containers can fill the disk", ""),
+    "holes": ({"state_is_whole": False}, "has holes", "state_image"),
     "removed": ({"removed": [tombstones.Tombstone("zoe")], "usernet": "alice veth lxcbr0 1\nzoe veth lxcbr0 1\n"}, "zoe", "usernet"),
 }  # fmt: skip
 
@@ -137,6 +140,11 @@ def test_each_problem_of_a_server_is_one_line_with_its_fix(host: Host, kind: str
     changes, words, fix = SERVER[kind]
     item = only(checks.run_checks(server(host, healthy(host), **changes)))
     assert words in str(item) and item.fix == fix
+
+
+def test_z1_people_who_use_most_of_a_full_disk_are_named(host: Host) -> None:
+    found = server(host, healthy(host, disk_used=3 << 30), low_disks={str(host.paths.home): "1 GB free"})
+    assert "1 GB free (most used by alice 3 GB)" in str(only(checks.run_checks(found)))
 
 
 def test_the_order_of_a_rules_options_does_not_count(host: Host) -> None:

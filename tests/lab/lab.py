@@ -98,7 +98,7 @@ class Lab:
         machine.create(image, gateway=GATEWAY, hosts=HOSTS, root_key=Path(f"{key}.pub").read_text())
         nvidia.prepare(machine)
         # deploy_server does not copy an archive that is already there, which saves time.
-        shutil.copyfile(template, machine.folder / "state/template.tar.zst")
+        shutil.copyfile(template, machine.folder / "templates/template.tar.zst")
         machine.boot()
         nvidia.make_devices(machine)
 

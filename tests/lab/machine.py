@@ -31,8 +31,11 @@ lxc.net.0.ipv4.gateway = {gateway}
 lxc.mount.entry = proc dev/.lxc/proc proc create=dir,optional 0 0
 lxc.mount.entry = sys dev/.lxc/sys sysfs create=dir,optional 0 0
 lxc.mount.entry = {folder}/home home none bind,create=dir 0 0
-lxc.mount.entry = {folder}/state var/lib/lab-iam none bind,create=dir 0 0
+lxc.mount.entry = {folder}/templates var/lib/lab-iam-templates none bind,create=dir 0 0
 """
+
+
+LOOP_DEVICES = 64  # of the whole machine; a server's own /dev shows no new ones
 
 
 class Machine:
@@ -57,9 +60,12 @@ class Machine:
 
     def create(self, image: Path, *, gateway: str, hosts: dict[str, str], root_key: str) -> None:
         """Prepare a fresh server that accepts the key `root_key` for root."""
-        for part in ("upper/etc/ssh", "upper/root/.ssh", "home", "state"):
+        for part in ("upper/etc/ssh", "upper/root/.ssh", "upper/etc/tmpfiles.d", "home", "templates"):
             (self.folder / part).mkdir(parents=True)
-        (self.folder / "state").chmod(0o700)
+        (self.folder / "templates").chmod(0o700)
+        loops = [f"b /dev/loop{number} 0660 root disk - 7:{number}" for number in range(LOOP_DEVICES)]
+        loops.append("c /dev/loop-control 0660 root disk - 10:237")
+        (self.root / "etc/tmpfiles.d/loop.conf").write_text("\n".join(loops) + "\n")
         (self.root / "root/.ssh").chmod(0o700)
         (self.root / "root").chmod(0o700)
         keys = self.root / "root/.ssh/authorized_keys"

@@ -1,3 +1,4 @@
+import re
 from html import unescape
 from typing import Any
 
@@ -261,6 +262,20 @@ def test_outdated_host_programs_are_named_in_the_list_and_on_the_page(boss: Clie
     assert all(">current<" in page and ">outdated<" not in page for page in pages())
     results.record_status(server, Answer(ok=True, labhost="1.0.0", build="0" * 12))
     assert all(">outdated<" in page for page in pages())
+
+
+def test_z1_a_disk_that_is_almost_full_is_named_in_the_list_and_on_the_page(boss: Client, server: Server) -> None:
+    disk = {"size": 100 << 30, "free": 50 << 30, "inodes": 1000, "free_inodes": 500}
+
+    def shown(**changes: int) -> str:
+        ServerState.objects.update(disks={"homes": disk | changes, "state": disk})
+        pages = ("/admin/servers/server/", f"/admin/servers/server/{server.pk}/change/")
+        return unescape("".join(boss.get(page).content.decode() for page in pages))
+
+    assert "enough space" in shown() and "people's files: 50.0 GB of 100.0 GB, 500 of 1000 inodes free" in shown()
+    assert "people's files: 1.0 GB free<" in shown(free=1 << 30)
+    assert "people's files: 7 inodes free<" in shown(free_inodes=7)
+    assert re.search(r"Disks almost full.{1,200}>1<", boss.get("/admin/").content.decode(), re.DOTALL)
 
 
 def test_the_page_of_a_server_shows_its_last_error_as_a_text(boss: Client, server: Server) -> None:

@@ -6,7 +6,7 @@ from django_q.models import OrmQ
 
 from accounts.models import User
 from accounts.services.keys import add_keys
-from servers import tasks
+from servers import disks, tasks
 from servers.models import Container, Push, Server, ServerState
 from servers.services.fleet import inspection
 from servers.services.push import runner
@@ -32,6 +32,13 @@ def test_a_server_without_pushes_is_inspected_once_an_hour(farm: Farm, quiet: Se
     tasks.inspect()
     tasks.inspect()
     assert farm.commands() == ["set-keys", "status"] and not inspection.is_due()
+
+
+def test_z1_the_free_space_of_a_server_is_known(farm: Farm, quiet: Server) -> None:
+    tasks.inspect()
+    quiet.state.refresh_from_db()
+    assert list(quiet.state.disks) == ["homes", "state"]
+    assert "people's files: " in disks.summary(quiet.state.disks) and " GB" in disks.summary(quiet.state.disks)
 
 
 def test_reconcile_queues_an_inspection(quiet: Server) -> None:

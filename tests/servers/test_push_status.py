@@ -8,7 +8,7 @@ from django.core.management import CommandError, call_command
 from accounts.models import User
 from accounts.services import numbers
 from accounts.services.keys import add_keys, revoke_keys
-from servers.models import Placement, Server
+from servers.models import Placement, Server, ServerState
 from servers.protocol import Message, UserResult
 from tests.accounts.keys import fingerprint, line
 from tests.servers.conftest import PINNED
@@ -87,11 +87,20 @@ def test_a_removed_key_that_is_still_on_a_server_is_reported(both: Server, alice
 def test_json_is_one_object(both: Server) -> None:
     result = as_json()
     assert result["revision"] == 2 and result["ok"] is False
-    assert result["servers"]["gpu17"] == {"revision": 2, "keys": {"live": 2}, "ok": True, "reason": ""}
+    here = {"revision": 2, "keys": {"live": 2}, "ok": True, "reason": "", "low_disks": []}
+    assert result["servers"]["gpu17"] == here
     assert result["servers"]["gpu18"]["ok"] is False and "no route" in result["servers"]["gpu18"]["reason"]
     (key,) = result["keys"]
     assert (key["user"], key["summary"]) == ("bob", "live on 1 of 2 servers")
     assert key["servers"]["gpu18"]["places"]["register"] == "pending" and key["servers"]["gpu18"]["next_retry"]
+
+
+def test_z1_a_disk_that_is_almost_full_is_a_warning(both: Server) -> None:
+    ServerState.objects.filter(server__name="gpu17").update(
+        disks={"homes": {"size": 100 << 30, "free": 1 << 20, "inodes": 0, "free_inodes": 0}}
+    )
+    assert run()[1].splitlines()[1] == "  warning: low disk: people's files: 0.0 GB free"
+    assert as_json()["servers"]["gpu17"]["low_disks"] == ["people's files: 0.0 GB free"]
 
 
 @pytest.mark.parametrize("words", [["--user", "nobody"], ["--server", "gpu99"]])

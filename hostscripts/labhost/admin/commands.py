@@ -2,12 +2,13 @@
 
 import os
 import sys
+from contextlib import suppress
 
 from labhost import __version__
 from labhost.admin import portal_requests
 from labhost.container import lifecycle
 from labhost.errors import PortalUnavailable, Refused
-from labhost.host import config, user_state
+from labhost.host import config, state_disk, user_state
 from labhost.portal import client
 from labhost.protocol.verbs import WrongUse, for_people
 from labhost.system import Progress, check_name
@@ -83,6 +84,8 @@ def stop(arguments: list[str], progress: Progress) -> None:
 def reconcile(arguments: list[str], progress: Progress) -> None:
     """At boot and each minute: mounts, port rules, and a message to the portal that this server is online."""
     host = config.load()
+    with suppress(OSError):  # a finding of doctor
+        state_disk.keep_allocated(host.paths.state)
     lifecycle.reconcile(host)
     try:
         client.announce_online(host.config)
@@ -92,9 +95,13 @@ def reconcile(arguments: list[str], progress: Progress) -> None:
 
 @for_people(0, 0)
 def templates(arguments: list[str], progress: Progress) -> None:
+    from labhost.admin import state_move
     from labhost.container import system_swap
 
-    system_swap.refresh_templates(config.load(), progress)
+    host = config.load()
+    if state_disk.image_of(host.paths.state).exists():
+        state_move.move_large(host.paths.state)  # a new archive that was moved onto the image
+    system_swap.refresh_templates(host, progress)
 
 
 @for_people(0, 0)

@@ -26,6 +26,8 @@ TRUSTED = (
     "/etc/lab-iam/host.conf",
     "/etc/sudoers.d/lab-iam",
     "/var/lib/lab-iam",
+    "/var/lib/lab-iam-templates",
+    "/var/lib/lab-iam.img",
 )
 
 

@@ -18,6 +18,7 @@ JSON = ["--json"]
 def describe(host: Host) -> dict[str, Any]:
     """The answer to `status`. The digest is empty while the last push is not completely written."""
     from labhost.gpu import nvidia
+    from labhost.host import disk_space
     from labhost.keys import applied_keys
     from labhost.storage.inventory import inventory
     from labhost.system.build import build_digest
@@ -33,6 +34,7 @@ def describe(host: Host) -> dict[str, Any]:
         "driver": nvidia.host_version(host.config),
         "storage": host.config.container.storage,
         "containers": inventory(host),
+        "disks": {name: space._asdict() for name, space in disk_space.local(host).items()},
     }
 
 

@@ -11,7 +11,7 @@ from labhost.accounts import linux_accounts
 from labhost.container import lxc_config, system_swap
 from labhost.errors import LabhostError, NotRegistered, PortalUnavailable
 from labhost.gpu import nvidia
-from labhost.host import Host, User, limits, locks, user_state
+from labhost.host import Host, User, disk_space, limits, locks, user_state
 from labhost.keys import applied_keys, ownership
 from labhost.network import addresses, dhcp, firewall, forwards
 from labhost.portal import client
@@ -51,6 +51,8 @@ def start(host: Host, user: User, progress: Progress, *, only_if_wanted: bool = 
             return
         _refresh(host, user, progress)
         progress.write(f"port: {user.port}")
+        if warning := disk_space.warning(host):
+            progress.write(f"warning: {warning}")
         lxc.start_user_manager(host, account)  # first: its cgroup shows which limits this server can enforce
         write_config(host, user)
         system_swap.prepare(host, user, account, progress)

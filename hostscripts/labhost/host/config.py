@@ -10,6 +10,7 @@ from typing import Annotated, Any, NamedTuple, get_type_hints
 
 from labhost.errors import LabhostError
 from labhost.host import setting_types as types
+from labhost.host import state_disk
 from labhost.host.setting_types import Mount, Range
 from labhost.system import files, log
 
@@ -123,6 +124,7 @@ def load(paths: Paths | None = None) -> Host:
     if text is None:
         message = f"{paths.config} is missing: run setup-gpu-server.bash on this server"
         raise LabhostError(message, reason="host_config_missing")
+    state_disk.ensure_mounted(paths.state)
     values = read_values(text)
     host = Host(parse(values), paths, unknown_settings(values))
     if host.unknown_settings:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from pathlib import Path
 
 from labhost.errors import Busy
 from labhost.host.config import Host
@@ -20,9 +21,13 @@ def hold(host: Host, lock: str, *, seconds: float, doing: str) -> Iterator[None]
     """Holds a lock; Busy, which shows `doing`, if another process holds it for longer than `seconds`."""
     folder = host.paths.state / "locks"
     folder.mkdir(mode=0o700, exist_ok=True)
-    with closing(os.open(folder / lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)) as fd:
-        _take(fd, time.monotonic() + seconds, lock, doing)
-        yield
+    deadline, flags = time.monotonic() + seconds, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    while True:
+        with closing(os.open(folder / lock, flags, 0o600)) as fd:
+            take(fd, deadline, lock, doing)
+            if _is_current(fd, folder / lock):
+                yield
+                return
 
 
 # Of the whole server: host accounts with their ids and addresses; all key files and the record of applied keys; the
@@ -44,7 +49,8 @@ def mounts(host: Host, name: str) -> AbstractContextManager[None]:
     return hold(host, f"mounts-{name}", seconds=30, doing="files are being attached")
 
 
-def _take(fd: int, deadline: float, lock: str, doing: str) -> None:
+def take(fd: int, deadline: float, lock: str, doing: str) -> None:
+    """Busy if another process holds the lock file for longer."""
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -54,3 +60,11 @@ def _take(fd: int, deadline: float, lock: str, doing: str) -> None:
                 text = f"another command is running ({doing}); try again in a minute"
                 raise Busy(text, reason="lock_held", lock=lock, doing=doing) from None
             time.sleep(0.05)
+
+
+def _is_current(fd: int, path: Path) -> bool:
+    """False if the state was moved to another file system while this process waited, see admin/state_move.py."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False

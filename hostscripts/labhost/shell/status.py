@@ -4,7 +4,7 @@ from typing import Any
 
 from labhost.container import lifecycle
 from labhost.gpu import nvidia
-from labhost.host import Host, User, limits
+from labhost.host import Host, User, disk_space, limits
 from labhost.network import forwards
 from labhost.system import Progress, formatting
 
@@ -29,6 +29,7 @@ def collect(host: Host, user: User) -> dict[str, Any]:
             "mode": host.config.driver.mode,
         },
         "portal_values_at": int(user.fetched_at),
+        "warning": disk_space.warning(host),
     }
 
 
@@ -39,6 +40,8 @@ def show(host: Host, user: User, progress: Progress) -> None:
     progress.write(f"{user.name} on {name}: {found['state']}")
     if not running and user.desired_state == "running":
         progress.write("warning: it was started but is not running: it ended by itself, or the server was restarted")
+    if found["warning"]:
+        progress.write(f"warning: {found['warning']}")
     progress.write(f"port: {user.port}, address: {user.address}")
     ports = [f"{pair['server_port']} to {pair['container_port']}" for pair in found["ports"]]
     progress.write(f"forwarded ports: {', '.join(ports) or 'none'}")

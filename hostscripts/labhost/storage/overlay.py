@@ -24,7 +24,7 @@ class OverlayStorage(Storage):
     def check(self) -> None:
         template = template_archive.inspect(self._host)
         unpacked = templates.rootfs(self._host, template.version).is_dir()
-        tree.check_free_space(self._host.paths.state, 0 if unpacked else template.size)
+        tree.check_free_space(templates.folder(self._host), 0 if unpacked else template.size)
         tree.check_free_space(self._host.paths.home, 0)
 
     def attach(self, user: User, account: Account) -> None:
@@ -121,7 +121,8 @@ class OverlayStorage(Storage):
         try:
             mounts.unmount(view)  # left by a killed run
             mounts.idmapped(below, view, user.subuid, SUBUID_COUNT)
-            mounts.overlay(target, lower=view, upper=layer / "upper", work=layer / "work")
+            folders = {"upper": layer / "upper", "work": layer / "work"}
+            mounts.overlay(target, lower=view, **folders, owner=user.subuid)
             mounts.unmount(view)  # the overlay has a copy of its own
         except OSError as error:
             text = f"the files of {user.name} cannot be mounted: {error.strerror}"

@@ -11,7 +11,8 @@ from labhost.system import files, mounts
 def overlay_error(paths: Paths, first: int) -> str:
     """Why `overlay` does not work here, in one line; empty if it works. `first` is a subordinate id."""
     name = f".lab-iam-probe-{os.urandom(6).hex()}"
-    below, above = paths.state / name, paths.home / name
+    templates = paths.state / "templates"  # may be on another file system than the rest
+    below, above = (templates if templates.is_dir() else paths.state) / name, paths.home / name
     try:
         for folder in (below / "lower", below / "view", above / "upper", above / "work", above / "shown"):
             folder.mkdir(mode=0o755, parents=True)
@@ -19,7 +20,8 @@ def overlay_error(paths: Paths, first: int) -> str:
         (below / "lower/file").write_text("a template's")
         os.chown(above / "upper", first, first)
         mounts.idmapped(below / "lower", below / "view", first, SUBUID_COUNT)
-        mounts.overlay(above / "shown", lower=below / "view", upper=above / "upper", work=above / "work")
+        folders = {"upper": above / "upper", "work": above / "work"}
+        mounts.overlay(above / "shown", lower=below / "view", **folders, owner=first)
         return _try(above)
     except OSError as error:
         return f"the kernel or the file system refuses it: {error.strerror}"

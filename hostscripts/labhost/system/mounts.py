@@ -19,6 +19,7 @@ _OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH = 1, 4
 _ATTR_RDONLY, _ATTR_NODEV, _ATTR_IDMAP = 0x1, 0x4, 0x100000
 _MS_NODEV = 4
 _UMOUNT_NOFOLLOW = 8
+_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP = 28, 4
 BUSY_SECONDS = 5.0
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -39,10 +40,31 @@ def idmapped(source: Path, target: Path, first: int, count: int) -> None:
         _syscall(_MOVE_MOUNT, ctypes.c_int(tree), b"", ctypes.c_int(_AT_FDCWD), os.fsencode(target), flags)
 
 
-def overlay(target: Path, *, lower: Path, upper: Path, work: Path) -> None:
-    """Mounts an overlay; OSError. `userxattr`: its marks are attributes that the owner of `upper` can archive."""
+def overlay(target: Path, *, lower: Path, upper: Path, work: Path, owner: int) -> None:
+    """Mounts an overlay; OSError. `userxattr`: its marks are attributes that the owner of `upper` can archive.
+
+    The kernel writes to `upper` with the credentials of who mounts. A child mounts as `owner` (a uid and gid, not 0),
+    so that the container cannot use the blocks that file systems reserve for root. It keeps root's capabilities for
+    files of the container's other ids; the kernel itself drops CAP_SYS_RESOURCE, which would lift reserve and quotas.
+    """
     options = f"lowerdir={lower},upperdir={upper},workdir={work},userxattr,index=off"
-    _check(_libc.mount(b"overlay", os.fsencode(target), b"overlay", ctypes.c_ulong(_MS_NODEV), options.encode()))
+    child = os.fork()
+    if child == 0:
+        failed = errno.EPERM
+        try:
+            _check(_libc.prctl(_PR_SET_SECUREBITS, ctypes.c_ulong(_SECBIT_NO_SETUID_FIXUP), 0, 0, 0))
+            _libc.setfsgid(owner)
+            _libc.setfsuid(owner)
+            _check(
+                _libc.mount(b"overlay", os.fsencode(target), b"overlay", ctypes.c_ulong(_MS_NODEV), options.encode())
+            )
+            failed = 0
+        except OSError as error:
+            failed = error.errno or failed
+        finally:
+            os._exit(failed)
+    if failed := os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+        raise OSError(failed, os.strerror(failed))
 
 
 def unmount(target: Path) -> None:

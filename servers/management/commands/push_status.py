@@ -9,6 +9,7 @@ from django.core.management.base import CommandError
 from django.template.defaultfilters import pluralize
 
 from accounts.services import keys
+from servers import disks
 from servers.management.terminal import LabCommand
 from servers.models import Server
 from servers.services.status import key_status, overview
@@ -23,10 +24,11 @@ class Command(LabCommand):
 Only what a server has confirmed counts as live, and a removed key counts as removed only after the
 server has confirmed that. Reads the database; connects to no server.
 
-Without options: one line for each server in service. With --user: each key of this person, with
-every place (host account, container, register). With --server: only this server, with its pending
-keys. --json prints one object: revision, ok, servers, and keys (with --user all of that person, else
-the first 1000 with pending changes; only with --user since when a key is live).
+Without options: one line for each server in service, and one for each of its disks that is low.
+With --user: each key of this person, with every place (host account, container, register). With
+--server: only this server, with its pending keys. --json prints one object: revision, ok, servers,
+and keys (with --user all of that person, else the first 1000 with pending changes; only with --user
+since when a key is live).
 
 Examples:
 
@@ -63,6 +65,8 @@ Exit status: 0 no changes are pending; 1 some are; 2 wrong usage."""
     def _print(self, report: "_Report", shown: list[KeyStatus], *, whole: bool) -> None:
         for server in report.servers:
             self.print_line(report.line(server))
+            for shortage in disks.shortages(server.state.disks):
+                self.print_line(f"  warning: low disk: {shortage}")
         for status in shown:
             key = status.key
             self.print_line(f"{key.user.username} {key.fingerprint} {key.comment}".rstrip() + f": {status.summary}")
@@ -111,7 +115,9 @@ class _Report:
         for server in self.servers:
             first = self.first.get(server.name)
             numbers = {"revision": server.state.applied_revision, "keys": dict(self.states[server.name])}
-            servers[server.name] = numbers | {"ok": first is None, "reason": first.summary if first else ""}
+            low = disks.shortages(server.state.disks)
+            rest = {"ok": first is None, "reason": first.summary if first else "", "low_disks": low}
+            servers[server.name] = numbers | rest
         head = {"revision": keys.current_revision(), "ok": not self.open_keys, "servers": servers}
         return head | {"keys": [_key(status) for status in shown]}
 

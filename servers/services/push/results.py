@@ -13,6 +13,7 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from accounts.services import audit, keys
+from servers import disks
 from servers.models import Push, Server, ServerState
 from servers.protocol import Answer, Message
 from servers.services.push import guard
@@ -200,6 +201,7 @@ def record_status(server: Server, answer: Answer) -> None:
         labhost_build=answer.build,
         driver_version=answer.driver,
         storage=answer.storage,
+        disks=disks.as_json(answer.disks),
         reported_revision=answer.revision,
         last_contact=now,
         inspected_at=now,

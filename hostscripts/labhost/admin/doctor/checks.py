@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 from labhost.accounts import linux_accounts, lxc_usernet, subids
 from labhost.admin.doctor.inspection import Entry, PersonState, ServerState
-from labhost.host import SUBUID_COUNT
+from labhost.host import SUBUID_COUNT, state_disk
 from labhost.network import firewall
+from labhost.system import formatting
 
 
 class Finding(NamedTuple):
@@ -78,6 +79,20 @@ def _snapshots(server: ServerState) -> Iterator[Finding]:
     for path in server.strange_snapshots:
         problem = f"{path} is not the private folder of somebody here, so no snapshot in it can be recovered"
         yield Finding("", problem, "inspect it, then move or delete it")
+
+
+def _disks(server: ServerState) -> Iterator[Finding]:
+    homes, state = str(server.host.paths.home), server.host.paths.state
+    people = sorted((person for person in server.people if person.disk_used), key=lambda person: -person.disk_used)
+    most = ", ".join(f"{person.user.name} {formatting.size(person.disk_used)}" for person in people[:5])
+    for path, shortage in server.low_disks.items():
+        used = f" (most used by {most})" if path == homes and most else ""
+        yield Finding("", f"the disk of {path} is almost full: {shortage}{used}", "free some space")
+    if not server.state_is_safe:
+        problem = f"containers can fill the disk of {state}, and nothing can be noted then"
+        yield Finding("", problem, "free some space, then run setup-gpu-server.bash again")
+    if not server.state_is_whole:
+        yield Finding("", f"{state_disk.image_of(state)} has holes", "allocate them", "state_image")
 
 
 def _rules(server: ServerState) -> Iterator[Finding]:
@@ -198,6 +213,8 @@ def _file_differs(found: Entry, wanted: str) -> bool:
 
 ServerCheck = Callable[[ServerState], Iterator[Finding]]
 PersonCheck = Callable[[ServerState, PersonState], Iterator[Finding]]
-SERVER: tuple[ServerCheck, ...] = (_permissions, _journal, _shared_files, _snapshots, _rules, _addresses)
+SERVER: tuple[ServerCheck, ...] = (
+    _permissions, _journal, _shared_files, _snapshots, _disks, _rules, _addresses,
+)  # fmt: skip
 PERSON: tuple[PersonCheck, ...] = (_account, _folders, _portal)
 COMPLETE: tuple[PersonCheck, ...] = (_ids, _keys, _container)  # registered, and their account is there

@@ -11,7 +11,7 @@ from labhost.admin.doctor.checks import Finding
 from labhost.admin.doctor.inspection import folders_of
 from labhost.container import autostart, lifecycle
 from labhost.errors import LabhostError
-from labhost.host import Host, User, locks, user_state
+from labhost.host import Host, User, locks, state_disk, user_state
 from labhost.keys import applied_keys, key_files, set_keys
 from labhost.people import registration, removal
 from labhost.storage import drivers
@@ -153,6 +153,7 @@ FIXES: Mapping[str, Fix] = {
     "register_keys": _register_keys,
     "removed_files": lambda host, _: _make_roots(host.paths.home / tombstones.FOLDER, 0o700),
     "temporary_file": lambda _, item: Path(item.target).unlink(missing_ok=True),
+    "state_image": lambda host, _: state_disk.keep_allocated(host.paths.state),
     "rules": lambda host, _: lifecycle.apply_rules(host),
     "shell": _with_accounts(linux_accounts.set_login_shell),
     "password": _with_accounts(linux_accounts.lock_password),

@@ -12,7 +12,7 @@ from labhost.accounts import linux_accounts, tombstones
 from labhost.admin import installation
 from labhost.container import lifecycle
 from labhost.errors import Busy, LabhostError, PortalUnavailable
-from labhost.host import Host, User, locks, user_state
+from labhost.host import Host, User, disk_space, locks, state_disk, user_state
 from labhost.keys import applied_keys, key_files, set_keys
 from labhost.keys.public_keys import render_container, render_host
 from labhost.network import firewall
@@ -52,6 +52,7 @@ class PersonState:
     has_system: bool = False
     attached: bool = False
     leftovers: list[str] = field(default_factory=list)
+    disk_used: int = 0  # bytes, where they are counted
     running: bool = False
     addresses: tuple[str, ...] = ()
     portal_values: tuple[int, int] | None = None  # port and first subordinate id
@@ -81,6 +82,9 @@ class ServerState:
     untrusted: list[str] = field(default_factory=list)
     unfit: str = ""
     temporary: list[str] = field(default_factory=list)
+    low_disks: dict[str, str] = field(default_factory=dict)  # path -> what is low
+    state_is_safe: bool = True  # from a full disk
+    state_is_whole: bool = True
     notes: list[str] = field(default_factory=list)
 
 
@@ -127,6 +131,9 @@ def _system(server: ServerState) -> None:
     server.removed_files = entry(host.paths.home / tombstones.FOLDER)
     server.untrusted = installation.untrusted()
     server.temporary = temporary_files(host)
+    server.low_disks = disk_space.low(host)
+    server.state_is_safe = not disk_space.shared_by_state(host)
+    server.state_is_whole = state_disk.is_whole(host.paths.state)
     try:
         installation.check_policy(host)
     except LabhostError as error:
