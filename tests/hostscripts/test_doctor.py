@@ -122,7 +122,7 @@ SERVER: dict[str, tuple[dict[str, Any], str, str]] = {
     "leftovers": ({"temporary": ["/etc/lxc/.x.lab-iam-new"]}, "left by an interrupted write", "temporary_file"),
     "rule": ({"rules": frozenset({"-A LAB-IAM-PRE -j ACCEPT"})}, "1 unexpected", "rules"),
     "no-rule": ({"rules_wanted": frozenset({"-A LAB-IAM-PRE -j ACCEPT"})}, "1 missing", "rules"),
-    "jump": ({"jumps": frozenset()}, "4 chains not in use", "rules"),
+    "jump": ({"jumps": frozenset()}, "6 chains not in use", "rules"),
     "removed": ({"removed": [tombstones.Tombstone("zoe")], "usernet": "alice veth lxcbr0 1\nzoe veth lxcbr0 1\n"}, "zoe", "usernet"),
 }  # fmt: skip
 
