@@ -13,6 +13,7 @@ usage: setup-gpu-server.bash --portal URL --name NAME --address IP --iam-key 'ss
   --iam-key LINE      public key of the portal
   --token-file FILE   file with the token with which this server reads from the portal
 Options; without one, its setting stays as it is (defaults in parentheses):
+  --portal-address IP address from which the portal connects, if it is not that of its URL
   --template FILE     archive from create-lxc-template.bash; it is copied
   --ports A-B         SSH ports of people's containers (22000-29999)
   --subuids A-B       people's subordinate ids (1000000000-2147483647)
@@ -56,6 +57,7 @@ setting_of() {
   case $1 in
     --iam-key | --token-file) echo "${1#--}" ;;
     --portal) echo portal.url ;;
+    --portal-address) echo portal.ssh_address ;;
     --name | --address | --ports | --subuids | --forwards) echo "server.${1#--}" ;;
     --forwards-each) echo server.forwards_each ;;
     --groups | --bridge | --network | --storage | --apparmor) echo "container.${1#--}" ;;
@@ -217,15 +219,54 @@ install_sudoers() {
   fi
 }
 
+# sshd_port: prints the port of this server's sshd, the first one if there are more.
+sshd_port() {
+  local port
+  port=$(sshd -T 2>/dev/null | sed -n '0,/^port /s/^port //p') || port=''
+  echo "${port:-22}"
+}
+
+# sshd_knows NAME=VALUE: whether this version of sshd has the setting; an unknown one would keep it from starting.
+sshd_knows() {
+  sshd -t -o "$1" 2>/dev/null
+}
+
+# portal_addresses: prints the addresses from which the portal connects, separated by commas.
+portal_addresses() {
+  local url host found
+  found=$(sed -n 's/^ssh_address = //p' /etc/lab-iam/host.conf)
+  if [[ -z $found ]]; then
+    url=$(sed -n 's/^url = //p' /etc/lab-iam/host.conf)
+    host=${url#*://} host=${host%%/*} host=${host%:*}
+    found=$(getent ahosts "$host" | cut -d' ' -f1 | sort -u | paste -sd,) || found=''
+  fi
+  echo "$found"
+}
+
+# sshd_text: prints the settings for this version of sshd.
+sshd_text() {
+  local portal
+  portal=$(portal_addresses)
+  # Where sshd makes addresses wait after failures, it does not let the portal wait.
+  if [[ -n $portal ]] && sshd_knows "PerSourcePenaltyExemptList=$portal"; then
+    echo "PerSourcePenaltyExemptList $portal"
+  fi
+  cat "$HERE/lab-iam-sshd.conf"
+  if sshd_knows UnusedConnectionTimeout=60; then
+    printf '%s\n' '# A connection without a command costs memory.' 'Match User iam,register' '    UnusedConnectionTimeout 60'
+  fi
+}
+
 install_sshd() {
-  local target=/etc/ssh/sshd_config.d/lab-iam.conf
+  local target=/etc/ssh/sshd_config.d/lab-iam.conf text
   grep -Eqi '^[[:space:]]*Include[[:space:]]+/etc/ssh/sshd_config\.d/\*\.conf' /etc/ssh/sshd_config ||
     die "/etc/ssh/sshd_config must have the line: Include /etc/ssh/sshd_config.d/*.conf"
   if sshd -T 2>/dev/null | grep -Eqi '^subsystem .*internal-sftp'; then
     die "sshd's internal-sftp bypasses login shells; use: Subsystem sftp /usr/lib/openssh/sftp-server"
   fi
-  cmp -s "$HERE/lab-iam-sshd.conf" "$target" && return 0
-  install_file 0644 "$HERE/lab-iam-sshd.conf" "$target"
+  text=$(sshd_text)
+  cmp -s - "$target" <<<"$text" && return 0
+  write_text "$text" "$target"
   if ! sshd -t; then
     rm -f "$target"
     die "sshd rejects its configuration with $target; see sshd -t"
@@ -292,6 +333,7 @@ main() {
   system_account iam /home/iam/iam-shell.bash
   system_account register /home/register/register.bash
   prepare_state
+  settings+=("server.ssh_port=$(sshd_port)")
   /usr/local/sbin/labhost configure "${settings[@]}" || die "labhost refused the settings"
   install_template
   configure_lxc_net

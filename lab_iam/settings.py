@@ -169,6 +169,7 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
 LAB_PORTS = env.range("LAB_PORTS", "22000-29999")
 LAB_SUBUIDS = env.range("LAB_SUBUIDS", "1000000000-2147483647", SUBUID_COUNT)
 LAB_NETWORKS = env.networks("LAB_NETWORKS")
+PLAIN_TEXT_BY_ADDRESS = env.truth("PLAIN_TEXT_BY_ADDRESS", False)
 PORTAL_KEY_FILE = Path(env.str("PORTAL_KEY_FILE", str(DATA_DIR / "portal_ed25519"))).absolute()
 
 # A push that would remove more than this is held back (servers/services/push/guard.py)

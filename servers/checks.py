@@ -1,4 +1,4 @@
-"""System checks: the broker, the portal key, and servers ahead of the database."""
+"""System checks: the broker, the portal key, servers ahead of the database, and servers without a token."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import DatabaseError
 
+from servers.models import Server
 from servers.services.push import revisions
 from servers.ssh import portal_key
 
@@ -47,3 +48,22 @@ def no_server_is_ahead(databases: Any = None, **_: Any) -> Iterator[CheckMessage
         text = f"These servers are ahead of the database: {names}. The database may be an older copy."
         hint = "To use this database, run manage.py raise_revision; see its --help."
         yield Warning(text, hint, id="servers.W004")
+
+
+@register(Tags.database)
+def servers_read_with_their_token(databases: Any = None, **_: Any) -> Iterator[CheckMessage]:
+    """A server without a token reads by its address, as its containers could."""
+    try:
+        without = (
+            list(Server.objects.in_service().filter(token_digest="").values_list("name", flat=True))
+            if databases
+            else []
+        )
+    except DatabaseError:
+        return
+    if without:
+        text = f"These servers have no token with which to read the plain-text pages: {', '.join(without)}."
+        yield Warning(text, "Run manage.py deploy_server for each.", id="servers.W005")
+    if settings.PLAIN_TEXT_BY_ADDRESS and databases and not without:
+        text = "PLAIN_TEXT_BY_ADDRESS lets every container read the plain-text pages, and no server needs it."
+        yield Warning(text, "Remove PLAIN_TEXT_BY_ADDRESS.", id="servers.W006")

@@ -81,6 +81,7 @@ _OWN: dict[str, str | tuple[str, str]] = {
         "The server's disk is nearly full; ask the lab's staff to free space.",
     ),
     "files_in_use": ("{path} is in use: {problem}.", "The files are in use; try again."),
+    "too_many_requests": "Too many requests of the portal are at work on the server; the next one is retried.",
     "lock_held": (
         "Another command is running on the server ({doing}).",
         "Another command is running on the server; try again in a minute.",
@@ -130,6 +131,8 @@ _FOR_STAFF: dict[str, dict[str, str]] = {
     "The server gave an answer that the portal does not understand; ask the lab's staff.": {
         "bad_answer": "The server's answer is not valid: {detail}.",
         "answer_too_long": "The server's answer is too long.",
+        "request_too_long": "Everybody's keys together are longer than a request may be ({most} MB).",
+        "request_too_large": "The request needs more memory than the server allows ({most} MB).",
         "status_mismatch": "The server's answer and its exit status {status} disagree.",
         "other_revision": "The server answered for another revision.",
         "frame_header": "The server received something other than a framed request.",

@@ -56,7 +56,7 @@ def _person(request: HttpRequest, name: str) -> User:
     except names.NameRefused:
         name, known = "", read_access.may_read_all(request)  # matches nobody; PostgreSQL refuses some characters
     if not known:
-        raise _Refusal(403, "Not allowed: sign in as this person, or send the request from one of the lab's servers.")
+        raise _Refusal(403, "Not allowed: sign in as this person, or send a server's token.")
     people = User.objects.select_related("port", "subuids")
     person = people.filter(username=name, is_active=True).first()
     if person is None:
@@ -104,7 +104,7 @@ def limits(request: HttpRequest, name: str) -> str:
 @_page
 def users(request: HttpRequest) -> str:
     if not read_access.may_read_all(request):
-        raise _Refusal(403, "Not allowed: sign in as staff, or send the request from one of the lab's servers.")
+        raise _Refusal(403, "Not allowed: sign in as staff, or send a server's token.")
     people = User.objects.active().filter(port__isnull=False).order_by("username")
     return "".join(f"{name}\n" for name in people.values_list("username", flat=True))
 

@@ -18,7 +18,7 @@ from servers.disks import Space, parse_disks
 
 VERSION = 1
 OLDEST = max(1, VERSION - 1)  # answers of the version before are still understood
-MAX_REQUEST = 64 * 1024 * 1024
+MAX_REQUEST = 24 * 1024 * 1024
 MAX_ANSWER = 32 * 1024 * 1024
 MAX_TEXT, MAX_PARAMS = 300, 8
 STATUS, SET_KEYS, REGISTER, REMOVE, SUSPEND = "status", "set-keys", "register", "remove", "suspend"

@@ -1,9 +1,13 @@
-"""Who may read the plain-text pages: servers, configured networks, staff, and people about themselves."""
+"""Who may read the plain-text pages: servers by their token, configured networks, staff, and people about themselves.
+
+A server's address alone proves nothing: the requests of its containers leave with it.
+"""
 
 import hashlib
 import ipaddress
 
 from django.conf import settings
+from django.db.models import Q
 from django.http import HttpRequest
 
 from lab_iam.network import client_address
@@ -29,7 +33,7 @@ def _is_trusted_address(text: str) -> bool:
         address = address.ipv4_mapped
     if any(address in network for network in settings.LAB_NETWORKS):
         return True
-    return Server.objects.in_service().filter(address=str(address)).exists()
+    return settings.PLAIN_TEXT_BY_ADDRESS and Server.objects.in_service().filter(address=str(address)).exists()
 
 
 def server_of(request: HttpRequest) -> Server | None:
@@ -39,4 +43,4 @@ def server_of(request: HttpRequest) -> Server | None:
         return None
     # Only digests are stored, so a plain query leaks no timing.
     digest = hashlib.sha256(token.strip().encode()).hexdigest()
-    return Server.objects.in_service().filter(token_digest=digest).first()
+    return Server.objects.in_service().filter(Q(token_digest=digest) | Q(next_token_digest=digest)).first()

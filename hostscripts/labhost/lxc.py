@@ -68,16 +68,20 @@ def _service(account: Account) -> str:
     return f"user@{account.uid}.service"
 
 
-def start(host: Host, account: Account, *, config: Path | None = None, init: Sequence[str] = ()) -> None:
+def start(
+    host: Host, account: Account, *, processes: int = 0, config: Path | None = None, init: Sequence[str] = ()
+) -> None:
     """Starts the container and returns once its init runs; LabhostError with LXC's own explanation.
 
-    `config` replaces the container's own configuration file, `init` its /sbin/init.
+    `processes` bounds what runs in it, see limits.processes. `config` replaces the container's own configuration file,
+    `init` its /sbin/init.
     """
     log = _log(host, account)
     log.unlink(missing_ok=True)
     options = ["--daemon", "--logfile", str(log), "--logpriority", "WARN"]
     options += ["--rcfile", str(config)] if config else []
-    command = [*_tool(host, account, "start"), *options, "--", *init]
+    bound = ["/usr/bin/prlimit", f"--nproc={processes}", "--"] if processes else []
+    command = [*bound, *_tool(host, account, "start"), *options, "--", *init]
     deadline = time.monotonic() + LINK_SECONDS
     while not (result := _run(host, account, command, timeout=40, scoped=True)).ok:
         detail = last_error(host, account) or result.error_line

@@ -163,6 +163,8 @@ class ServerAdmin(admin.ModelAdmin):
     def programs(self, server: Server) -> SafeString:
         if not server.state.labhost_version:
             return badge("soft", "unknown")
+        if not server.token_digest:
+            return badge("warn", "no token")  # so it cannot read the plain-text pages
         is_current = server.state.labhost_build == deployment.build()
         return badge("good", "current") if is_current else badge("warn", "outdated")
 

@@ -92,6 +92,7 @@ class Migration(migrations.Migration):
                 ('host_key', models.TextField(blank=True, help_text='Pinned: type and blob. Blank until it is accepted.')),
                 ('offered_host_key', models.TextField(blank=True, help_text='Shown instead of the pinned one.', verbose_name='new host key')),
                 ('token_digest', models.CharField(blank=True, max_length=64)),
+                ('next_token_digest', models.CharField(blank=True, max_length=64)),
                 ('enabled', models.BooleanField(default=True, verbose_name='in service')),
             ],
             options={

@@ -51,6 +51,7 @@ class Server(models.Model):
     host_key = models.TextField(blank=True, help_text="Pinned: type and blob. Blank until it is accepted.")
     offered_host_key = models.TextField("new host key", blank=True, help_text="Shown instead of the pinned one.")
     token_digest = models.CharField(max_length=64, blank=True)
+    next_token_digest = models.CharField(max_length=64, blank=True)  # of a deployment that has not finished
     enabled = models.BooleanField("in service", default=True)
 
     objects: ClassVar[ServerManager] = ServerManager()

@@ -54,6 +54,11 @@ def doctor(machine: Machine, *options: str) -> Completed:
     return machine.run(f"{LABHOST} doctor {' '.join(options)}", check=False)
 
 
+def lines(done: Completed) -> list[str]:
+    """What doctor printed, but for what the kernel of this machine lacks."""
+    return [line for line in done.stdout.splitlines() if not line.startswith("note: containers are not limited here")]
+
+
 @pytest.fixture
 def machine(lab: Lab) -> Machine:
     """gpu18, where charlie's container runs and nothing is wrong."""
@@ -62,7 +67,7 @@ def machine(lab: Lab) -> Machine:
     machine = lab.servers["gpu18"]
     machine.run(f"/root/new-lxc.bash {NAME} && {LABHOST} start {NAME}")
     done = doctor(machine)
-    assert (done.returncode, done.stdout) == (0, "no problems found\n"), done.stdout
+    assert (done.returncode, lines(done)) == (0, ["no problems found"]), done.stdout
     return machine
 
 
@@ -70,7 +75,7 @@ def is_fixed(machine: Machine) -> None:
     done = doctor(machine, "--fix")
     assert done.returncode == 0, done.stdout + done.stderr
     again = doctor(machine, "--fix")
-    assert (again.returncode, again.stdout) == (0, "no problems found\n"), again.stdout
+    assert (again.returncode, lines(again)) == (0, ["no problems found"]), again.stdout
 
 
 def test_many_small_differences_are_reported_and_fixed(lab: Lab, machine: Machine) -> None:

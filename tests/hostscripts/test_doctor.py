@@ -127,7 +127,7 @@ SERVER: dict[str, tuple[dict[str, Any], str, str]] = {
     "leftovers": ({"temporary": ["/etc/lxc/.x.lab-iam-new"]}, "left by an interrupted write", "temporary_file"),
     "rule": ({"rules": frozenset({"-A LAB-IAM-PRE -j ACCEPT"})}, "1 unexpected", "rules"),
     "no-rule": ({"rules_wanted": frozenset({"-A LAB-IAM-PRE -j ACCEPT"})}, "1 missing", "rules"),
-    "jump": ({"jumps": frozenset()}, "4 chains not in use", "rules"),
+    "jump": ({"jumps": frozenset()}, "6 chains not in use", "rules"),
     "low": ({"low_disks": {"/home": "1 GB free"}}, "/home is almost full: 1 GB free;", ""),
     "unsafe": ({"state_is_safe": False}, "containers can fill the disk", ""),
     "holes": ({"state_is_whole": False}, "has holes", "state_image"),

@@ -58,25 +58,25 @@ def test_l3_other_text_is_refused(text: str) -> None:
 
 def test_limits_are_rendered() -> None:
     assert limits.render(limits.parse(FULL), EVERY) == [
+        "lxc.pty.max = 256",
         "lxc.cgroup2.memory.max = 68719476736",
         "lxc.cgroup2.cpu.max = 250000 100000",
         "lxc.cgroup2.pids.max = 4096",
     ]
-    assert limits.render(limits.parse(FREE), EVERY) == []
+    assert limits.render(limits.parse(FREE), EVERY) == ["lxc.pty.max = 256"]
 
 
 def test_without_its_controller_a_value_is_a_comment_and_not_enforced() -> None:
     read = limits.parse(FULL)
     lines = limits.render(read, {"memory"})
-    assert [line.startswith("lxc.cgroup2.") for line in lines] == [True, False, False]
-    assert lines[1] == "# no cpu controller here: lxc.cgroup2.cpu.max = 250000 100000"
-    assert limits.not_enforced(read, {"memory"}) == ["cpus", "processes", "disk"]
+    assert [line.startswith("lxc.cgroup2.") for line in lines[1:]] == [True, False, False]
+    assert lines[2] == "# no cpu controller here: lxc.cgroup2.cpu.max = 250000 100000"
+    assert limits.not_enforced(read, {"memory"}) == ["cpus", "disk"]
     assert limits.summary(read, {"memory"}) == (
-        "memory 64 GB, 2.5 CPUs (not enforced here), 4096 processes (not enforced here), GPUs 0,2,"
-        " disk 200 GB (not enforced here)"
+        "memory 64 GB, 2.5 CPUs (not enforced here), 4096 processes, GPUs 0,2, disk 200 GB (not enforced here)"
     )
-    assert limits.summary({}, EVERY) == "none"
-    assert limits.summary({"gpus": "none"}, EVERY) == "no GPUs"
+    assert limits.summary({}, EVERY) == "8192 processes"
+    assert limits.summary({"gpus": "none"}, EVERY) == "8192 processes, no GPUs"
 
 
 def test_controllers_are_those_of_the_persons_user_manager(tmp_path: Path) -> None:

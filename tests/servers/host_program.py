@@ -26,8 +26,9 @@ def labhost(folder: Path, verb: str) -> int:
     from labhost.admin import portal_requests
     from labhost.host import config
     from labhost.keys import set_keys
-    from labhost.protocol import session, verbs
+    from labhost.protocol import seats, session, verbs
 
+    seats.FILE = folder / "seats"
     values = {
         "portal.url": "http://127.0.0.1",
         "portal.token": "t" * 32,

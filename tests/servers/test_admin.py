@@ -259,6 +259,8 @@ def test_outdated_host_programs_are_named_in_the_list_and_on_the_page(boss: Clie
 
     assert all(">unknown<" in page for page in pages())
     results.record_status(server, Answer(ok=True, labhost="1.0.0", build=deployment.build()))
+    assert all(">no token<" in page for page in pages())
+    Server.objects.update(token_digest="cafe" * 16)
     assert all(">current<" in page and ">outdated<" not in page for page in pages())
     results.record_status(server, Answer(ok=True, labhost="1.0.0", build="0" * 12))
     assert all(">outdated<" in page for page in pages())

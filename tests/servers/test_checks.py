@@ -5,7 +5,8 @@ from pathlib import Path
 
 from pytest_django.fixtures import Settings
 
-from servers.checks import portal_key_is_usable
+from servers.checks import portal_key_is_usable, servers_read_with_their_token
+from servers.models import Server
 from servers.ssh import portal_key
 
 
@@ -50,3 +51,17 @@ def test_e004_redis_is_configured_and_its_module_is_missing(tmp_path: Path) -> N
     assert "servers.E004" not in check()
     assert "servers.E004" in (messages := check(BROKER_URL="redis://127.0.0.1"))
     assert "pip install -r requirements-redis.txt" in messages
+
+
+def test_n5_w005_a_server_has_no_token_and_w006_reading_by_address_is_not_needed(
+    settings: Settings, server: Server
+) -> None:
+    def found() -> list[str | None]:
+        return [message.id for message in servers_read_with_their_token(databases=["default"])]
+
+    settings.PLAIN_TEXT_BY_ADDRESS = True
+    assert found() == ["servers.W005"] and list(servers_read_with_their_token()) == []
+    Server.objects.update(token_digest="d" * 64)
+    assert found() == ["servers.W006"]
+    settings.PLAIN_TEXT_BY_ADDRESS = False
+    assert found() == []

@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import tarfile
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,7 @@ class TestAsRoot:
         words = (out / "words").read_text().splitlines()
         given = dict(zip(words[::2], words[1::2], strict=True))
         token_file = given.pop("--token-file")
+        assert ip_address(given.pop("--portal-address")).is_loopback  # as the server sees it
         assert given == {
             "--portal": "http://iam.mylab.com",
             "--name": "gpu17",
@@ -87,7 +89,7 @@ class TestAsRoot:
         deploy(actor="warden", server=gpu17, plan=plan, report=lambda _: None)
         token = (out / "token").read_text().strip()
         gpu17.refresh_from_db()
-        assert gpu17.token_digest == hashlib.sha256(token.encode()).hexdigest()
+        assert gpu17.token_digest == hashlib.sha256(token.encode()).hexdigest() and not gpu17.next_token_digest
         assert (out / "modes").read_text().split() == ["600", "0", "700", "0"]
         everything = " ".join(farm.commands()) + (out / "words").read_text() + (out / "parent").read_text()
         assert len(token) >= 32 and token not in everything and token not in farm.log()
@@ -110,6 +112,7 @@ class TestAsRoot:
             deploy(actor="warden", server=gpu17, plan=Plan(Login("root", farm.iam_key)), report=lambda _: None)
         gpu17.refresh_from_db()
         assert gpu17.token_digest == "d" * 64 and Push.objects.count() == 0
+        assert len(gpu17.next_token_digest) == 64, "the server may have the new token already"
 
 
 def test_a_missing_portal_key_is_reported_before_anything_is_sent(

@@ -78,6 +78,21 @@ def test_only_changes_are_sent_over_the_open_session(
     assert gpu17.state.applied_digest == Payloads().whole().digest
 
 
+def test_n7_keys_too_long_for_one_request_fail_with_a_reason_and_a_removal_still_arrives(
+    farm: Farm, gpu17: Server, alice: User, crowd: list[User], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = give_key(alice)
+    push_due()
+    assert key_body() in farm.register_file()
+    monkeypatch.setattr(protocol, "MAX_REQUEST", 1000)
+    runner.request_push(actor="warden", servers=[gpu17])  # of everybody
+    failed = push_due()[0]
+    assert (failed.state, failed.error and failed.error.reason) == ("failed", "request_too_long")
+    ServerState.objects.update(next_attempt=None, attempted_at=None)
+    revoke_key(actor="alice", key=key)
+    assert push_due()[0].state == "succeeded" and key_body() not in farm.register_file()
+
+
 def test_a_change_has_the_same_size_for_many_people_as_for_few(alice: User, crowd: list[User]) -> None:
     few = _length_of_a_change(alice, 1)
     for number in range(30):

@@ -19,8 +19,9 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def gpu(server: Server) -> Client:
-    """`curl` on the managed server."""
-    return Client(REMOTE_ADDR=server.address)
+    """The managed server, which sends its token."""
+    Server.objects.filter(pk=server.pk).update(token_digest=hashlib.sha256(b"the-token").hexdigest())
+    return Client(REMOTE_ADDR=server.address, headers={"Authorization": "Bearer the-token"})
 
 
 def test_port_and_subuid_pages_have_one_number_on_one_line(gpu: Client, alice: User) -> None:
@@ -131,6 +132,24 @@ def test_the_token_of_a_server_works_from_any_address(server: Server, alice: Use
     Server.objects.update(token_digest=hashlib.sha256(b"the-token").hexdigest())
     stranger = Client(REMOTE_ADDR="192.0.2.1")
     assert stranger.get("/user/alice/port", headers={"Authorization": header}).status_code == status
+
+
+@pytest.mark.parametrize("page", [*PAGES, "limits?server=gpu17", "users"])
+def test_n5_a_servers_address_alone_reads_nothing_since_its_containers_have_it(
+    gpu: Client, alice: User, settings: Settings, page: str
+) -> None:
+    path = "/users" if page == "users" else f"/user/alice/{page}"
+    container = Client(REMOTE_ADDR="172.16.2.17")
+    assert (gpu.get(path).status_code, container.get(path).status_code) == (200, 403)
+    settings.PLAIN_TEXT_BY_ADDRESS = True  # while a server sends no token
+    assert container.get(path).status_code == 200
+
+
+def test_n5_during_a_deployment_both_tokens_of_a_server_are_accepted(gpu: Client, alice: User) -> None:
+    digest = hashlib.sha256(b"new-token").hexdigest()
+    Server.objects.update(next_token_digest=digest)
+    new = {"Authorization": "Bearer new-token"}
+    assert gpu.get("/user/alice/port").status_code == gpu.get("/user/alice/port", headers=new).status_code == 200
 
 
 def test_an_empty_token_is_refused(server: Server, alice: User) -> None:

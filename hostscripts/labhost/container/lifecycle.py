@@ -206,7 +206,7 @@ def _bring_up(host: Host, user: User, account: Account, progress: Progress) -> N
     nvidia.remove_stale_links(host, user)
     try:
         with progress.spinner("starting the container"):
-            lxc.start(host, account)
+            lxc.start(host, account, processes=limits.processes(user))
     except LabhostError as error:
         raise _roll_back(host, user, account, error) from error
     progress.write(f"container started ({time.monotonic() - began:.1f} s)")

@@ -31,6 +31,7 @@ class Setting(NamedTuple):
 class Portal(NamedTuple):
     url: Annotated[str, Setting(types.url)]
     token: Annotated[str, Setting(types.matching(r"[A-Za-z0-9._~+/=-]{16,512}"))]
+    ssh_address: Annotated[str, Setting(types.optional_address, "")]  # from which it connects; set-up tells sshd
 
     def __repr__(self) -> str:
         return f"Portal({self.url!r})"  # without the token, which must not reach a traceback
@@ -39,6 +40,7 @@ class Portal(NamedTuple):
 class Server(NamedTuple):
     name: Annotated[str, Setting(types.matching(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"))]
     address: Annotated[str, Setting(types.address)]
+    ssh_port: Annotated[int, Setting(types.number(1, 65535), "22")]  # of the server's own sshd
     ports: Annotated[Range, Setting(types.number_range(1024, 65535), "22000-29999")]
     subuids: Annotated[Range, Setting(types.number_range(SUBUID_COUNT, LAST_ID), "1000000000-2147483647")]
     # Below the kernel's own outgoing ports (32768 and up): no connection of the server can occupy one.

@@ -4,6 +4,7 @@ The text has one `key=value` line for each of KEYS; `max` means no limit.
 """
 
 import re
+import resource
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,8 @@ NONE, ALL = "max", "all"
 KEYS = ("memory", "cpus", "processes", "gpus", "disk")
 MIN_MEMORY = 256 * MEGABYTE  # below, systemd in a container does not come up
 MIN_PROCESSES = 64
+DEFAULT_PROCESSES = 8192  # without a limit of the portal: no container takes what the others and the server need
+PTYS = 256  # of the 4096 that the kernel has, of which it reserves 1024 for the server
 CONTROLLER = {"memory": "memory", "cpus": "cpu", "processes": "pids"}
 
 
@@ -69,7 +72,7 @@ def controllers(host: Host, user: User) -> frozenset[str]:
 
 def render(limits: Mapping[str, str], available: Collection[str]) -> list[str]:
     """Lines of the LXC configuration; without its controller a value is a comment, else LXC would not start."""
-    lines = []
+    lines = [f"lxc.pty.max = {PTYS}"]
     for key in filter(limits.get, CONTROLLER):
         value = f"{round(float(limits[key]) * PERIOD)} {PERIOD}" if key == "cpus" else limits[key]
         comment = "" if CONTROLLER[key] in available else f"# no {CONTROLLER[key]} controller here: "
@@ -77,16 +80,26 @@ def render(limits: Mapping[str, str], available: Collection[str]) -> list[str]:
     return lines
 
 
+def processes(user: User) -> int:
+    """How many processes the container may have, threads included: its user namespace inherits this RLIMIT_NPROC.
+
+    The kernel (5.14) counts everything in the namespace, whatever its uid, against the one that made it. A server that
+    is small enough to have a low limit itself needs the other half to stop a container that is full.
+    """
+    own = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    wanted = int(user.limits.get("processes", DEFAULT_PROCESSES))
+    return wanted if own == resource.RLIM_INFINITY else min(wanted, own // 2)
+
+
 def not_enforced(limits: Mapping[str, str], available: Collection[str]) -> list[str]:
     """Limits that this server has no means to enforce."""
-    missing = [key for key in limits if key in CONTROLLER and CONTROLLER[key] not in available]
+    missing = [key for key in ("memory", "cpus") if key in limits and CONTROLLER[key] not in available]
     return missing + (["disk"] if "disk" in limits else [])
 
 
 def summary(limits: Mapping[str, str], available: Collection[str]) -> str:
     """One line for people."""
-    if not limits:
-        return "none"
+    limits = {"processes": str(DEFAULT_PROCESSES), **limits}
     weak = not_enforced(limits, available)
     shown = (key for key in KEYS if key in limits)
     return ", ".join(_phrase(key, limits[key]) + (" (not enforced here)" if key in weak else "") for key in shown)

@@ -42,7 +42,7 @@ def one_of(*choices: str) -> Callable[[str], str]:
 
 def number(first: int, last: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,4}", text, re.ASCII) or not first <= int(text) <= last:
+        if not re.fullmatch(r"[0-9]{1,5}", text, re.ASCII) or not first <= int(text) <= last:
             raise ValueError(f"must be a number from {first} to {last}")
         return int(text)
 
@@ -70,6 +70,13 @@ def address(text: str) -> str:
     with suppress(ValueError):
         return str(ipaddress.IPv4Address(text))
     raise ValueError("is not an IPv4 address")
+
+
+def optional_address(text: str) -> str:
+    """Of either family."""
+    with suppress(ValueError):
+        return str(ipaddress.ip_address(text)) if text else ""
+    raise ValueError("is not an IP address")
 
 
 def network(text: str) -> ipaddress.IPv4Network:

@@ -24,6 +24,7 @@ KEYS_MOST = 500
 REGISTER_COMMAND = "/home/register/register.bash"
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}", re.ASCII)
+_canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 _CURVES = {"nistp256": 65, "nistp384": 97, "nistp521": 133}
 
 
@@ -105,10 +106,14 @@ def _canonical(key: PublicKey) -> str:
     return f'{{"blob":{_quoted(key.blob)},"comment":{_quoted(key.comment)},"type":{_quoted(key.type)}}}'
 
 
-def digest_of(users: object) -> str:
-    """SHA-256 of the canonical JSON of a users map, as the portal computes it."""
-    text = json.dumps(users, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
+def digest_of(users: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical JSON of a users map, as the portal computes it; one person at a time to save memory."""
+    whole, comma = hashlib.sha256(b"{"), ""
+    for name in sorted(users):
+        whole.update(f"{comma}{_quoted(name)}:{_canonical_json.encode(users[name])}".encode("ascii"))
+        comma = ","
+    whole.update(b"}")
+    return whole.hexdigest()
 
 
 class _Wire:

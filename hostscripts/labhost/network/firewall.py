@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from labhost.host import Config, Host
+from labhost.network import ssh_limits
 from labhost.system import files, run
 
 _LINK = re.compile(r"[A-Za-z0-9_-]{1,15}", re.ASCII)
@@ -14,6 +15,7 @@ JUMPS = (
     ("nat", "OUTPUT", "LAB-IAM-OUT"),
     ("nat", "POSTROUTING", "LAB-IAM-POST"),
     ("filter", "FORWARD", "LAB-IAM-FWD"),
+    *ssh_limits.JUMPS,
 )
 
 
@@ -51,6 +53,7 @@ def apply_rules(host: Host, forwards: Iterable[Forward]) -> None:
     text = render_rules(host.config, forwards)
     result = run(["/usr/sbin/iptables-restore", "--noflush", "-w", "10"], timeout=30, stdin=text.encode())
     result.check("the port rules cannot be set", reason="rules_not_set")
+    ssh_limits.apply_rules(host)
     for table, chain, ours in JUMPS:
         if not run([IPTABLES, "-w", "10", "-t", table, "-C", chain, "-j", ours], timeout=20).ok:
             added = run([IPTABLES, "-w", "10", "-t", table, "-I", chain, "-j", ours], timeout=20)
@@ -72,7 +75,7 @@ def allow_hairpin(host: Host, link: str) -> None:
 def current_rules() -> tuple[set[str], set[str]]:
     """The rules in our own chains, and the chains that are jumped to, as `iptables-save` prints them."""
     rules, jumps = set(), set()
-    for table in ("nat", "filter"):
+    for table in dict.fromkeys(table for table, _, _ in JUMPS):
         shown = run(["/usr/sbin/iptables-save", "-t", table], timeout=20)
         shown.check("the port rules cannot be read", reason="rules_not_readable")
         for line in shown.out.decode("utf-8", "replace").splitlines():

@@ -14,17 +14,19 @@ from labhost.system import log
 
 VERSION = 1  # of requests and answers
 OLDEST = max(1, VERSION - 1)  # the version before is still understood
-BODY_MOST = 64 * 1024 * 1024
+BODY_MOST = 24 * 1024 * 1024  # 10,000 people with two RSA keys of 4096 bits each need 16 MB
+SMALL_MOST = 64 * 1024  # of every verb but set-keys
 HEADER_MOST = 128
 SECONDS = 60.0  # from the first byte of a frame to its last
 _HEADER = re.compile(rb"lab-iam 1 (0|[1-9][0-9]{0,8}) ([0-9a-f]{64})\n")
 
 
 class Frames:
-    """The frames that arrive at `fd`, one after another."""
+    """The frames that arrive at `fd`, one after another. Nothing is waited for once `stop` can be read."""
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    def __init__(self, fd: int, stop: int | None = None, *, most: int = BODY_MOST) -> None:
+        self._fd, self._most = fd, most
+        self._stop = [] if stop is None else [stop]
         self._data = bytearray()  # read, but not returned yet
 
     def next(self, *, idle: float, seconds: float = SECONDS) -> dict[str, Any] | None:
@@ -38,12 +40,9 @@ class Frames:
         if not self._data and not self._more(4096, deadline):
             return None
         match = _HEADER.fullmatch(self._header(deadline))
-        if match is None or int(match[1]) > BODY_MOST:
+        if match is None or int(match[1]) > self._most:
             raise _no_header()
-        body = self._body(int(match[1]), deadline)
-        if hashlib.sha256(body).hexdigest().encode() != match[2]:
-            raise BadFrame("the checksum differs; send the request again", reason="frame_checksum")
-        return parse_object(body)
+        return parse_object(self._body(int(match[1]), match[2], deadline))
 
     def end(self, *, seconds: float = SECONDS) -> None:
         """Wait for the end of the input. BadFrame if anything follows."""
@@ -58,16 +57,19 @@ class Frames:
                 raise _no_header()
         return self._take(self._data.index(b"\n") + 1)
 
-    def _body(self, length: int, deadline: float) -> bytes:
+    def _body(self, length: int, checksum: bytes, deadline: float) -> str:
         while len(self._data) < length:
             if not self._more(min(1 << 20, length - len(self._data)), deadline):
                 arrived = len(self._data)
                 text = f"{arrived} of {length} bytes arrived; send the request again"
                 raise BadFrame(text, reason="frame_cut", arrived=arrived, length=length)
-        return self._take(length)
+        body = self._take(length)
+        if hashlib.sha256(body).hexdigest().encode() != checksum:
+            raise BadFrame("the checksum differs; send the request again", reason="frame_checksum")
+        return text_of(body)
 
     def _ready(self, deadline: float) -> bool:
-        return bool(select.select([self._fd], [], [], max(0.0, deadline - time.monotonic()))[0])
+        return select.select([self._fd, *self._stop], [], [], max(0.0, deadline - time.monotonic()))[0] == [self._fd]
 
     def _more(self, size: int, deadline: float) -> bool:
         """Read on; False at the end of the input."""
@@ -85,7 +87,7 @@ class Frames:
 
 def read_request(fd: int, *, seconds: float = SECONDS) -> dict[str, Any]:
     """The object of the only frame that arrives at `fd` up to its end; BadFrame or BadRequest."""
-    frames = Frames(fd)
+    frames = Frames(fd, most=SMALL_MOST)
     request = frames.next(idle=seconds, seconds=seconds)
     if request is None:
         raise no_request()
@@ -93,10 +95,18 @@ def read_request(fd: int, *, seconds: float = SECONDS) -> dict[str, Any]:
     return request
 
 
-def parse_object(body: bytes) -> dict[str, Any]:
+def text_of(body: bytes) -> str:
+    """Decoded apart from the parsing, so that the memory does not hold both; BadRequest."""
+    try:
+        return body.decode("utf-8")
+    except ValueError as error:
+        raise _no_object() from error
+
+
+def parse_object(body: str) -> dict[str, Any]:
     """A JSON object of a version that is spoken here, without duplicate names; BadRequest."""
     try:
-        value = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = json.loads(body, object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise _no_object() from error
     if not isinstance(value, dict):

@@ -6,7 +6,7 @@ from functools import wraps
 from math import inf
 
 from labhost.errors import LabhostError
-from labhost.protocol import answers, frame
+from labhost.protocol import answers, frame, seats
 from labhost.protocol.answers import Answer, Request
 from labhost.system import Progress
 
@@ -63,7 +63,8 @@ def answer_portal(work: Callable[[Request], Answer]) -> int:
     """Read one request from standard input and write the answer to standard output."""
     version = frame.VERSION
     try:
-        request = frame.read_request(0)
+        with seats.hold(seats.REQUESTS):
+            request = frame.read_request(0)
         version = request["version"]
         answer = {**work(request), "version": version}
     except Exception as error:

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import io
+import ipaddress
 import re
 import secrets
 import shlex
@@ -55,7 +56,7 @@ class Plan:
 def deploy(*, actor: str, server: Server, plan: Plan, report: Report) -> None:
     """Install or update the host programs, then request a push. Raises DeploymentFailed or RemoteError.
 
-    A new token, with which the server reads the portal, is sent on standard input only.
+    A new token, with which the server reads the portal, is sent on standard input only. Both count until the end.
     """
     public_key = portal_key.public_line(settings.PORTAL_KEY_FILE)
     address = _address(server, plan)
@@ -71,16 +72,21 @@ def deploy(*, actor: str, server: Server, plan: Plan, report: Report) -> None:
         _run(host, plan, f"umask 077; cat > {folder}/token", [token.encode() + b"\n"])
         template = _upload_template(host, plan, folder, report)
         command = _setup_command(server, plan, folder, public_key, address, template)
+        command += _portal_address(host)
+        Server.objects.filter(pk=server.pk).update(next_token_digest=_digest(token))
         report("Running setup-gpu-server.bash")
         _run(host, plan, f"{shlex.join(command)} >&2", seconds=SETUP_SECONDS, report=report)
     _record(actor, server, token)
     report(f"{server.name} is installed. The keys are being pushed.")
 
 
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
 @transaction.atomic
 def _record(actor: str, server: Server, token: str) -> None:
-    digest = hashlib.sha256(token.encode()).hexdigest()
-    Server.objects.filter(pk=server.pk).update(token_digest=digest)
+    Server.objects.filter(pk=server.pk).update(token_digest=_digest(token), next_token_digest="")
     ServerState.objects.filter(pk=server.pk).update(attempts=0, next_attempt=None)
     audit.record(actor=actor, verb="server.deployed", object=server.name)
     runner.request_push(actor=actor, servers=[server])
@@ -93,6 +99,15 @@ def _address(server: Server, plan: Plan) -> str:
         return socket.gethostbyname(address)
     except OSError:
         raise DeploymentFailed(f"{address} has no IPv4 address. Set one with --address.") from None
+
+
+def _portal_address(host: Host) -> list[str]:
+    """The option with this machine's address as the server sees it, see sshd(8); none if the server does not say."""
+    shown = host.run("echo $SSH_CONNECTION").stdout.decode("ascii", "replace").split() or [""]
+    try:
+        return ["--portal-address", str(ipaddress.ip_address(shown[0]))]
+    except ValueError:
+        return []
 
 
 def _run(

@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import dataclass
+from typing import Any
 
 from accounts.services import keys
 from servers import protocol
@@ -10,7 +11,7 @@ from servers.models import Server
 
 @dataclass(frozen=True)
 class Payload:
-    """A framed request. `names`: the people whose keys it holds; None for everybody."""
+    """A framed request, empty if it is too long. `names`: the people whose keys it holds; None for everybody."""
 
     revision: int
     digest: str
@@ -43,12 +44,19 @@ class Payloads:
         with self._lock:
             if self._whole is None:
                 request = protocol.build_set_keys(self.revision, self.users, self.ids, self.digest)
-                self._whole = Payload(self.revision, self.digest, protocol.frame(request))
+                self._whole = Payload(self.revision, self.digest, _frame(request))
             return self._whole
 
     def _since(self, revision: int, digest: str) -> Payload:
         names = frozenset(keys.changed_since(revision))
-        if 2 * len(names) > len(self.users) + 2:
+        if 2 * len(names) > len(self.users) + 2 and self.whole().framed:
             return self.whole()
         request = protocol.build_changes(self.revision, self.digest, digest, self.users, self.ids, sorted(names))
-        return Payload(self.revision, self.digest, protocol.frame(request), names)
+        return Payload(self.revision, self.digest, _frame(request), names)
+
+
+def _frame(request: dict[str, Any]) -> bytes:
+    try:
+        return protocol.frame(request)
+    except ValueError:
+        return b""

@@ -12,6 +12,7 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from accounts.services import audit, keys
+from servers import protocol
 from servers.models import Push, Server, ServerState
 from servers.processes import lease_holder
 from servers.protocol import Message
@@ -216,6 +217,12 @@ def _held_back(job: _Job) -> RemoteError | None:
     return None
 
 
+def _framed(payload: Payload) -> bytes:
+    if not payload.framed:
+        raise RemoteError("request_too_long", permanent=True, most=protocol.MAX_REQUEST >> 20)
+    return payload.framed
+
+
 def _push(job: _Job) -> Outcome:
     """Never raises: every fault of a server is its outcome."""
     server, payload = job.claim.server, job.payload
@@ -226,13 +233,13 @@ def _push(job: _Job) -> Outcome:
         with remote.push_session(server, seconds=SERVER_SECONDS) as line:
             line.connect()
             is_sent = True
-            answer = line.ask(payload.framed)
+            answer = line.ask(_framed(payload))
             if answer.code == "other_base":
                 payload = job.payloads.whole()
                 # It holds other keys than the portal assumed, so more may be removed: check again.
                 guard.save_snapshot(payload.revision, payload.digest, job.payloads.users)
                 guard.check(server, payload.revision, payload.digest)
-                answer = line.ask(payload.framed)
+                answer = line.ask(_framed(payload))
         return results.evaluate(payload.revision, payload.digest, answer, whole=payload.names is None)
     except RemoteError as error:
         detail: dict[str, Any] = {"error": error.message, "permanent": error.permanent, "offered": error.offered}

@@ -6,9 +6,12 @@ from tests.lab.walk import Flow, Walk, body
 FLOW = Flow("Read Configurations on IAM")
 
 
+# The portal recognizes a server by its token.
+CURL = """curl -sS --max-time 5 -H "Authorization: Bearer $(sed -n 's/^token = //p' /etc/lab-iam/host.conf)" """
+
+
 def curl(walk: Walk, path: str) -> str:
-    """As a person's script does on the server, which the portal recognizes by its address."""
-    return walk.server.run(f"curl -fsS --max-time 5 http://iam.mylab.com{path}").stdout
+    return walk.server.run(f"{CURL} -f http://iam.mylab.com{path}").stdout
 
 
 @FLOW.step("1", "IAM reads from its database and returns the corresponding result")
@@ -22,6 +25,6 @@ def read(walk: Walk) -> str:
     config = curl(walk, f"{user}/.ssh/config")
     assert f"Port {walk.port}" in config and "Host gpu17-manage" in config
     walk.person.config.write_text(config)
-    stranger = walk.server.run("curl -s -o /dev/null -w '%{http_code}' http://iam.mylab.com/user/nobody-here/port")
+    stranger = walk.server.run(f"{CURL} -o /dev/null -w '%{{http_code}}' http://iam.mylab.com/user/nobody-here/port")
     assert stranger.stdout == "404", stranger.stdout
     return f"port {walk.port}, subuid {walk.subuid}, name, keys, ~/.ssh/config, users; 404 for a stranger"

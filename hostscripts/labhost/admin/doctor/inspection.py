@@ -12,10 +12,10 @@ from labhost.accounts import linux_accounts, tombstones
 from labhost.admin import installation
 from labhost.container import lifecycle
 from labhost.errors import Busy, LabhostError, PortalUnavailable
-from labhost.host import Host, User, disk_space, locks, state_disk, user_state
+from labhost.host import Host, User, disk_space, limits, locks, state_disk, user_state
 from labhost.keys import applied_keys, key_files, set_keys
 from labhost.keys.public_keys import render_container, render_host
-from labhost.network import firewall
+from labhost.network import firewall, ssh_limits
 from labhost.portal import client
 from labhost.storage import drivers, snapshot_store
 from labhost.system import files, is_name, openat2
@@ -92,6 +92,7 @@ def collect(host: Host) -> ServerState:
     server = ServerState(host)
     _system(server)
     _people(server)
+    _unlimited(server)
     if not server.damaged:  # these depend on every journal
         _rules(server)
         _snapshots(server)
@@ -143,6 +144,16 @@ def _system(server: ServerState) -> None:
         server.keys_complete = applied.complete
         server.register = entry(host.paths.home / "register/.ssh/authorized_keys", read=True)
         server.register_wanted = applied.users.render_register()
+
+
+def _unlimited(server: ServerState) -> None:
+    """Notes what no finding can correct: the kernel has no means for it."""
+    for person in server.people:
+        available = limits.controllers(server.host, person.user)
+        if person.running and (missing := sorted({"memory", "cpu"} - available)):
+            text = f"containers are not limited here in {' and '.join(missing)}: cgroup2 has no such controllers"
+            server.notes.append(text)
+            return
 
 
 def _people(server: ServerState) -> None:
@@ -242,6 +253,7 @@ def _rules(server: ServerState) -> None:
         server.rules, server.jumps = firewall.current_rules()
         wanted = firewall.render_rules(host.config, lifecycle.wanted_rules(host))
     server.rules_wanted = {line for line in wanted.splitlines() if line.startswith("-A ")}
+    server.rules_wanted.update(ssh_limits.render_rules(host.config))
 
 
 def _snapshots(server: ServerState) -> None:
