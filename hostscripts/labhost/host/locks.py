@@ -20,7 +20,8 @@ def hold(host: Host, lock: str, *, seconds: float, doing: str) -> Iterator[None]
     """Holds a lock; Busy, which shows `doing`, if another process holds it for longer than `seconds`."""
     folder = host.paths.state / "locks"
     folder.mkdir(mode=0o700, exist_ok=True)
-    with closing(os.open(folder / lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)) as fd:
+    flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW  # also on a read-only disk
+    with closing(os.open(folder / lock, flags, 0o600)) as fd:
         _take(fd, time.monotonic() + seconds, lock, doing)
         yield
 
