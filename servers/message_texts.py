@@ -39,11 +39,12 @@ _OWN: dict[str, str | tuple[str, str]] = {
     # a host: one person's keys
     "key_malformed": "One of the keys is damaged.",
     "key_fields": "One of the keys is incomplete.",
-    "key_comment": "The comment of a key is too long or not printable.",
+    "key_refused": "{cause} The server refuses the key {fingerprint}.",
     "key_type": "The server does not allow keys of type {type}.",
     "key_size": "An RSA key has {bits} bits; {least} to {most} are allowed.",
     "key_shared": "Somebody else has one of these keys, too.",
     "keys_too_many": "{count:key is|keys are} too many; at most {most} are allowed.",
+    "keys_not_recorded": "{cause} The server could not record the push; it is retried.",
     "keys_still_live": "The keys of {name} are still live on the server. They must be pushed first.",
     "other_person": (
         "The account on the server belongs to somebody else who had this user name before. Remove it first.",
@@ -220,7 +221,6 @@ _FOR_STAFF: dict[str, dict[str, str]] = {
         "portal_number": "The portal's answer for the {what} is not a number.",
         "portal_port": "The portal assigned port {port}; this server allows {first} to {last}.",
         "portal_subuid": "The portal assigned subordinate ids from {start}, outside the server's range.",
-        "portal_keys": "The server did not accept the portal's keys of {name}.",
         "portal_ssh_config": "The server did not accept the portal's .ssh/config.",
     },
 }

@@ -21,6 +21,7 @@ OLDEST = max(1, VERSION - 1)  # answers of the version before are still understo
 MAX_REQUEST = 24 * 1024 * 1024
 MAX_ANSWER = 32 * 1024 * 1024
 MAX_TEXT, MAX_PARAMS = 300, 8
+MAX_KEYS = 1000  # of one person
 STATUS, SET_KEYS, REGISTER, REMOVE, SUSPEND = "status", "set-keys", "register", "remove", "suspend"
 CODES = frozenset(
     {"bad_frame", "bad_request", "stale_revision", "other_base", "busy", "partial", "not_registered", "refused"}
@@ -31,6 +32,7 @@ CONTAINER_STATES = frozenset({"running", "stopped", "registering", "broken", "un
 
 
 _SLUG = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}", re.ASCII)
 Plain = dict[str, list[dict[str, str]]]  # a users map as it travels
 
 
@@ -59,6 +61,9 @@ class Message:
         return cls(value["reason"], dict(list((texts | numbers).items())[:MAX_PARAMS]))
 
 
+UNKNOWN = Message("unknown")
+
+
 def _is_slug(text: object) -> bool:
     return isinstance(text, str) and _SLUG.fullmatch(text) is not None
 
@@ -83,6 +88,7 @@ class UserResult:
     host: str
     container: str
     error: Message | None = None
+    refused: tuple[tuple[str, Message], ...] = ()  # fingerprints of keys that the host does not apply, and why
 
     @property
     def failed(self) -> bool:
@@ -96,6 +102,9 @@ class UserResult:
     def as_json(self) -> dict[str, Any]:
         error = self.error and self.error.as_json()
         return {"host": self.host, "container": self.container, "error": error}
+
+    def refused_as_json(self) -> dict[str, Any]:
+        return {fingerprint: message.as_json() for fingerprint, message in self.refused}
 
 
 @dataclass(frozen=True)
@@ -244,13 +253,18 @@ def _is_name(text: str) -> bool:
 
 
 def _user(item: dict[str, Any]) -> UserResult:
-    error = Message.from_json(item.get("error")) or (Message("unknown") if item.get("error") is not None else None)
-    return _result(_outcome(item.get("host")), _outcome(item.get("container")), error)
+    error = Message.from_json(item.get("error")) or (UNKNOWN if item.get("error") is not None else None)
+    return _result(_outcome(item.get("host")), _outcome(item.get("container")), error, _refused(item.get("refused")))
 
 
 @lru_cache(maxsize=1000)  # nearly all results of thousands are equal: they share one object
-def _result(host: str, container: str, error: Message | None) -> UserResult:
-    return UserResult(host, container, error)
+def _result(host: str, container: str, error: Message | None, refused: tuple[tuple[str, Message], ...]) -> UserResult:
+    return UserResult(host, container, error, refused)
+
+
+def _refused(value: object) -> tuple[tuple[str, Message], ...]:
+    pairs = value.items() if isinstance(value, dict) and len(value) <= MAX_KEYS else ()
+    return tuple((name, Message.from_json(error) or UNKNOWN) for name, error in pairs if _FINGERPRINT.fullmatch(name))
 
 
 def _outcome(value: object) -> str:

@@ -169,6 +169,7 @@ class Migration(migrations.Migration):
                 ('container', models.CharField(choices=[('good', 'Good'), ('failed', 'Failed'), ('absent', 'Absent')], max_length=8)),
                 ('container_since', models.DateTimeField()),
                 ('error', servers.models.fields.MessageField(blank=True, editable=False, null=True)),
+                ('refused', models.JSONField(blank=True, default=dict, editable=False)),
                 ('last_good_revision', models.PositiveBigIntegerField(default=0)),
                 ('user', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='placements', to=settings.AUTH_USER_MODEL, verbose_name='person')),
             ],

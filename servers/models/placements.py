@@ -27,8 +27,9 @@ class Confirmation(models.Model):
 
 class PlacementQuerySet(models.QuerySet["Placement"]):
     def failed(self) -> "PlacementQuerySet":
-        """Of people of whom a key file could not be written."""
-        return self.filter(Q(host=Placement.State.FAILED) | Q(container=Placement.State.FAILED))
+        """Of people of whom a key file could not be written, or a key was refused."""
+        failed = Q(host=Placement.State.FAILED) | Q(container=Placement.State.FAILED)
+        return self.filter(failed | ~Q(refused={}))
 
 
 class Placement(models.Model):
@@ -51,6 +52,7 @@ class Placement(models.Model):
     container = models.CharField(max_length=8, choices=State.choices)
     container_since = models.DateTimeField()
     error = MessageField()
+    refused = models.JSONField(default=dict, blank=True, editable=False)  # fingerprint of a key -> a message as JSON
     last_good_revision = models.PositiveBigIntegerField(default=0)
 
     objects: ClassVar[PlacementQuerySet] = PlacementQuerySet.as_manager()  # type: ignore[assignment]

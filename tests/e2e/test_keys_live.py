@@ -2,8 +2,8 @@
 
 import re
 
-from tests.lab.lab import PEOPLE, Lab
-from tests.lab.people import browser, is_known, join, paste, register
+from tests.lab.lab import Lab
+from tests.lab.people import browser, is_known, join, paste, register, remove_key
 from tests.lab.person import Person
 from tests.lab.waiting import eventually
 
@@ -24,10 +24,9 @@ def test_a_removed_key_is_refused_at_every_place(lab: Lab) -> None:
     alice = register(lab, "alice")
     alice.ssh("gpu17-manage")
     line = alice.make_key("lost_laptop")
-    page = paste(lab, "alice", line)
+    paste(lab, "alice", line)
     eventually(lambda: alice.ssh("gpu17", "true", key="lost_laptop", check=False).returncode == 0, "a session", SECONDS)
-    page.sign_in("alice", PEOPLE["alice"][1])
-    _remove_key(lab, page, line)
+    remove_key(lab, "alice", line)
     eventually(
         lambda: alice.ssh("gpu17", "true", key="lost_laptop", check=False).returncode == 255, "a refusal", SECONDS
     )
@@ -36,17 +35,6 @@ def test_a_removed_key_is_refused_at_every_place(lab: Lab) -> None:
         assert refused.returncode == 255 and "Permission denied" in refused.stderr, host
     assert not is_known(lab.servers["gpu18"], line)
     assert alice.ssh("gpu17", "true").returncode == 0, "the other key was removed too"
-
-
-def _remove_key(lab: Lab, page: object, line: str) -> None:
-    blob = line.split()[1]
-    import sqlite3
-
-    database = sqlite3.connect(f"file:{lab.portal.folder}/data/lab-iam.sqlite3?mode=ro", uri=True)
-    number = database.execute("SELECT id FROM accounts_sshkey WHERE blob = ?", (blob,)).fetchone()[0]
-    database.close()
-    answer = page.submit(f"/me/keys/{number}/remove")  # type: ignore[attr-defined]
-    assert answer.status_code == 200, answer.text
 
 
 def test_the_same_port_works_on_the_second_server(lab: Lab) -> None:

@@ -95,3 +95,10 @@ def outside(host: Host, name: str) -> Path:
 
 def inside(host: Host, name: str) -> Path:
     return host.paths.home / name / f".local/share/lxc/{name}/rootfs/home/{name}/.ssh/authorized_keys"
+
+
+def live_keys(path: Path) -> set[int]:
+    """The seeds of the keys that sshd accepts from a key file."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    text = "".join(line for line in lines if not line.startswith("#"))
+    return {seed for seed in range(20) if ed25519(seed)["blob"] in text}

@@ -31,7 +31,7 @@ def test_only_root_can_read_the_database(host: Host) -> None:
     memory = Memory()
     change_key(host, 2, MANY, memory)
     files = [path for path in host.paths.state.iterdir() if path.name.startswith("keys.sqlite3")]
-    assert [stat.S_IMODE(path.stat().st_mode) for path in files] == [0o600, 0o600, 0o600], "with its log and index"
+    assert [stat.S_IMODE(path.stat().st_mode) for path in files] == [0o600] * 4, "with its log, index and note"
 
 
 def test_y10_a_change_writes_one_row(host: Host) -> None:

@@ -17,7 +17,17 @@ from labhost.keys.public_keys import KeyMap, digest_of
 from labhost.system import openat2
 
 from tests.hostscripts import hosts
-from tests.hostscripts.conftest import AFTER, BEFORE, SCRIPTS, changes, inside, outside, register_file, request
+from tests.hostscripts.conftest import (
+    AFTER,
+    BEFORE,
+    SCRIPTS,
+    changes,
+    inside,
+    live_keys,
+    outside,
+    register_file,
+    request,
+)
 from tests.hostscripts.public_keys import ed25519
 
 
@@ -136,22 +146,33 @@ def test_y8_a_damaged_file_of_one_person_does_not_stop_the_others(host: Host, pe
     assert answer["users"]["bob"]["host"] == "failed" and answer["users"]["alice"]["host"] == "written"
 
 
-def test_y6_when_the_disk_refuses_to_sync_no_file_is_replaced(
+def test_z1_a_damaged_file_of_a_person_does_not_keep_their_removed_key(host: Host, people: dict[str, User]) -> None:
+    set_keys.set_keys(host, request(2, BEFORE | {"bob": [ed25519(2), ed25519(5)]}))
+    (host.paths.state / "users/bob.json").write_text("{")
+    answer = set_keys.set_keys(host, request(3, BEFORE))
+    assert answer["users"]["bob"]["host"] == "failed" and live_keys(outside(host, "bob")) == {2}
+
+
+def test_y6_z1_when_the_disk_refuses_to_sync_keys_are_only_taken_away(
     host: Host, people: dict[str, User], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(key_files, "FEW", 0)
     set_keys.set_keys(host, request(1, BEFORE))
-    text = outside(host, "alice").read_text()
+    kept = outside(host, "bob").stat().st_mtime_ns
 
     def full(fd: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(openat2, "sync_file_system", full)
-    with pytest.raises(OSError, match="No space"):
-        set_keys.set_keys(host, request(2, BEFORE | {"alice": [ed25519(3)]}))
-    assert outside(host, "alice").read_text() == text
-    assert not applied_keys.load(host).complete
-    monkeypatch.undo()
+    after = BEFORE | {"alice": [ed25519(3)]}
+    with monkeypatch.context() as patch:
+        patch.setattr(openat2, "sync_file_system", full)
+        answer = set_keys.set_keys(host, request(2, after))
+    assert answer["error"]["reason"] == "people_failed"
+    assert answer["users"]["alice"]["host"] == "failed" and answer["users"]["alice"]["error"]["reason"] == "disk_full"
+    assert outside(host, "alice").read_text().startswith("#") and live_keys(outside(host, "alice")) == set()
+    assert outside(host, "bob").stat().st_mtime_ns == kept and answer["users"]["bob"]["error"] is None
+    assert set_keys.set_keys(host, request(2, after))["ok"]
+    assert live_keys(outside(host, "alice")) == {3} and not list(host.paths.home.rglob(".authorized_keys*"))
 
 
 KILLED = """
@@ -195,7 +216,7 @@ def test_y3_killed_during_a_push_files_are_whole_and_a_full_push_completes_it(
     ]
     env = {key: value for key, value in os.environ.items() if key != "SUDO_UID"} | {"LABHOST_FAILPOINT": moment}
     assert subprocess.run(words, env=env, timeout=30).returncode == -signal.SIGKILL
-    old, new = (KeyMap(alice=set_keys.check_entries([ed25519(n)])).render_register() for n in (1, 3))
+    old, new = (KeyMap(alice=set_keys.judge_entries([ed25519(n)])[0]).render_register() for n in (1, 3))
     assert register_file(tmp_path).read_text().splitlines()[0] + "\n" in (old, new)
     assert outside(host, "alice").read_text().count("\n") == 1
     with pytest.raises(StaleRevision):

@@ -12,7 +12,7 @@ from tests.lab.machine import Machine
 from tests.lab.person import Person
 from tests.lab.shell import Completed, run
 from tests.lab.waiting import eventually
-from tests.lab.walk import body
+from tests.lab.walk import Walk, body
 
 
 def browser(lab: Lab) -> Browser:
@@ -25,6 +25,15 @@ def paste(lab: Lab, name: str, line: str) -> Browser:
     saved = page.submit(f"/manage/ssh-key/{name}", keys=line, password=PEOPLE[name][1])
     assert saved.url.endswith("/log/push-keys"), saved.text
     return page
+
+
+def remove_key(lab: Lab, name: str, line: str) -> None:
+    """Remove this key on the portal's page, as the person `name`."""
+    page = browser(lab)
+    page.sign_in(name, PEOPLE[name][1])
+    (number,) = Walk(lab).rows("SELECT id FROM accounts_sshkey WHERE blob = ?", line.split()[1])[0]
+    answer = page.submit(f"/me/keys/{number}/remove")
+    assert answer.status_code == 200, answer.text
 
 
 def join(lab: Lab, name: str) -> Person:
@@ -40,7 +49,7 @@ def join(lab: Lab, name: str) -> Person:
 
 def is_known(machine: Machine, line: str) -> bool:
     """Whether `register` on the server accepts this key."""
-    return body(line) in machine.run("cat /home/register/.ssh/authorized_keys", check=False).stdout
+    return body(line) in machine.run("grep -v ^# /home/register/.ssh/authorized_keys", check=False).stdout
 
 
 def register(lab: Lab, name: str, server: str = "gpu17") -> Person:

@@ -67,6 +67,20 @@ def test_a_partial_answer_is_read_completely() -> None:
     assert read.containers == {"lqchen": ContainerFact("running", "10.0.3.160", 22031)}
 
 
+def test_z4_refused_keys_are_read_with_their_reasons() -> None:
+    print_of = "SHA256:" + "a" * 43
+    refused = {print_of: {"reason": "key_type", "params": {"type": "x"}}, "nonsense": {}, "SHA256:short": None}
+    users = {"bob": {"host": "written", "container": "absent", "error": None, "refused": refused}}
+    result = parse_answer(json.dumps(PARTIAL | {"users": users}).encode()).users["bob"]
+    assert result.refused == ((print_of, Message("key_type", {"type": "x"})),) and not result.failed
+
+
+@pytest.mark.parametrize("wrong", [5, [], {str(number): {} for number in range(5000)}], ids=["5", "list", "many"])
+def test_z4_other_values_of_refused_are_ignored(wrong: object) -> None:
+    users = {"bob": {"host": "written", "container": "absent", "error": None, "refused": wrong}}
+    assert parse_answer(json.dumps(PARTIAL | {"users": users}).encode()).users["bob"].refused == ()
+
+
 @pytest.mark.parametrize(
     "data",
     [

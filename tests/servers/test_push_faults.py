@@ -1,5 +1,7 @@
 """Pushes that fail: servers that do not answer, refuse or cannot write, and bad portal keys."""
 
+import base64
+import hashlib
 import os
 from datetime import timedelta
 
@@ -8,13 +10,16 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from accounts.models import AuditEvent, SSHKey, User
+from accounts.services.keys import current_revision, revoke_key
 from servers import messages
 from servers.models import Server, ServerState
 from servers.protocol import Message
 from servers.services import remote
 from servers.services.push import results, runner
+from servers.services.status import key_ranges
 from servers.ssh import portal_key
 from servers.ssh.dial import RemoteError
+from tests.servers import key_states
 from tests.servers.conftest import OTHER, give_key, key_body, make_server, push_due
 from tests.servers.farm import ADDRESSES, Farm
 
@@ -150,18 +155,27 @@ def test_y6_a_host_that_could_not_write_is_retried(
     assert gpu17.state.applied_revision == 0 and gpu17.state.next_attempt and gpu17.state.behind_since
 
 
-def test_y8_one_bad_entry_fails_only_for_that_person_and_is_retried(
+def test_y8_z4_one_bad_key_costs_that_key_only_and_is_retried(
     farm: Farm, gpu17: Server, alice: User, bob: User
 ) -> None:
     give_key(alice)
-    key = give_key(bob, 1)
-    SSHKey.objects.filter(pk=key.pk).update(blob="AAAAbroken")
+    bad, good, removed = (give_key(bob, number) for number in (1, 2, 3))
+    push_due()
+    blob = bad.blob[:-4]
+    fingerprint = "SHA256:" + base64.b64encode(hashlib.sha256(base64.b64decode(blob)).digest()).decode().rstrip("=")
+    SSHKey.objects.filter(pk=bad.pk).update(blob=blob, fingerprint=fingerprint)
+    revoke_key(actor="bob", key=removed)
     push = push_due()[0]
     gpu17.refresh_from_db()
     assert push.state == "partial" and push.error == Message("people_failed", {"count": 1})
-    assert set(push.results) == {"bob"} and push.results["bob"]["host"] == "failed" and push.results["bob"]["error"]
-    assert key_body() in farm.register_file()
-    assert gpu17.state.applied_revision == 2 and gpu17.state.next_attempt and gpu17.state.behind_since
+    error = {"reason": "key_refused", "params": {"fingerprint": fingerprint, "cause": "key_malformed"}}
+    assert push.results == {"bob": {"host": "absent", "container": "absent", "error": error}}
+    assert key_body() in farm.register_file() and good.blob in farm.register_file()
+    assert removed.blob not in farm.register_file() and blob not in farm.register_file()
+    assert [key_states.on(key, gpu17).state for key in (bad, good, removed)] == ["failed", "not registered", "removed"]
+    assert key_states.on(bad, gpu17).reason == "one of the keys is damaged"
+    assert bad in key_ranges.late_keys(gpu17)
+    assert gpu17.state.applied_revision == current_revision() and gpu17.state.next_attempt and gpu17.state.behind_since
 
 
 def test_without_a_portal_key_the_error_explains_what_to_do(

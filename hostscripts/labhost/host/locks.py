@@ -21,7 +21,8 @@ def hold(host: Host, lock: str, *, seconds: float, doing: str) -> Iterator[None]
     """Holds a lock; Busy, which shows `doing`, if another process holds it for longer than `seconds`."""
     folder = host.paths.state / "locks"
     folder.mkdir(mode=0o700, exist_ok=True)
-    deadline, flags = time.monotonic() + seconds, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    deadline = time.monotonic() + seconds
+    flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW  # also on a read-only disk
     while True:
         with closing(os.open(folder / lock, flags, 0o600)) as fd:
             take(fd, deadline, lock, doing)

@@ -1,7 +1,8 @@
 """The keys that were pushed last, in an SQLite database: one row a person, and one row about the push.
 
 Writers hold the keys lock; readers need no lock. A push is noted twice: before its first file is written
-(`begin`), so that an older push is refused even after a kill, and after the last one (`save`).
+(`begin`), so that an older push is refused even after a kill, and after the last one (`save`). On a full or read-only
+disk the database can be read only, and revision_note.py has the revision.
 """
 
 import errno
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from labhost.errors import LabhostError
 from labhost.host import Host
+from labhost.keys import revision_note
 from labhost.keys.public_keys import KeyMap, Keys, PublicKey, canonical_keys
 
 if TYPE_CHECKING:
@@ -79,12 +81,17 @@ class Memory:
 
     def load(self, host: Host) -> Applied:
         path = path_of(host)
+        if self._connection is not None and self._is_frozen:  # perhaps there is room again
+            self.close()
         if self._connection is not None and self._file != _identity(path):  # somebody removed it
             _abandoned.append(self._connection)
             self._forget()
         if self._connection is not None or path.exists():
             with self._errors(path):
                 self._read(self._connection or self._connect(path))
+        revision, digest = revision_note.read(host)
+        if revision > self._applied.revision:  # a push that the database could not note
+            return replace(self._applied, revision=revision, digest=digest, complete=False)
         return self._applied
 
     def begin(self, host: Host, revision: int, digest: str) -> None:
@@ -92,6 +99,7 @@ class Memory:
         before = self.load(host)
         after = replace(before, revision=max(before.revision, revision), digest=digest, complete=False)
         self._write(host, after, [], saved=False, prune=False)
+        revision_note.prepare(host)
 
     def save(self, host: Host, applied: Applied, among: Collection[str] | None = None) -> None:
         """Note that a push is written. `among`: only these people may have changed; None: anybody may have."""
@@ -110,13 +118,13 @@ class Memory:
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
-        """Of a reader."""
+        """Of a connection that writes nothing."""
         if self._connection is not None:
             self._connection.close()
         self._forget()
 
     def _forget(self) -> None:
-        self._connection, self._file = None, None
+        self._connection, self._file, self._is_frozen = None, None, False
         self._applied, self._sequence, self._version = Applied(), 0, -1
 
     def _connect(self, path: Path) -> "sqlite3.Connection":
@@ -126,10 +134,11 @@ class Memory:
             is_new = connection.execute("PRAGMA user_version").fetchone() == (0,)
         except self._sqlite.OperationalError:
             log = Path(f"{path}-wal")
-            if not self._read_only or (log.exists() and log.stat().st_size):
+            if log.exists() and log.stat().st_size:
                 raise
-            connection = self._open(uri + "&immutable=1")  # the disk is full: without an index of the empty log
-            is_new = False
+            # The disk is full or read-only: without an index of the empty log.
+            connection = self._open(path.as_uri() + "?mode=ro&immutable=1")
+            is_new, self._is_frozen = False, True
         if is_new and not self._read_only:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.executescript(_SCHEMA)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any, NamedTuple
 
@@ -23,6 +24,8 @@ BLOB_MOST = 8192
 KEYS_MOST = 500
 REGISTER_COMMAND = "/home/register/register.bash"
 
+# Control characters, line breaks and surrogates: a fixed list, since each Python knows other printable characters.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}", re.ASCII)
 _canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 _CURVES = {"nistp256": 65, "nistp384": 97, "nistp521": 133}
@@ -49,6 +52,7 @@ class PublicKey(NamedTuple):
 
 
 Keys = tuple[PublicKey, ...]  # of one person, without duplicates, in the order given
+RefusedKeys = dict[str, BadKey]  # of one person: blob ("" for an entry without one) -> why the key is not applied
 
 
 class KeyMap(dict[str, Keys]):
@@ -185,11 +189,9 @@ def _fields(kind: str, wire: _Wire) -> None:
 
 
 def check_key(kind: object, blob: object, comment: object = "") -> PublicKey:
-    """PublicKey of these three texts, or BadKey."""
+    """PublicKey of these three texts, or BadKey. Any comment is accepted: it is made printable where it is written."""
     if not isinstance(kind, str) or not isinstance(blob, str) or not isinstance(comment, str):
         raise BadKey("type, blob and comment must be texts", reason="key_fields")
-    if len(comment) > COMMENT_MOST or not comment.isprintable():
-        raise BadKey("the comment is too long or not printable", reason="key_comment")
     try:
         data = base64.b64decode(blob, validate=True) if len(blob) <= BLOB_MOST and _BASE64.fullmatch(blob) else b""
     except binascii.Error:
@@ -213,29 +215,37 @@ def check_entry(entry: object) -> PublicKey:
     return check_key(entry["type"], entry["blob"], entry.get("comment", ""))
 
 
-def check_entries(entries: object) -> Keys:
-    """The keys of one person; BadKey if any is bad or there are too many."""
+def judge_entries(entries: object) -> tuple[Keys, RefusedKeys]:
+    """The acceptable keys of one person and the others: a bad key costs no other key. BadKey if this is no list."""
     if not isinstance(entries, list):
         raise BadKey("the keys of a person must be a list", reason="keys_no_list")
-    if len(entries) > KEYS_MOST:
-        text = f"{len(entries)} keys are too many; at most {KEYS_MOST} are allowed"
-        raise BadKey(text, reason="keys_too_many", count=len(entries), most=KEYS_MOST)
-    unique: dict[str, PublicKey] = {}
+    keys: dict[str, PublicKey] = {}
+    refused: RefusedKeys = {}
     for entry in entries:
-        key = check_entry(entry)
-        unique.setdefault(key.fingerprint, key)
-    return tuple(unique.values())
+        try:
+            key = check_entry(entry)
+            if len(keys) == KEYS_MOST and key.blob not in keys:
+                text = f"{len(entries)} keys are too many; at most {KEYS_MOST} are allowed"
+                raise BadKey(text, reason="keys_too_many", count=len(entries), most=KEYS_MOST)
+            keys.setdefault(key.blob, key)
+        except BadKey as error:
+            blob = entry.get("blob") if isinstance(entry, dict) else None
+            if len(refused) < KEYS_MOST:
+                refused.setdefault(blob if isinstance(blob, str) else "", error)
+    return tuple(keys.values()), refused
 
 
-def check_lines(text: str) -> Keys:
-    """The keys in lines `type blob comment`, as the portal's plain-text page has them."""
-    entries = []
-    for line in text.splitlines():
-        words = line.split(" ", 2)
-        if len(words) < 2:
-            raise BadKey("a line is not `type blob comment`", reason="key_fields")
-        entries.append({"type": words[0], "blob": words[1], "comment": words[2] if len(words) > 2 else ""})
-    return check_entries(entries)
+def judge_lines(text: str) -> tuple[Keys, RefusedKeys]:
+    """The same of lines `type blob comment`, as the portal's plain-text page has them."""
+    words = [line.split(" ", 2) for line in text.split("\n") if line]
+    return judge_entries([dict(zip(("type", "blob", "comment"), some, strict=False)) for some in words])
+
+
+def fingerprint_of(blob: str) -> str:
+    """As ssh-keygen shows it, also of a key that is not acceptable; "" if there is none."""
+    with suppress(ValueError):
+        return PublicKey("", blob).fingerprint if blob else ""
+    return ""
 
 
 def as_entry(key: PublicKey) -> dict[str, str]:
@@ -248,7 +258,11 @@ def render_host(keys: Iterable[PublicKey]) -> str:
 
 
 def render_container(keys: Iterable[PublicKey]) -> str:
-    return "".join(f"{key.type} {key.blob} {key.comment}".rstrip(" ") + "\n" for key in keys)
+    return "".join(f"{key.type} {key.blob} {_printable(key.comment)}".rstrip(" ") + "\n" for key in keys)
+
+
+def _printable(comment: str) -> str:
+    return _UNPRINTABLE.sub("?", comment[:COMMENT_MOST])
 
 
 def _register_lines(name: str, keys: Keys) -> str:

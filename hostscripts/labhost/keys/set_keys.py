@@ -3,21 +3,23 @@
 A push holds everybody's keys (`users`), or the differences from the state with the digest `base` (`changes`). Changes
 are applied only to exactly that state, and only if the result has the digest of the push. `ids` names the owners of the
 keys: the account of somebody who had the name before gets none of them.
+
+Taking keys away needs no room on the disk and no record of applied keys; adding some waits for both.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from labhost.errors import BadRequest, LabhostError, OtherBase, StaleRevision, coded
 from labhost.host import Host, User, locks, user_state
-from labhost.keys import applied_keys, key_files, ownership
+from labhost.keys import applied_keys, host_sessions, key_files, ownership, revision_note
 from labhost.keys.applied_keys import Applied, Memory
-from labhost.keys.public_keys import BadKey, KeyMap, Keys, check_entries, digest_of
+from labhost.keys.outcomes import Outcome, Written, answer
+from labhost.keys.public_keys import BadKey, KeyMap, Keys, RefusedKeys, digest_of, judge_entries
 from labhost.storage.inventory import inventory
 from labhost.system import failpoints, is_name, log, printable
-from labhost.system.files import write_atomic
 
 REVISION_MOST = 2**53
 USERS_MOST = 200_000
@@ -29,6 +31,7 @@ class Push(NamedTuple):
     digest: str
     users: dict[str, Keys]  # the acceptable entries
     errors: dict[str, BadKey]  # name -> why that person's entry is not applied
+    refused: dict[str, RefusedKeys]  # the bad keys of people whose other keys are applied
     ids: dict[str, int]  # name -> first subordinate id, of everybody with keys in this push
     base: str | None = None  # the digest of the state that this changes; None: this holds everybody
     gone: frozenset[str] = frozenset()  # with a base: people who no longer have an entry
@@ -38,57 +41,73 @@ class Push(NamedTuple):
         return self.users.keys() | self.errors.keys() | self.gone
 
 
-@dataclass
-class Outcome:
-    host: str = "absent"
-    container: str = "absent"
-    error: LabhostError | None = None  # the first one
-
-    @property
-    def failed(self) -> bool:
-        return "failed" in (self.host, self.container)
-
-    def fail(self, error: LabhostError | OSError, *places: str) -> None:
-        for place in places:
-            setattr(self, place, "failed")
-        self.error = self.error or coded(error)
-
-    def as_json(self) -> dict[str, Any]:
-        error = self.error and self.error.as_json()
-        return {"host": self.host, "container": self.container, "error": error}
-
-
-@dataclass
-class Written:
-    users: dict[str, Outcome] = field(default_factory=dict)
-    register: str = "absent"
-    containers: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def failed(self) -> list[str]:
-        return sorted(name for name, outcome in self.users.items() if outcome.failed)
-
-
 def set_keys(host: Host, request: Mapping[str, Any], memory: Memory | None = None) -> dict[str, Any]:
     """The answer of the protocol to a set-keys request; LabhostError if nothing could be applied."""
     push, memory = parse(request), memory or Memory()
     with locks.keys(host):
-        before = memory.load(host)
+        try:
+            before = memory.load(host)
+        except (LabhostError, OSError) as error:
+            return answer(push.revision, push.digest, _without_record(host, push, coded(error)))
         _refuse_stale(push, before)
         users = effective(push, before) if push.base is None else changed(push, before)
         ids = ownership.merge(push.ids, before, users.keys())
         after = Applied(push.revision, push.digest, True, users, before.failed, ids)
         same = before == after
-        if not same:
-            memory.begin(host, push.revision, push.digest)
-            failpoints.hit("keys-noted")
-        written = _write(host, push, after)
+        withheld = None if same else _begin(host, memory, push)
+        written = _write(host, push, after, withheld)
         failed = [name for name in written.failed() if name not in push.errors]
+        host_sessions.end(host, _losers(push, before, after, written))
         complete = written.register != "failed"
         if not same or failed != before.failed or not complete:
             failpoints.hit("keys-written")
             among = None if push.base is None else push.names
-            memory.save(host, replace(after, complete=complete, failed=failed), among)
-    return _answer(push, written)
+            now = replace(after, complete=complete, failed=failed)
+            written.problem = _recorded(lambda: memory.save(host, now, among))
+    return answer(push.revision, push.digest, written)
+
+
+def _begin(host: Host, memory: Memory, push: Push) -> LabhostError | None:
+    """Note the push before its first file; the error if an older one might be applied later."""
+    problem = _recorded(lambda: memory.begin(host, push.revision, push.digest))
+    if problem:
+        problem = _recorded(lambda: revision_note.write(host, push.revision, push.digest))
+    failpoints.hit("keys-noted")
+    return problem
+
+
+def _recorded(write: Callable[[], None]) -> LabhostError | None:
+    """Why something could not be recorded: then the push goes on, and the next one completes it."""
+    try:
+        write()
+    except (LabhostError, OSError) as error:
+        log.write(f"set-keys: not recorded: {error}", warning=True)
+        return coded(error)
+    return None
+
+
+def _without_record(host: Host, push: Push, problem: LabhostError) -> Written:
+    """Only take keys away: nothing is known of earlier pushes, so this one may be an old one."""
+    if push.base is not None:
+        raise _other_base()
+    log.write(f"set-keys: keys are only taken away: {problem}", warning=True)
+    after = Applied(push.revision, push.digest, False, KeyMap(push.users), [], push.ids)
+    written = _write(host, push, after, problem)
+    host_sessions.end(host, [name for name, outcome in written.users.items() if outcome.host == "written"])
+    written.problem = problem
+    return written
+
+
+def _losers(push: Push, before: Applied, after: Applied, written: Written) -> list[str]:
+    """People who have lost a key, or whose file could not be written before."""
+    names = before.users.keys() if push.base is None else before.users.keys() & push.names
+    lost = {name for name in names if _blobs(before, name) - _blobs(after, name)}
+    mended = {name for name in before.failed if name in written.users and written.users[name].host == "written"}
+    return sorted(lost | mended)
+
+
+def _blobs(applied: Applied, name: str) -> set[str]:
+    return {key.blob for key in applied.users.get(name, ())}
 
 
 def parse(request: Mapping[str, Any]) -> Push:
@@ -111,35 +130,46 @@ def parse(request: Mapping[str, Any]) -> Push:
     ids = ownership.parse(request.get("ids"), USERS_MOST)
     log.ignored("set-keys", request.keys() - {"version", "revision", "digest", "base", people, "ids"})
     gone = frozenset(name for name, entries in raw.items() if entries is None and is_name(name) and base is not None)
-    users, errors = _judge({name: entries for name, entries in raw.items() if name not in gone}, ids)
-    return Push(revision, digest, users, errors, ids, base, gone)
+    users, errors, refused = _judge({name: entries for name, entries in raw.items() if name not in gone}, ids)
+    return Push(revision, digest, users, errors, refused, ids, base, gone)
 
 
 def _invalid(field: str) -> BadRequest:
     return BadRequest(f"the field {field!r} of the request is not valid", reason="field_invalid", field=field)
 
 
-def _judge(raw: Mapping[str, Any], ids: Mapping[str, int]) -> tuple[dict[str, Keys], dict[str, BadKey]]:
-    """Each person's keys, or why they are not applied. A key that two people have is applied to neither."""
+def _judge(
+    raw: Mapping[str, Any], ids: Mapping[str, int]
+) -> tuple[dict[str, Keys], dict[str, BadKey], dict[str, RefusedKeys]]:
+    """Each person's keys, why nothing of a person's entry is applied, and why single keys are not.
+
+    A key that two people have is applied to neither.
+    """
     users: dict[str, Keys] = {}
     errors: dict[str, BadKey] = {}
+    refused: dict[str, RefusedKeys] = {}
     owners: dict[str, str] = {}  # blob -> name
     for name, entries in raw.items():
         try:
             if not is_name(name):
                 raise BadKey("this is not a name of a person", reason="invalid_name", name=printable(name, 40))
-            keys = check_entries(entries)
-            if keys and name not in ids:
+            users[name], bad = judge_entries(entries)
+            if users[name] and name not in ids:
                 raise BadKey("the request does not say whose keys these are", reason="owner_missing")
         except BadKey as error:
+            users.pop(name, None)
             errors[name] = error
             continue
-        users[name] = keys
-        for key in keys:
+        for key in users[name]:
             other = owners.setdefault(key.blob, name)
             if other != name:
-                errors[name] = errors[other] = BadKey("two people have one of the keys", reason="key_shared")
-    return {name: keys for name, keys in users.items() if name not in errors}, errors
+                shared = BadKey("two people have one of the keys", reason="key_shared")
+                bad[key.blob] = refused.setdefault(other, {})[key.blob] = shared
+        if bad:
+            refused[name] = bad
+    for name, bad in refused.items():
+        users[name] = tuple(key for key in users[name] if key.blob not in bad)
+    return users, errors, refused
 
 
 def _refuse_stale(push: Push, before: Applied) -> None:
@@ -152,24 +182,29 @@ def _refuse_stale(push: Push, before: Applied) -> None:
 
 
 def effective(push: Push, before: Applied) -> KeyMap:
-    """The state after a push of everybody. A person whose entry failed keeps the last keys, unless others have them."""
+    """The state after a push of everybody. A key that two people have stays with the one who had it before.
+
+    A person whose entry failed as a whole keeps the last keys, unless others have them.
+    """
     users = dict(push.users)
-    if push.errors:
-        taken = {key.blob for keys in push.users.values() for key in keys}
-        for name in push.errors.keys() & before.users.keys():
-            is_same = before.ids.get(name) in (None, push.ids.get(name))
-            users[name] = tuple(key for key in before.users[name] if is_same and key.blob not in taken)
+    taken = {key.blob for keys in push.users.values() for key in keys}
+    for name in (push.errors.keys() | push.refused.keys()) & before.users.keys():
+        is_same = before.ids.get(name) in (None, push.ids.get(name))
+        last = [key for key in before.users[name] if is_same and key.blob not in taken]
+        if name in push.refused:
+            bad = push.refused[name]
+            last = [key for key in last if key.blob in bad and bad[key.blob].reason == "key_shared"]
+        users[name] = (*users.get(name, ()), *last)
     return KeyMap(users)
 
 
 def changed(push: Push, before: Applied) -> KeyMap:
     """The state after a push of changes; OtherBase unless it is certainly the one that the portal means."""
     if push.base != before.digest or not before.complete:
-        text = "these changes are for another state than the one applied here; send everybody's keys"
-        raise OtherBase(text, reason="base_differs")
+        raise _other_base()
     names, new = push.names, {key.blob for keys in push.users.values() for key in keys}
     others = [key.blob for name, keys in before.users.items() if name not in names for key in keys]
-    if push.errors or not new.isdisjoint(others):
+    if push.errors or push.refused or not new.isdisjoint(others):
         raise OtherBase("the changed keys are not acceptable; send everybody's keys", reason="changes_refused")
     users = before.users.with_changes({**push.users, **dict.fromkeys(push.gone)})
     if hashlib.sha256(users.canonical().encode("ascii")).hexdigest() != push.digest:
@@ -177,13 +212,25 @@ def changed(push: Push, before: Applied) -> KeyMap:
     return users
 
 
-def _write(host: Host, push: Push, after: Applied) -> Written:
-    """Write everybody's files, or those of the people in the changes and of those who failed in the last push."""
+def _other_base() -> OtherBase:
+    text = "these changes are for another state than the one applied here; send everybody's keys"
+    return OtherBase(text, reason="base_differs")
+
+
+def _write(host: Host, push: Push, after: Applied, withheld: LabhostError | None) -> Written:
+    """Write everybody's files, or those of the people in the changes and of those who failed in the last push.
+
+    `withheld`: why nothing is added to them.
+    """
     names = None if push.base is None else push.names.union(after.failed)
     written, here = Written(), _people(host, names)
     served = sorted(push.names | here.keys() if names is None else names)
-    written.users = {name: Outcome() for name in served}
-    batch = key_files.Batch(host, lambda user, place, error: written.users[user.name].fail(error, place), here.keys())
+    written.users = {name: Outcome(refused=_refused(push, after, name)) for name in served}
+
+    def failed(user: User, place: str, error: LabhostError | OSError) -> None:
+        written.users[user.name].fail(error, place)
+
+    batch = key_files.Batch(host, failed, here.keys(), withheld)
     for name in served:
         outcome, user = written.users[name], here.get(name)
         if isinstance(user, User) and user.managed and ownership.belongs_to_other_person(user, after):
@@ -193,13 +240,19 @@ def _write(host: Host, push: Push, after: Applied) -> Written:
             outcome.fail(push.errors[name], *PLACES)
         elif isinstance(user, LabhostError):
             outcome.fail(user, *PLACES)
+            key_files.shorten(host, name, after.users.get(name, ()))
         elif user is not None and user.managed:
             _stage(batch, user, after.users.get(name, ()), outcome)
     batch.commit()
-    written.register = _write_register(host, after.users)
+    written.register = key_files.write_register(host, after.users, withheld)
     whole = [user for user in here.values() if isinstance(user, User)]
     written.containers = inventory(host, whole, batch.known)
     return written
+
+
+def _refused(push: Push, after: Applied, name: str) -> RefusedKeys:
+    bad = push.refused.get(name)
+    return {blob: error for blob, error in bad.items() if blob not in _blobs(after, name)} if bad else {}
 
 
 def _stage(batch: key_files.Batch, user: User, keys: Keys, outcome: Outcome) -> None:
@@ -229,34 +282,4 @@ def current_keys(host: Host, user: User) -> Keys:
         return ()
     if user.name in now.users:
         return now.users[user.name]
-    return check_entries(user.keys) if now.revision == user.keys_revision else ()
-
-
-def _write_register(host: Host, users: KeyMap) -> str:
-    folder = host.paths.home / "register" / ".ssh"
-    if not folder.is_dir():
-        return "absent"
-    try:
-        new = write_atomic(folder / "authorized_keys", users.render_register(), mode=0o644)
-    except OSError:
-        return "failed"
-    return "written" if new else "unchanged"
-
-
-def _answer(push: Push, written: Written) -> dict[str, Any]:
-    bad = written.failed()
-    answer: dict[str, Any] = {
-        "ok": not bad and written.register != "failed",
-        "revision": push.revision,
-        "digest": push.digest,
-        "users": {name: outcome.as_json() for name, outcome in written.users.items()},
-        "register": written.register,
-        "containers": written.containers,
-    }
-    if not answer["ok"]:
-        error = LabhostError("the keys of the register account could not be written", reason="register_failed")
-        if bad:
-            text = f"the keys of {len(bad)} people could not be written; see their errors"
-            error = LabhostError(text, reason="people_failed", count=len(bad))
-        answer["error"] = {"code": "partial", **error.as_json()}
-    return answer
+    return judge_entries(user.keys)[0] if now.revision == user.keys_revision else ()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from labhost.errors import LabhostError, PortalUnavailable
 from labhost.host import SUBUID_COUNT, Config, limits
-from labhost.keys.public_keys import BadKey, Keys, check_lines
+from labhost.keys.public_keys import Keys, judge_lines
 from labhost.portal import ssh_config
 from labhost.system import Account, check_name, run
 
@@ -31,11 +31,7 @@ def fetch_person(config: Config, name: str) -> Person:
     page = f"/user/{check_name(name)}"
     pages = (f"{page}/{leaf}" for leaf in ("port", "subuid", ".ssh/authorized_keys", ".ssh/config"))
     port, subuid, key_lines, config_text = _get(config, *pages)
-    try:
-        keys = check_lines(key_lines)
-    except BadKey as error:
-        text = f"the portal's keys of {name} are not acceptable: {error}"
-        raise PortalUnavailable(text, reason="portal_keys", name=name) from error
+    keys, _ = judge_lines(key_lines)  # a refused key is reported by the next push
     return Person(parse_port(config, port), parse_subuid(config, subuid), keys, ssh_config.check(config_text))
 
 

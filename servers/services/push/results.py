@@ -73,12 +73,13 @@ def evaluate(revision: int, digest: str, answer: Answer, *, whole: bool = True) 
         return Outcome(Push.State.FAILED, revision, error=answer.error)
     if (answer.revision, answer.digest) != (revision, digest):
         return Outcome(Push.State.FAILED, revision, error=Message("other_revision"))
-    failed = sum(1 for result in answer.users.values() if result.failed)
+    failed = sum(1 for result in answer.users.values() if result.failed or result.refused)
     if whole:  # people who are not mentioned have nothing there
         answer = answer.of_people_here()
     if failed or not answer.ok:
-        is_register = answer.register == "failed"
-        error = Message("register_failed") if is_register else Message("people_failed", {"count": failed})
+        error = Message("people_failed", {"count": failed}) if failed else answer.error
+        if answer.register == "failed":
+            error = Message("register_failed")
         return Outcome(Push.State.PARTIAL, revision, digest, error, answer, whole=whole)
     return Outcome(Push.State.SUCCEEDED, revision, digest, None, answer, whole=whole)
 

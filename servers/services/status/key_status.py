@@ -18,6 +18,7 @@ from django.utils import timezone
 from accounts.models import SSHKey
 from servers import messages
 from servers.models import Placement, Server
+from servers.protocol import Message
 from servers.services.status import key_ranges
 from servers.services.status.key_ranges import Snapshot
 
@@ -29,7 +30,7 @@ BATCH = 1000  # keys that are loaded together when all are read
 class State(StrEnum):
     LIVE = "live"
     PENDING = "pending"  # the server has not confirmed it yet
-    FAILED = "failed"  # the server could not write the key file
+    FAILED = "failed"  # the server could not write the key file, or refused the key
     NOT_REGISTERED = "not registered"  # no account there; the person can register with the key
     REMOVING = "removing"  # removed at the portal, and perhaps still accepted there
     REMOVED = "removed"
@@ -195,6 +196,7 @@ def _status(key: SSHKey, servers: Sequence[Server], snapshot: Snapshot) -> KeySt
 def _wanted(server: Server, row: Placement | None, key: SSHKey, snapshot: Snapshot) -> Iterator[Place]:
     """The key files of a key that should be there."""
     range_, reason, since, confirmed = snapshot.last_range(key), "", None, None
+    refused = Message.from_json(row.refused.get(key.fingerprint)) if row is not None else None
     if range_ is None or range_.until is not None:
         reason = "this account has no port: sign in through the directory once"
     elif server.state.held_revision < range_.start:
@@ -206,6 +208,8 @@ def _wanted(server: Server, row: Placement | None, key: SSHKey, snapshot: Snapsh
             yield Place(name, State.NOT_REGISTERED, None, NO_ACCOUNT[name])
         elif reason:
             yield Place(name, State.PENDING, since, reason)
+        elif refused is not None:
+            yield Place(name, State.FAILED, None, messages.phrase(refused, "person"))
         elif outcome == Placement.State.FAILED:
             yield Place(name, State.FAILED, began, error)
         else:

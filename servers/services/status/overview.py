@@ -91,10 +91,11 @@ def _last_pushes(servers: Collection[Server], *, whole: bool) -> dict[int, Push]
 
 
 def _changed_people(results: dict[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
-    """People whose key files failed, then those whose were written; the others are only counted."""
-    outcomes = {name: {row["host"], row["container"]} for name, row in results.items()}
-    rows = [(name, row) for name, row in results.items() if {"failed", "written"} & outcomes[name]]
-    return sorted(rows, key=lambda item: ("failed" not in outcomes[item[0]], item[0]))
+    """People with an error, then those whose key files were written; the others are only counted."""
+    rows = [
+        (name, row) for name, row in results.items() if row["error"] or "written" in (row["host"], row["container"])
+    ]
+    return sorted(rows, key=lambda item: (not item[1]["error"], item[0]))
 
 
 def keys_pending() -> Combinable:

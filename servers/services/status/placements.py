@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from django.db.models import Count, QuerySet
 
@@ -12,7 +13,7 @@ from servers.protocol import Answer, ContainerFact, Message, UserResult
 
 State = Placement.State
 MAX_CONFIRMATIONS = 1000  # of each server, before those that no key needs are deleted
-FIELDS = ["host", "host_since", "container", "container_since", "error", "last_good_revision"]
+FIELDS = ["host", "host_since", "container", "container_since", "error", "refused", "last_good_revision"]
 
 
 def record_confirmations(answers: Iterable[tuple[Server, Answer]], *, now: datetime) -> None:
@@ -81,7 +82,7 @@ def _record_people(
     mine: QuerySet[Placement] = Placement.objects.filter(server=server)
     mine = mine if among is None else mine.filter(user__username__in=among)
     # Usually few of thousands of rows changed: load only those.
-    known_rows = mine.values_list("user__username", "pk", "host", "container", "error")
+    known_rows = mine.values_list("user__username", "pk", "host", "container", "error", "refused")
     rows = {name: (pk, tuple(known)) for name, pk, *known in known_rows}
     here = {name: result for name, result in results.items() if not result.is_elsewhere}
     mine.filter(pk__in=[pk for name, (pk, _) in rows.items() if name not in here]).delete()
@@ -98,20 +99,19 @@ def _record_people(
     Placement.objects.bulk_create(new, batch_size=500)
 
 
-def _states(result: UserResult) -> tuple[State, State, Message | None]:
-    return _state(result.host), _state(result.container), result.error
+def _states(result: UserResult) -> tuple[State, State, Message | None, dict[str, Any]]:
+    return _state(result.host), _state(result.container), result.error, result.refused_as_json()
 
 
 def _change(row: Placement, result: UserResult, server: Server, now: datetime) -> None:
     """Bring the row, not saved here, up to date."""
-    host, container, error = _states(result)
+    host, container, row.error, row.refused = _states(result)
     if result.failed and not row.failed:
         row.last_good_revision = server.state.applied_revision
     if row.host != host:
         row.host, row.host_since = host, now
     if row.container != container:
         row.container, row.container_since = container, now
-    row.error = error
 
 
 def _state(outcome: str) -> State:
