@@ -87,7 +87,7 @@ def test_a_removed_key_that_is_still_on_a_server_is_reported(both: Server, alice
 def test_json_is_one_object(both: Server) -> None:
     result = as_json()
     assert result["revision"] == 2 and result["ok"] is False
-    assert result["servers"]["gpu17"] == {"revision": 2, "keys": {"live": 2}, "ok": True, "reason": ""}
+    assert result["servers"]["gpu17"] == {"revision": 2, "keys": {"live": 2}, "ok": True, "ahead": False, "reason": ""}
     assert result["servers"]["gpu18"]["ok"] is False and "no route" in result["servers"]["gpu18"]["reason"]
     (key,) = result["keys"]
     assert (key["user"], key["summary"]) == ("bob", "live on 1 of 2 servers")

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from labhost.errors import BadRequest, LabhostError, OtherBase, StaleRevision, coded
+from labhost.errors import BadRequest, LabhostError, OtherBase, coded
 from labhost.host import Host, User, locks, user_state
-from labhost.keys import applied_keys, key_files, ownership
+from labhost.keys import applied_keys, history, key_files, ownership
 from labhost.keys.applied_keys import Applied, Memory
 from labhost.keys.public_keys import BadKey, KeyMap, Keys, check_entries, digest_of
 from labhost.storage.inventory import inventory
@@ -32,6 +32,7 @@ class Push(NamedTuple):
     ids: dict[str, int]  # name -> first subordinate id, of everybody with keys in this push
     base: str | None = None  # the digest of the state that this changes; None: this holds everybody
     gone: frozenset[str] = frozenset()  # with a base: people who no longer have an entry
+    step: history.Step = history.Step()
 
     @property
     def names(self) -> set[str]:
@@ -70,25 +71,40 @@ class Written:
 
 def set_keys(host: Host, request: Mapping[str, Any], memory: Memory | None = None) -> dict[str, Any]:
     """The answer of the protocol to a set-keys request; LabhostError if nothing could be applied."""
-    push, memory = parse(request), memory or Memory()
+    memory = memory or Memory()
+    if history.FIELD in request:
+        return _take_away(host, history.parse_take_away(request, USERS_MOST), memory)
+    push = parse(request)
     with locks.keys(host):
         before = memory.load(host)
-        _refuse_stale(push, before)
+        history.check(push.revision, push.digest, push.step, before)
         users = effective(push, before) if push.base is None else changed(push, before)
         ids = ownership.merge(push.ids, before, users.keys())
-        after = Applied(push.revision, push.digest, True, users, before.failed, ids)
-        same = before == after
-        if not same:
-            memory.begin(host, push.revision, push.digest)
-            failpoints.hit("keys-noted")
-        written = _write(host, push, after)
-        failed = [name for name in written.failed() if name not in push.errors]
-        complete = written.register != "failed"
-        if not same or failed != before.failed or not complete:
-            failpoints.hit("keys-written")
-            among = None if push.base is None else push.names
-            memory.save(host, replace(after, complete=complete, failed=failed), among)
-    return _answer(push, written)
+        after = Applied(push.revision, push.digest, True, users, before.failed, ids, push.step.id)
+        return _apply(host, push, before, after, memory)
+
+
+def _take_away(host: Host, removal: history.TakeAway, memory: Memory) -> dict[str, Any]:
+    with locks.keys(host):
+        before = memory.load(host)
+        after, left = history.reduced(removal, before)
+        push = Push(after.revision, after.digest, left, {}, {}, before.digest)
+        return _apply(host, push, before, after, memory)
+
+
+def _apply(host: Host, push: Push, before: Applied, after: Applied, memory: Memory) -> dict[str, Any]:
+    same = before == after
+    if not same:
+        memory.begin(host, after)
+        failpoints.hit("keys-noted")
+    written = _write(host, push, after)
+    failed = [name for name in written.failed() if name not in push.errors]
+    complete = after.complete and written.register != "failed"
+    if not same or failed != before.failed or not complete:
+        failpoints.hit("keys-written")
+        among = None if push.base is None else push.names
+        memory.save(host, replace(after, complete=complete, failed=failed), among)
+    return _answer(after, written)
 
 
 def parse(request: Mapping[str, Any]) -> Push:
@@ -109,10 +125,10 @@ def parse(request: Mapping[str, Any]) -> Push:
     if differs:
         raise BadRequest("the digest differs from the users; send the request again", reason="digest_differs")
     ids = ownership.parse(request.get("ids"), USERS_MOST)
-    log.ignored("set-keys", request.keys() - {"version", "revision", "digest", "base", people, "ids"})
+    log.ignored("set-keys", request.keys() - {"version", "revision", "digest", "base", people, "ids", "id", "previous"})
     gone = frozenset(name for name, entries in raw.items() if entries is None and is_name(name) and base is not None)
     users, errors = _judge({name: entries for name, entries in raw.items() if name not in gone}, ids)
-    return Push(revision, digest, users, errors, ids, base, gone)
+    return Push(revision, digest, users, errors, ids, base, gone, history.parse(request))
 
 
 def _invalid(field: str) -> BadRequest:
@@ -140,15 +156,6 @@ def _judge(raw: Mapping[str, Any], ids: Mapping[str, int]) -> tuple[dict[str, Ke
             if other != name:
                 errors[name] = errors[other] = BadKey("two people have one of the keys", reason="key_shared")
     return {name: keys for name, keys in users.items() if name not in errors}, errors
-
-
-def _refuse_stale(push: Push, before: Applied) -> None:
-    if push.revision < before.revision:
-        text = f"revision {push.revision} is older than {before.revision}, which is applied here"
-        raise StaleRevision(text, reason="revision_older", revision=push.revision, applied=before.revision)
-    if push.revision == before.revision and before.digest and push.digest != before.digest:
-        text = f"revision {push.revision} is applied here already, with other keys"
-        raise StaleRevision(text, reason="revision_other_keys", revision=push.revision)
 
 
 def effective(push: Push, before: Applied) -> KeyMap:
@@ -243,12 +250,13 @@ def _write_register(host: Host, users: KeyMap) -> str:
     return "written" if new else "unchanged"
 
 
-def _answer(push: Push, written: Written) -> dict[str, Any]:
+def _answer(after: Applied, written: Written) -> dict[str, Any]:
     bad = written.failed()
     answer: dict[str, Any] = {
         "ok": not bad and written.register != "failed",
-        "revision": push.revision,
-        "digest": push.digest,
+        "revision": after.revision,
+        "id": after.id,
+        "digest": after.digest,
         "users": {name: outcome.as_json() for name, outcome in written.users.items()},
         "register": written.register,
         "containers": written.containers,

@@ -46,12 +46,21 @@ def save_snapshot(revision: int, digest: str, users: Plain) -> None:
 
 def check(server: Server, revision: int, digest: str, names: Collection[str] | None = None) -> None:
     """Raise HeldBack unless the keys of `digest`, which change those of `names`, may replace what the server holds."""
-    held, removed = _loss(server, digest) if may_remove_many(names) else ({}, {})
-    is_large = _count(removed) * 100 > _count(held) * settings.PUSH_MAX_REMOVAL_PERCENT
-    if not is_large or len(removed) < settings.PUSH_MIN_PEOPLE:
+    check_held(server, revision, *(_loss(server, digest) if may_remove_many(names) else ({}, {})))
+
+
+def check_held(server: Server, revision: int, held: People, removed: People) -> None:
+    """Raise HeldBack unless these of the keys that the server holds may be removed."""
+    if not is_large(held, removed):
         close([server])
     elif not _is_confirmed(server, removed):
         raise HeldBack(_hold(server, revision, held, removed))
+
+
+def is_large(held: People, removed: People) -> bool:
+    """Whether staff must confirm this removal."""
+    is_share_large = _count(removed) * 100 > _count(held) * settings.PUSH_MAX_REMOVAL_PERCENT
+    return is_share_large and len(removed) >= settings.PUSH_MIN_PEOPLE
 
 
 def close(servers: Collection[Server], confirmed: State = State.SUPERSEDED) -> None:
@@ -89,7 +98,7 @@ def _is_confirmed(server: Server, removed: People) -> bool:
     """Whether staff have confirmed the removal of all these keys from exactly what the server holds."""
     mine = HeldBackPush.objects.filter(server=server, state=State.CONFIRMED)
     confirmed = mine.filter(base_digest=server.state.applied_digest)
-    return any(not _missing(removed, row.removed_keys) for row in confirmed)
+    return any(not missing(removed, row.removed_keys) for row in confirmed)
 
 
 @transaction.atomic
@@ -108,13 +117,13 @@ def _detail(row: HeldBackPush) -> dict[str, Any]:
     return {"revision": row.revision, "keys": row.keys_count, "of": row.keys_total, "people": row.people_count}
 
 
-def _missing(held: People, wanted: People) -> dict[str, list[str]]:
+def missing(held: People, wanted: People) -> dict[str, list[str]]:
     """The keys in `held` that are not in `wanted`; people who lose none are left out."""
-    missing = {}
+    found = {}
     for name, own in held.items():
         if own != (rest := wanted.get(name, [])) and (lost := sorted(set(own) - set(rest))):
-            missing[name] = lost
-    return missing
+            found[name] = lost
+    return found
 
 
 def _count(people: People) -> int:
@@ -128,7 +137,7 @@ def short(key_type: str, blob: str) -> str:
 def _loss(server: Server, digest: str) -> tuple[People, People]:
     """The keys that the server holds, and those of them that would be removed."""
     if not server.state.applied_digest or digest == server.state.applied_digest:
-        return {}, {}  # without a digest nothing is known; the host itself refuses to replace newer keys
+        return {}, {}  # without a digest nothing is known; a host that holds keys says so, see other_state.py
     try:
         wanted = _load(digest)
     except KeySnapshot.DoesNotExist:
@@ -137,14 +146,14 @@ def _loss(server: Server, digest: str) -> tuple[People, People]:
         return _difference(server.state.applied_digest, digest)
     except KeySnapshot.DoesNotExist:
         held = _history(server.state.applied_revision)
-        return held, _missing(held, wanted)
+        return held, missing(held, wanted)
 
 
 @lru_cache(maxsize=4)
 def _difference(before: str, after: str) -> tuple[People, People]:
     """Cached: most servers of a pass hold the same keys, and the keys of a digest never change."""
     held = _load(before)
-    return held, _missing(held, _load(after))
+    return held, missing(held, _load(after))
 
 
 @lru_cache(maxsize=4)

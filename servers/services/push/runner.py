@@ -16,7 +16,7 @@ from servers.models import Push, Server, ServerState
 from servers.processes import lease_holder
 from servers.protocol import Message
 from servers.services import remote
-from servers.services.push import guard, results
+from servers.services.push import guard, other_state, results
 from servers.services.push.payloads import Payload, Payloads
 from servers.services.push.results import Claim, Outcome
 from servers.services.worker import queue, thread_pool
@@ -199,7 +199,7 @@ def _jobs(claims: list[Claim]) -> list[_Job]:
         states.update(unconfirmed_last=payloads.revision)
     small, large = list[_Job](), list[_Job]()
     for claim in claims:  # a requested push rewrites every key file; any other sends only the changes
-        payload = payloads.whole() if claim.is_requested else payloads.for_server(claim.server)
+        payload = payloads.everybody(claim.server) if claim.is_requested else payloads.for_server(claim.server)
         (large if guard.may_remove_many(payload.names) else small).append(_Job(claim, payloads, payload))
     guard.close([job.claim.server for job in small])
     if large:
@@ -210,7 +210,8 @@ def _jobs(claims: list[Claim]) -> list[_Job]:
 def _held_back(job: _Job) -> RemoteError | None:
     """Checked here because threads need no database, except for the rare server with another base."""
     try:
-        guard.check(job.claim.server, job.payload.revision, job.payload.digest, job.payload.names)
+        step = job.payload.step
+        guard.check(job.claim.server, step.revision, step.digest, job.payload.names)
     except RemoteError as error:
         return error
     return None
@@ -227,16 +228,12 @@ def _push(job: _Job) -> Outcome:
             line.connect()
             is_sent = True
             answer = line.ask(payload.framed)
-            if answer.code == "other_base":
-                payload = job.payloads.whole()
-                # It holds other keys than the portal assumed, so more may be removed: check again.
-                guard.save_snapshot(payload.revision, payload.digest, job.payloads.users)
-                guard.check(server, payload.revision, payload.digest)
-                answer = line.ask(payload.framed)
-        return results.evaluate(payload.revision, payload.digest, answer, whole=payload.names is None)
+            if answer.code in other_state.CODES:
+                return other_state.push(server, job.payloads, payload, answer, line.ask)
+        return results.evaluate(payload.step.revision, payload.step.digest, answer, whole=payload.names is None)
     except RemoteError as error:
         detail: dict[str, Any] = {"error": error.message, "permanent": error.permanent, "offered": error.offered}
-        return Outcome(Push.State.FAILED, payload.revision, **detail, is_sent=is_sent)
+        return Outcome(Push.State.FAILED, payload.step.revision, **detail, is_sent=is_sent)
     except Exception:
         log.exception("The push to %s failed in an unforeseen way.", server.name)
-        return Outcome(Push.State.FAILED, payload.revision, error=Message("internal_error"))
+        return Outcome(Push.State.FAILED, payload.step.revision, error=Message("internal_error"))
