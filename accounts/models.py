@@ -240,6 +240,16 @@ class Revision(models.Model):
         return str(self.number)
 
 
+class RevisionId(models.Model):
+    """The random id of one revision. A number alone is no past: after a restored backup it is given again."""
+
+    number = models.PositiveBigIntegerField(primary_key=True)
+    value = models.CharField(max_length=32, unique=True)
+
+    def __str__(self) -> str:
+        return f"{self.number}: {self.value}"
+
+
 def _refuse(*args: Any, **kwargs: Any) -> Never:
     raise TypeError("The audit log is append only.")
 

@@ -9,7 +9,7 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import DatabaseError
 
 from servers.models import Server
-from servers.services.push import revisions
+from servers.services.status import backlog
 from servers.ssh import portal_key
 
 
@@ -41,12 +41,12 @@ def portal_key_is_usable(**_: Any) -> Iterator[CheckMessage]:
 def no_server_is_ahead(databases: Any = None, **_: Any) -> Iterator[CheckMessage]:
     """Runs with `check --database default` and with each migrate, for example after restoring a backup."""
     try:
-        names = ", ".join(server.name for server in revisions.ahead()) if databases else ""
+        names = ", ".join(server.name for server in backlog.ahead()) if databases else ""
     except DatabaseError:  # not migrated yet
         return
     if names:
         text = f"These servers are ahead of the database: {names}. The database may be an older copy."
-        hint = "To use this database, run manage.py raise_revision; see its --help."
+        hint = "To use this database, run manage.py adopt_server; see its --help."
         yield Warning(text, hint, id="servers.W004")
 
 

@@ -7,13 +7,12 @@ from django.http import HttpRequest
 from lab_iam.dashboard import Metric, Section
 from servers import disks
 from servers.models import Container, ContainerJob, HeldBackPush, Server
-from servers.services.push import revisions
 from servers.services.status import backlog
 from servers.services.worker import heartbeat
 
 LATE_SECONDS = 3600
 HELD = "they would remove many keys: review them"
-AHEAD = "restored an older database? see manage.py raise_revision"
+AHEAD = "restored an older database? select them and use the portal's keys"
 
 
 def servers_section(request: HttpRequest) -> Section:
@@ -23,7 +22,7 @@ def servers_section(request: HttpRequest) -> Section:
     running = Container.objects.filter(state=Container.State.RUNNING).count()
     failed = ContainerJob.objects.filter(state=ContainerJob.State.FAILED).count()
     held = HeldBackPush.objects.filter(state=HeldBackPush.State.WAITING).count()
-    ahead, count = revisions.ahead().count(), behind.count()
+    ahead, count = backlog.ahead().count(), behind.count()
     low = sum(bool(disks.shortages(value)) for value in enabled.values_list("state__disks", flat=True))
     page = "/admin/servers/server/"
     return Section(

@@ -21,10 +21,10 @@ _OWN: dict[str, str | tuple[str, str]] = {
     "interrupted": ("The worker stopped during the push; it is retried.", "The push was interrupted; it is retried."),
     "server_ahead": (
         (
-            "The server holds a newer revision of the keys than the portal, as after restoring an older backup. "
-            "Nothing was changed there; see manage.py raise_revision --help."
+            "The server is ahead of the database: its revision is not in it, as after restoring a backup. Keys are "
+            "removed there, but none is added until staff decide: see manage.py adopt_server --help."
         ),
-        "The server holds newer keys than the portal; the lab's staff must look at it.",
+        "The portal's database does not know the server's last change of keys; the lab's staff must look at it.",
     ),
     "people_failed": "The keys of {count:person|people} could not be written.",
     "register_failed": "The keys of the register account could not be written.",
@@ -95,6 +95,7 @@ _OWN: dict[str, str | tuple[str, str]] = {
     # the kinds of refusal of a host, where it names no reason
     "bad_frame": ("The request did not arrive whole.", "The request did not arrive whole; it is retried."),
     "stale_revision": "The server holds newer keys than these.",
+    "other_history": "The server holds revision {revision} of the keys, which these do not replace.",
     "other_base": "The server holds other keys than these changes are for.",
     "busy": "The server is busy with another command for this person.",
     "partial": "Some keys could not be written.",

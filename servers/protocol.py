@@ -8,10 +8,10 @@ import hashlib
 import ipaddress
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from accounts import names
 from servers.disks import Space, parse_disks
@@ -24,16 +24,18 @@ MAX_TEXT, MAX_PARAMS = 300, 8
 MAX_KEYS = 1000  # of one person
 STATUS, SET_KEYS, REGISTER, REMOVE, SUSPEND = "status", "set-keys", "register", "remove", "suspend"
 CODES = frozenset(
-    {"bad_frame", "bad_request", "stale_revision", "other_base", "busy", "partial", "not_registered", "refused"}
-    | {"portal_unavailable", "failed"}
+    {"bad_frame", "bad_request", "stale_revision", "other_base", "other_history", "busy", "partial"}
+    | {"not_registered", "refused", "portal_unavailable", "failed"}
 )
 OUTCOMES = frozenset({"written", "unchanged", "absent", "failed"})
 CONTAINER_STATES = frozenset({"running", "stopped", "registering", "broken", "unknown"})
 
 
-_SLUG = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_ID = re.compile(r"(?:[0-9a-f]{32})?", re.ASCII)
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}", re.ASCII)
+_SLUG = re.compile(r"[a-z][a-z0-9_]{0,63}")
 Plain = dict[str, list[dict[str, str]]]  # a users map as it travels
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,10 @@ class ContainerFact:
 
 @dataclass(frozen=True)
 class Answer:
-    """A checked answer. Fields that the verb does not have keep their defaults; with `ok`, so do `code` and `error`."""
+    """A checked answer. Fields that the verb does not have keep their defaults; with `ok`, so do `code` and `error`.
+
+    `id` is that of the revision. `keys`: name to fingerprints.
+    """
 
     ok: bool
     code: str = ""
@@ -134,6 +139,8 @@ class Answer:
     driver: str = ""
     storage: str = ""
     disks: Mapping[str, Space] = field(default_factory=dict)
+    id: str = ""
+    keys: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def of_people_here(self) -> "Answer":
         """Without the people who have nothing there, which are most."""
@@ -159,21 +166,6 @@ def plain(users: Mapping[str, Sequence[Key]]) -> Plain:
         name: [{"type": key.type, "blob": key.blob, "comment": key.comment} for key in keys]
         for name, keys in users.items()
     }
-
-
-def build_set_keys(revision: int, users: Plain, ids: Mapping[str, int], final: str) -> dict[str, Any]:
-    """Everybody's keys, their digest `final`, and each person's first subordinate id. Who is left out has no keys."""
-    return {"version": VERSION, "revision": revision, "digest": final, "users": users, "ids": ids}
-
-
-def build_changes(
-    revision: int, final: str, base: str, users: Plain, ids: Mapping[str, int], names: Iterable[str]
-) -> dict[str, Any]:
-    """The keys of `names`, for a host with the state of digest `base`; the result has the digest `final`."""
-    changes = {name: users.get(name) for name in names}
-    mine = {name: ids[name] for name in changes if name in ids}
-    head = {"version": VERSION, "revision": revision, "digest": final, "base": base}
-    return head | {"changes": changes, "ids": mine}
 
 
 def build_digest(files: Mapping[str, bytes]) -> str:
@@ -213,8 +205,8 @@ def parse_answer(data: bytes) -> Answer:
         error=error,
         revision=_number(value.get("revision", 0), 2**53, "revision"),
         digest=_digest(value.get("digest", "")),
-        users={name: _user(item) for name, item in _people(value.get("users", {}), "users")},
-        containers={name: _container(item) for name, item in _people(value.get("containers", {}), "containers")},
+        users={name: _user(item) for name, item in _people(value.get("users", {}), dict, "users")},
+        containers={name: _container(item) for name, item in _people(value.get("containers", {}), dict, "containers")},
         register=_outcome(value.get("register")) if isinstance(value.get("register"), str) else "",
         name=clean(value.get("name"), 63),
         labhost=clean(value.get("labhost"), 40),
@@ -222,7 +214,26 @@ def parse_answer(data: bytes) -> Answer:
         driver=clean(value.get("driver"), 40),
         storage=clean(value.get("storage"), 40),
         disks=parse_disks(value.get("disks")),
+        id=_revision_id(value.get("id", "")),
+        keys={name: _fingerprints(found) for name, found in _people(value.get("keys", {}), list, "keys")},
     )
+
+
+def _revision_id(value: object) -> str:
+    """Raises BadAnswer."""
+    if not is_revision_id(value):
+        raise BadAnswer("id is not the id of a revision")
+    return str(value)
+
+
+def is_revision_id(value: object) -> bool:
+    return isinstance(value, str) and _ID.fullmatch(value) is not None
+
+
+def _fingerprints(found: list[object]) -> list[str]:
+    if len(found) > MAX_KEYS or not all(isinstance(one, str) and _FINGERPRINT.fullmatch(one) for one in found):
+        raise BadAnswer("keys are not fingerprints")
+    return [str(one) for one in found]
 
 
 def _object(data: bytes) -> dict[str, Any]:
@@ -239,9 +250,9 @@ def _object(data: bytes) -> dict[str, Any]:
     return value
 
 
-def _people(value: object, what: str) -> list[tuple[str, dict[str, Any]]]:
-    if not isinstance(value, dict) or not all(isinstance(item, dict) for item in value.values()):
-        raise BadAnswer(f"{what} is not an object of objects")
+def _people(value: object, kind: type[Item], what: str) -> list[tuple[str, Item]]:
+    if not isinstance(value, dict) or not all(isinstance(item, kind) for item in value.values()):
+        raise BadAnswer(f"{what} is not an object of {kind.__name__}s")
     return [(name, item) for name, item in value.items() if _is_name(name)]
 
 

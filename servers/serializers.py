@@ -48,6 +48,7 @@ class PersonSerializer(serializers.ModelSerializer):
 class ServerSerializer(serializers.ModelSerializer):
     applied_revision = serializers.IntegerField(source="state.applied_revision")
     behind_since = serializers.DateTimeField(source="state.behind_since", allow_null=True)
+    ahead_since = serializers.DateTimeField(source="state.ahead_since", allow_null=True)
     next_attempt = serializers.DateTimeField(source="state.next_attempt", allow_null=True)
     last_contact = serializers.DateTimeField(source="state.last_contact", allow_null=True)
     driver_version = serializers.CharField(source="state.driver_version")
@@ -55,7 +56,15 @@ class ServerSerializer(serializers.ModelSerializer):
 
     class Meta:
         model = Server
-        of_state = ["applied_revision", "behind_since", "next_attempt", "last_contact", "driver_version", "storage"]
+        of_state = [
+            "applied_revision",
+            "behind_since",
+            "ahead_since",
+            "next_attempt",
+            "last_contact",
+            "driver_version",
+            "storage",
+        ]
         fields = ["name", "address", "ssh_port", "fingerprint", "enabled", *of_state]
         read_only_fields = fields
 

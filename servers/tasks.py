@@ -2,7 +2,8 @@
 
 from datetime import timedelta
 
-from servers.models import Server
+from accounts.services import revision
+from servers.models import Server, ServerState
 from servers.services.containers import jobs
 from servers.services.fleet import inspection
 from servers.services.push import guard, results, runner
@@ -36,6 +37,14 @@ def run_container_jobs() -> None:
 def inspect() -> None:
     with heartbeat.beating():
         inspection.inspect(actor=ACTOR)
+    if inspection.is_due():
+        queue.enqueue(queue.INSPECT)
+
+
+def ask_all() -> None:
+    """When a worker starts."""
+    inspection.ask_all()
+    inspect()
 
 
 def send_heartbeat() -> None:
@@ -57,4 +66,5 @@ def reconcile() -> None:
     for server in Server.objects.all():
         results.prune(server)
     placements.prune()
+    revision.prune_ids(keep=ServerState.objects.values_list("applied_revision", flat=True))
     guard.prune()

@@ -88,7 +88,7 @@ def healthz(request: HttpRequest) -> JsonResponse:
     """For monitoring: 200 if the database answers and the worker's heartbeat is recent, else 503."""
     try:
         silence = heartbeat.silence()
-        lag = backlog.measure()
+        lag, ahead = backlog.measure(), backlog.ahead().count()
     except DatabaseError:
         return JsonResponse({"ok": False, "database": "unavailable", "worker": "unknown"}, status=503)
     seconds = None if silence is None else int(silence.total_seconds())
@@ -98,6 +98,7 @@ def healthz(request: HttpRequest) -> JsonResponse:
         "worker_heartbeat_age_seconds": seconds,
         "oldest_pending_seconds": lag.seconds,
         "servers_behind": lag.servers,
+        "servers_ahead": ahead,
     }
     return JsonResponse({**state, **lags}, status=200 if is_ok else 503)
 

@@ -77,6 +77,13 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name='RevisionId',
+            fields=[
+                ('number', models.PositiveBigIntegerField(primary_key=True, serialize=False)),
+                ('value', models.CharField(max_length=32, unique=True)),
+            ],
+        ),
+        migrations.CreateModel(
             name='SSHKey',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),

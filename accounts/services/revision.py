@@ -3,14 +3,17 @@
 Keys change and numbers are issued only under the lock of the revision's row.
 """
 
-from collections.abc import Iterable
+import secrets
+from collections.abc import Collection, Iterable
 
 from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
-from accounts.models import KeyRange, Revision, SSHKey, User
+from accounts.models import KeyRange, Revision, RevisionId, SSHKey, User
 from accounts.signals import keys_changed
+
+MAX_IDS = 10_000  # of the latest revisions
 
 
 def current() -> int:
@@ -31,6 +34,7 @@ def increment(people: Iterable[User], *, confirmed: bool = False) -> int:
     """
     number = lock() + 1
     Revision.objects.filter(pk=1).update(number=F("number") + 1)
+    RevisionId.objects.create(number=number, value=secrets.token_hex(16))
     changed, now = [user.pk for user in people], timezone.now()
     User.objects.filter(pk__in=changed).update(keys_revision=number)
     wanted = SSHKey.objects.wanted().filter(user__in=changed)
@@ -46,9 +50,16 @@ def _notify(number: int) -> None:
     transaction.on_commit(lambda: keys_changed.send_robust(sender=Revision, revision=number))
 
 
-def raise_to(number: int) -> int:
-    """Raise the revision to at least `number`, in the caller's transaction; return it."""
-    if lock() < number:
-        Revision.objects.filter(pk=1).update(number=number)
-        _notify(number)
-    return current()
+def id_of(number: int) -> str:
+    """The random id of this revision; "" if it has none in this database."""
+    return RevisionId.objects.filter(number=number).values_list("value", flat=True).first() or ""
+
+
+def knows(number: int, value: str) -> bool:
+    """Whether this is a revision of this database; without an id, by the number alone."""
+    return id_of(number) == value if value else number <= current()
+
+
+def prune_ids(keep: Collection[int]) -> None:
+    """Delete the ids of old revisions, except of those that servers still hold."""
+    RevisionId.objects.filter(number__lt=current() - MAX_IDS).exclude(number__in=keep).delete()

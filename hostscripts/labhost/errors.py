@@ -37,6 +37,10 @@ class StaleRevision(LabhostError):
     code = "stale_revision"
 
 
+class OtherHistory(LabhostError):
+    code = "other_history"
+
+
 class OtherBase(LabhostError):
     code = "other_base"
 

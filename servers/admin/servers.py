@@ -16,6 +16,7 @@ from accounts.models import User
 from accounts.services import keys
 from lab_iam.admin import act_on_each, actor_of, badge, confirm_page, is_confirmed, report_changes
 from servers import disks
+from servers.admin.adoption import adopt
 from servers.messages import phrase, render
 from servers.models import HeldBackPush, Push, Server, ServerState
 from servers.protocol import Message
@@ -54,7 +55,8 @@ class Behind(admin.SimpleListFilter):
         return [("behind", "behind"), ("current", "up to date")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Server]) -> QuerySet[Server]:
-        current = {"state__applied_revision__gte": keys.current_revision(), "state__behind_since__isnull": True}
+        current = {"state__applied_revision__gte": keys.current_revision()}
+        current |= dict.fromkeys(["state__behind_since__isnull", "state__ahead_since__isnull"], True)
         if self.value() == "behind":
             return queryset.exclude(**current)
         return queryset.filter(**current) if self.value() == "current" else queryset
@@ -73,7 +75,15 @@ def _from_state(name: str) -> Callable[[Server], Any]:
 
 
 STATE_FIELDS = ["applied_digest", "behind_since", "attempts", "next_attempt", "last_contact", "last_error"]
-STATE_FIELDS += ["reported_revision", "ahead_since", "register_outcome", "labhost_version", "driver_version", "storage"]
+STATE_FIELDS += [
+    "reported_revision",
+    "ahead_since",
+    "adopted_id",
+    "register_outcome",
+    "labhost_version",
+    "driver_version",
+    "storage",
+]
 
 
 @admin.register(Server)
@@ -84,7 +94,7 @@ class ServerAdmin(admin.ModelAdmin):
     search_fields = ["name", "address"]
     form = ServerForm
     change_form_template = "servers/admin_server.html"
-    actions = ["push_now", "test_connection", "register_container", "accept_host_key", "enable", "disable"]
+    actions = ["push_now", "test_connection", "register_container", "accept_host_key", adopt, "enable", "disable"]
     editable = ["address", "ssh_port"]
     shown = [
         "fingerprint",
@@ -139,6 +149,8 @@ class ServerAdmin(admin.ModelAdmin):
 
     @admin.display(description="revision", ordering="state__applied_revision")
     def revision(self, server: Server) -> str:
+        if server.state.ahead_since:
+            return f"{server.state.reported_revision}, not in this database"
         return f"{server.state.applied_revision} of {getattr(server, 'current', 0)}"
 
     @admin.display(description="keys", ordering="keys_pending")

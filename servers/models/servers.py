@@ -119,8 +119,9 @@ class ServerState(models.Model):
     register_since = models.DateTimeField(null=True, blank=True)
     reported_revision = models.PositiveBigIntegerField(default=0, help_text="The one that it last reported.")
     ahead_since = models.DateTimeField(
-        null=True, blank=True, help_text="Since when it has refused the portal's keys as older than its own."
+        null=True, blank=True, help_text="Since when it has had a revision that is not in this database."
     )
+    adopted_id = models.CharField(max_length=32, blank=True, help_text="Staff let the portal replace this revision.")
     inspected_at = models.DateTimeField(null=True, blank=True)
     labhost_version = models.CharField("version of the host programs", max_length=40, blank=True)
     labhost_build = models.CharField(max_length=12, blank=True, help_text="Identifies their files.")
@@ -143,12 +144,17 @@ class ServerState(models.Model):
 
     @property
     def held_revision(self) -> int:
-        """The revision whose keys the server confirmed; 0 if it never did."""
+        """The revision whose keys the server confirmed; 0 if it never did, or is ahead of the database."""
+        return 0 if self.ahead_since else self.cleared_revision
+
+    @property
+    def cleared_revision(self) -> int:
+        """The revision of which the server confirmed that it holds no other keys; 0 if it never did."""
         return self.applied_revision if self.applied_digest else 0
 
     def possible_revisions(self) -> list[tuple[int, int]]:
         """First and last of the revisions that the server may hold: the confirmed one, then the unconfirmed ones."""
-        held = [(self.held_revision, self.held_revision)]
+        held = [(self.cleared_revision, self.cleared_revision)]
         if self.unconfirmed_first is None or self.unconfirmed_last is None:
             return held
         return [*held, (self.unconfirmed_first, self.unconfirmed_last)]

@@ -51,10 +51,10 @@ def _change_time(path: Path) -> int:
         return 0
 
 
-def status(server: Server, *, seconds: float = STATUS_SECONDS) -> protocol.Answer:
-    """The server's own status, within `seconds`. Raises RemoteError, also when it refuses."""
+def status(server: Server, *, seconds: float = STATUS_SECONDS, keys: bool = False) -> protocol.Answer:
+    """The server's own status, within `seconds`; `keys`: and its keys. Raises RemoteError, also when it refuses."""
     with connect(server, seconds=seconds) as host:
-        answer = ask(host, protocol.STATUS)
+        answer = ask(host, protocol.STATUS, keys=keys)
     if not answer.ok:
         raise RemoteError(answer.error or "refused", code="refused")
     return answer

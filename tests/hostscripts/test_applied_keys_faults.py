@@ -85,7 +85,7 @@ memory = applied_keys.Memory()
 revision = memory.load(host).revision
 while True:
     revision += 1
-    memory.begin(host, revision, str(revision))
+    memory.begin(host, applied_keys.Applied(revision, str(revision)))
     print("begun", revision, flush=True)
     users = KeyMap({f"user{number}": (PublicKey("t", str(revision)),) for number in range(50)})
     memory.save(host, applied_keys.Applied(revision, str(revision), True, users))
@@ -148,7 +148,7 @@ def test_y3_a_push_lost_in_a_power_cut_is_repeated(host: Host) -> None:
 
 
 def test_y3_an_unfinished_push_is_not_a_base_for_changes(host: Host) -> None:
-    Memory().begin(host, 2, "0" * 64)
+    Memory().begin(host, applied_keys.Applied(2, "0" * 64))
     found = applied_keys.load(host)
     assert (found.revision, found.complete) == (2, False) and found.users.keys() == MANY.keys()
     with pytest.raises(OtherBase):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import secrets
 import shlex
 from dataclasses import dataclass
 from typing import Any
@@ -104,14 +105,18 @@ class Iam:
     def status(self) -> dict[str, Any]:
         return self.call("status", {}).body
 
-    def set_keys(self, users: dict[str, list[str]], revision: int | None = None) -> Answer:
-        """Push public key lines of `users`, by default as the revision after the server's last one."""
+    def next_step(self) -> dict[str, Any]:
+        """The fields of a push that follows the one that the server has applied last."""
+        status = self.status()
+        return {"revision": status["revision"] + 1, "id": secrets.token_hex(16), "previous": status["id"]}
+
+    def set_keys(self, users: dict[str, list[str]], **step: Any) -> Answer:
+        """Push public key lines of `users`, by default after the push that the server has applied last."""
         state = {name: [_parsed(line) for line in lines] for name, lines in users.items()}
         text = json.dumps(state, sort_keys=True, separators=(",", ":"))
-        number = self.status()["revision"] + 1 if revision is None else revision
         digest = hashlib.sha256(text.encode()).hexdigest()
         ids = {name: self.ids().get(name, 0) for name in users}
-        return self.call("set-keys", {"revision": number, "digest": digest, "users": state, "ids": ids})
+        return self.call("set-keys", self.next_step() | step | {"digest": digest, "users": state, "ids": ids})
 
     def ids(self) -> dict[str, int]:
         """The first subordinate id of each person on the server."""

@@ -43,7 +43,7 @@ def labhost(folder: Path, verb: str) -> int:
         memory.end()
         os._exit(code)
     answers = {
-        "status": lambda _: portal_requests.describe(host),
+        "status": lambda request: portal_requests.describe(host, request),
         "register": lambda request: register(folder, request["user"]),
         "suspend": lambda _: suspend(folder),
         "remove": lambda request: remove(folder, request["user"], request["purge"]),

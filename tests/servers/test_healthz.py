@@ -24,6 +24,7 @@ def test_status_is_ok_after_a_recent_heartbeat(client: Client) -> None:
         "worker": "ok",
         "oldest_pending_seconds": None,
         "servers_behind": 0,
+        "servers_ahead": 0,
     }
 
 

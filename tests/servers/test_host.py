@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from servers import protocol
+from servers import protocol, push_requests
 from servers.ssh import host_keys
 from servers.ssh.dial import Endpoint, RemoteError
 from servers.ssh.host import Host, Login, ask, bounded, scan_host_key
@@ -191,7 +191,9 @@ def test_y2_a_host_that_hangs_during_the_transfer_or_before_the_answer_times_out
 
 
 def test_y2_an_interrupted_transfer_ends_the_real_host_program_and_applies_nothing(farm: Farm) -> None:
-    framed = protocol.frame(protocol.build_set_keys(1, {"alice": []}, {}, protocol.digest({"alice": []})))
+    framed = protocol.frame(
+        push_requests.build_set_keys(push_requests.Step(1, protocol.digest({"alice": []})), {"alice": []}, {})
+    )
 
     def half() -> Iterator[bytes]:
         yield framed[: len(framed) // 2]

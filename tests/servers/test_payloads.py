@@ -75,7 +75,7 @@ def test_only_changes_are_sent_over_the_open_session(
     assert farm.commands() == ["set-keys"]
     assert key_body() in farm.register_file() and key_body(1) not in farm.register_file()
     gpu17.refresh_from_db()
-    assert gpu17.state.applied_digest == Payloads().whole().digest
+    assert gpu17.state.applied_digest == Payloads().digest
 
 
 def test_n7_keys_too_long_for_one_request_fail_with_a_reason_and_a_removal_still_arrives(
@@ -105,7 +105,7 @@ def test_a_change_has_the_same_size_for_many_people_as_for_few(alice: User, crow
 def _length_of_a_change(user: User, number: int) -> int:
     base = Payloads()
     server = Server()
-    server.state = ServerState(applied_revision=base.revision, applied_digest=base.whole().digest)
+    server.state = ServerState(applied_revision=base.revision, applied_digest=base.digest)
     key = give_key(user, number)
     framed = Payloads().for_server(server).framed
     revoke_key(actor=user.username, key=key)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accounts.sshkeys import PublicKey
-from servers import protocol
+from servers import protocol, push_requests
 from servers.protocol import BadAnswer, ContainerFact, Message, UserResult, parse_answer
 from tests.hostscripts import reasons
 
@@ -46,7 +46,7 @@ def test_a_request_that_is_too_long_is_not_framed(monkeypatch: pytest.MonkeyPatc
 
 def test_set_keys_has_revision_digest_and_the_parts_of_each_key() -> None:
     users = protocol.plain({"bob": [], "alice": [PublicKey("ssh-ed25519", "AAAA", "laptop é")]})
-    request = protocol.build_set_keys(12, users, {"alice": 200000}, protocol.digest(users))
+    request = push_requests.build_set_keys(push_requests.Step(12, protocol.digest(users)), users, {"alice": 200000})
     assert request["users"]["alice"] == [{"type": "ssh-ed25519", "blob": "AAAA", "comment": "laptop é"}]
     assert request["revision"] == 12
     # as docs/protocol.md has it

@@ -87,7 +87,7 @@ def test_a_removed_key_that_is_still_on_a_server_is_reported(both: Server, alice
 def test_json_is_one_object(both: Server) -> None:
     result = as_json()
     assert result["revision"] == 2 and result["ok"] is False
-    here = {"revision": 2, "keys": {"live": 2}, "ok": True, "reason": "", "low_disks": []}
+    here = {"revision": 2, "keys": {"live": 2}, "ok": True, "ahead": False, "reason": "", "low_disks": []}
     assert result["servers"]["gpu17"] == here
     assert result["servers"]["gpu18"]["ok"] is False and "no route" in result["servers"]["gpu18"]["reason"]
     (key,) = result["keys"]

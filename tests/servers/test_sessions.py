@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from servers import protocol
+from servers import protocol, push_requests
 from servers.ssh import sessions
 from servers.ssh.dial import Endpoint, RemoteError
 from servers.ssh.host import Host, Login
@@ -27,7 +27,7 @@ HERE = ADDRESSES[0]
 
 
 def push(revision: int) -> bytes:
-    return protocol.frame(protocol.build_set_keys(revision, {}, {}, protocol.digest({})))
+    return protocol.frame(push_requests.build_set_keys(push_requests.Step(revision, protocol.digest({})), {}, {}))
 
 
 @pytest.fixture

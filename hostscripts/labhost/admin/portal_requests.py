@@ -15,8 +15,11 @@ from labhost.system import Progress, check_name
 JSON = ["--json"]
 
 
-def describe(host: Host) -> dict[str, Any]:
-    """The answer to `status`. The digest is empty while the last push is not completely written."""
+def describe(host: Host, request: dict[str, Any]) -> dict[str, Any]:
+    """The answer to `status`, with fingerprints if the request has `keys`.
+
+    The digest is empty while the last push is not completely written.
+    """
     from labhost.gpu import nvidia
     from labhost.host import disk_space
     from labhost.keys import applied_keys
@@ -30,11 +33,13 @@ def describe(host: Host) -> dict[str, Any]:
         "build": build_digest(),
         "name": host.config.server.name,
         "revision": applied.revision,
+        "id": applied.id,
         "digest": applied.digest if applied.complete else "",
         "driver": nvidia.host_version(host.config),
         "storage": host.config.container.storage,
         "containers": inventory(host),
         "disks": {name: space._asdict() for name, space in disk_space.local(host).items()},
+        **({"keys": applied.users.fingerprints()} if request.get("keys") is True else {}),
     }
 
 
@@ -67,5 +72,5 @@ def _answer(name: str, **values: Any) -> dict[str, Any]:
     return {"ok": True, "user": name, **values}
 
 
-status = for_portal([], lambda _: describe(config.load()))
+status = for_portal([], lambda request: describe(config.load(), request))
 register, remove, suspend = (for_portal(JSON, work) for work in (_register, _remove, _suspend))

@@ -34,13 +34,14 @@ CREATE TABLE people (
 CREATE INDEX people_changed_at ON people (changed_at);
 CREATE TABLE push (
     revision INTEGER NOT NULL,
+    id TEXT NOT NULL,         -- of the revision; '': none
     digest TEXT NOT NULL,
     complete INTEGER NOT NULL,
     failed TEXT NOT NULL,     -- JSON: a list of names
     sequence INTEGER NOT NULL,   -- counts the saved pushes
     pruned_at INTEGER NOT NULL   -- sequence at which rows were deleted: who knows an older state reads everything
 );
-INSERT INTO push VALUES (0, '', 1, '[]', 0, 0);
+INSERT INTO push VALUES (0, '', '', 1, '[]', 0, 0);
 PRAGMA user_version = 1;
 COMMIT;
 """
@@ -52,6 +53,7 @@ class Applied:
 
     `failed`: people whose files could not be written; the next push tries them again. `ids`: each person's first
     subordinate id, if a push named it. It identifies the owner of the keys, since names may pass to somebody else.
+    `id`: the random id of the revision, see history.py.
     """
 
     revision: int = 0
@@ -60,6 +62,7 @@ class Applied:
     users: KeyMap = field(default_factory=KeyMap)
     failed: list[str] = field(default_factory=list)
     ids: dict[str, int] = field(default_factory=dict)
+    id: str = ""
 
 
 def load(host: Host) -> Applied:
@@ -89,15 +92,15 @@ class Memory:
         if self._connection is not None or path.exists():
             with self._errors(path):
                 self._read(self._connection or self._connect(path))
-        revision, digest = revision_note.read(host)
-        if revision > self._applied.revision:  # a push that the database could not note
-            return replace(self._applied, revision=revision, digest=digest, complete=False)
+        note = revision_note.read(host)
+        if note.follows(self._applied.revision, self._applied.id):
+            return replace(self._applied, revision=note.revision, digest=note.digest, id=note.id, complete=False)
         return self._applied
 
-    def begin(self, host: Host, revision: int, digest: str) -> None:
+    def begin(self, host: Host, applied: Applied) -> None:
         """Note a push before its first file is written. It is not synced: after a power cut the push is repeated."""
         before = self.load(host)
-        after = replace(before, revision=max(before.revision, revision), digest=digest, complete=False)
+        after = replace(before, revision=applied.revision, digest=applied.digest, id=applied.id, complete=False)
         self._write(host, after, [], saved=False, prune=False)
         revision_note.prepare(host)
 
@@ -162,9 +165,9 @@ class Memory:
             rows = changed.fetchall()
         ids = before.ids | {name: first_subid for name, first_subid, _ in rows}
         users = before.users.with_changes({name: None if keys is None else _keys(keys) for name, _, keys in rows})
-        revision, digest, complete = short
+        revision, id_, digest, complete = short
         known_ids = {name: first_subid for name, first_subid in ids.items() if first_subid is not None}
-        self._applied = Applied(revision, digest, bool(complete), users, json.loads(failed), known_ids)
+        self._applied = Applied(revision, digest, bool(complete), users, json.loads(failed), known_ids, id_)
         self._sequence, self._version = sequence, version
 
     def _write(self, host: Host, applied: Applied, changed: Collection[str], *, saved: bool, prune: bool) -> None:
@@ -178,10 +181,11 @@ class Memory:
                 if prune and connection.execute("DELETE FROM people WHERE keys IS NULL").rowcount:
                     connection.execute("UPDATE push SET pruned_at = ?", (sequence,))
                 rows = [(name, *_row(applied, name), sequence) for name in changed]
+                failed = json.dumps(applied.failed)
                 connection.executemany("INSERT OR REPLACE INTO people VALUES (?, ?, ?, ?)", rows)
                 connection.execute(
-                    "UPDATE push SET revision = ?, digest = ?, complete = ?, failed = ?, sequence = ?",
-                    (applied.revision, applied.digest, applied.complete, json.dumps(applied.failed), sequence),
+                    "UPDATE push SET revision = ?, id = ?, digest = ?, complete = ?, failed = ?, sequence = ?",
+                    (applied.revision, applied.id, applied.digest, applied.complete, failed, sequence),
                 )
         self._applied, self._sequence = applied, sequence
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labhost.errors import LabhostError, coded
+from labhost.keys.applied_keys import Applied
 from labhost.keys.public_keys import BadKey, RefusedKeys, fingerprint_of
 
 
@@ -44,12 +45,12 @@ class Written:
         return sorted(name for name, outcome in self.users.items() if outcome.failed)
 
 
-def answer(revision: int, digest: str, written: Written) -> dict[str, Any]:
-    """The answer to a push; partial if anything of it could not be done."""
+def answer(after: Applied, written: Written) -> dict[str, Any]:
+    """The answer to a push that led to this state; partial if anything of it could not be done."""
     problem = _problem(written)
     users = {name: outcome.as_json() for name, outcome in written.users.items()}
-    answer = {"ok": problem is None, "revision": revision, "digest": digest, "users": users}
-    answer |= {"register": written.register, "containers": written.containers}
+    answer = {"ok": problem is None, "revision": after.revision, "id": after.id, "digest": after.digest}
+    answer |= {"users": users, "register": written.register, "containers": written.containers}
     return answer | ({"error": {"code": "partial", **problem.as_json()}} if problem else {})
 
 

@@ -89,6 +89,9 @@ class KeyMap(dict[str, Keys]):
             self._lines = {name: _register_lines(name, keys) for name, keys in self.items()}
         return "".join(map(self._lines.__getitem__, sorted(self)))
 
+    def fingerprints(self) -> dict[str, list[str]]:
+        return {name: [key.fingerprint for key in keys] for name, keys in self.items() if keys}
+
 
 def _put(into: dict[str, Any] | None, name: str, value: object) -> None:
     if into is not None and value is None:

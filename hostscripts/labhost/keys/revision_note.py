@@ -7,13 +7,27 @@ import os
 import re
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from labhost.errors import LabhostError
 from labhost.host import Host
 from labhost.system import files, openat2
 
-SIZE = 96
-_TEXT = re.compile(r"([0-9]{20}) ([0-9a-f]{0,64}) *\n", re.ASCII)
+SIZE = 160
+_TEXT = re.compile(r"([0-9]{20}) ([0-9a-f]{0,64}) ([0-9a-f]{0,32}) ([0-9a-f]{0,32}) *\n", re.ASCII)
+
+
+class Note(NamedTuple):
+    """A push that the database could not note: revision, digest and id, and the id that it replaced."""
+
+    revision: int = 0
+    digest: str = ""
+    id: str = ""
+    previous: str = ""
+
+    def follows(self, revision: int, id_: str) -> bool:
+        """Whether it came after this state, which is in the database."""
+        return self.previous == id_ and (self.id != id_ or self.revision > revision)
 
 
 def path_of(host: Host) -> Path:
@@ -24,24 +38,23 @@ def prepare(host: Host) -> None:
     """Take the room for it while there is some."""
     if not path_of(host).exists():
         with suppress(OSError):
-            files.write_atomic(path_of(host), _text(0, ""), mode=0o600)
+            files.write_atomic(path_of(host), _text(Note()), mode=0o600)
 
 
-def read(host: Host) -> tuple[int, str]:
-    """Revision and digest; 0 and "" if none was noted."""
+def read(host: Host) -> Note:
     with suppress(OSError, LabhostError):
         match = _TEXT.fullmatch(files.read_text(path_of(host), SIZE) or "")
         if match is not None:
-            return int(match[1]), match[2]
-    return 0, ""
+            return Note(int(match[1]), *match.group(2, 3, 4))
+    return Note()
 
 
-def write(host: Host, revision: int, digest: str) -> None:
+def write(host: Host, note: Note) -> None:
     """OSError if it cannot be noted."""
     with openat2.closing(os.open(path_of(host), os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)) as fd:
-        os.pwrite(fd, _text(revision, digest).encode("ascii"), 0)
+        os.pwrite(fd, _text(note).encode("ascii"), 0)
         os.fsync(fd)
 
 
-def _text(revision: int, digest: str) -> str:
-    return f"{revision:020d} {digest}".ljust(SIZE - 1) + "\n"
+def _text(note: Note) -> str:
+    return f"{note.revision:020d} {note.digest} {note.id} {note.previous}".ljust(SIZE - 1) + "\n"

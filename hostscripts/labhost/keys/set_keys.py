@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from labhost.errors import BadRequest, LabhostError, OtherBase, StaleRevision, coded
+from labhost.errors import BadRequest, LabhostError, OtherBase, coded
 from labhost.host import Host, User, locks, user_state
-from labhost.keys import applied_keys, host_sessions, key_files, ownership, revision_note
+from labhost.keys import applied_keys, history, host_sessions, key_files, outcomes, ownership, revision_note
 from labhost.keys.applied_keys import Applied, Memory
-from labhost.keys.outcomes import Outcome, Written, answer
+from labhost.keys.outcomes import Outcome, Written
 from labhost.keys.public_keys import BadKey, KeyMap, Keys, RefusedKeys, digest_of, judge_entries
 from labhost.storage.inventory import inventory
 from labhost.system import failpoints, is_name, log, printable
@@ -35,6 +35,7 @@ class Push(NamedTuple):
     ids: dict[str, int]  # name -> first subordinate id, of everybody with keys in this push
     base: str | None = None  # the digest of the state that this changes; None: this holds everybody
     gone: frozenset[str] = frozenset()  # with a base: people who no longer have an entry
+    step: history.Step = history.Step()
 
     @property
     def names(self) -> set[str]:
@@ -43,35 +44,51 @@ class Push(NamedTuple):
 
 def set_keys(host: Host, request: Mapping[str, Any], memory: Memory | None = None) -> dict[str, Any]:
     """The answer of the protocol to a set-keys request; LabhostError if nothing could be applied."""
-    push, memory = parse(request), memory or Memory()
+    memory = memory or Memory()
+    if history.FIELD in request:
+        return _take_away(host, history.parse_take_away(request, USERS_MOST), memory)
+    push = parse(request)
     with locks.keys(host):
         try:
             before = memory.load(host)
         except (LabhostError, OSError) as error:
-            return answer(push.revision, push.digest, _without_record(host, push, coded(error)))
-        _refuse_stale(push, before)
+            return outcomes.answer(_unknown(push), _without_record(host, push, coded(error)))
+        history.check(push.revision, push.digest, push.step, before)
         users = effective(push, before) if push.base is None else changed(push, before)
         ids = ownership.merge(push.ids, before, users.keys())
-        after = Applied(push.revision, push.digest, True, users, before.failed, ids)
-        same = before == after
-        withheld = None if same else _begin(host, memory, push)
-        written = _write(host, push, after, withheld)
-        failed = [name for name in written.failed() if name not in push.errors]
-        host_sessions.end(host, _losers(push, before, after, written))
-        complete = written.register != "failed"
-        if not same or failed != before.failed or not complete:
-            failpoints.hit("keys-written")
-            among = None if push.base is None else push.names
-            now = replace(after, complete=complete, failed=failed)
-            written.problem = _recorded(lambda: memory.save(host, now, among))
-    return answer(push.revision, push.digest, written)
+        after = Applied(push.revision, push.digest, True, users, before.failed, ids, push.step.id)
+        return _apply(host, push, before, after, memory)
 
 
-def _begin(host: Host, memory: Memory, push: Push) -> LabhostError | None:
+def _take_away(host: Host, removal: history.TakeAway, memory: Memory) -> dict[str, Any]:
+    with locks.keys(host):
+        before = memory.load(host)
+        after, left = history.reduced(removal, before)
+        push = Push(after.revision, after.digest, left, {}, {}, {}, before.digest)
+        return _apply(host, push, before, after, memory)
+
+
+def _apply(host: Host, push: Push, before: Applied, after: Applied, memory: Memory) -> dict[str, Any]:
+    same = before == after
+    withheld = None if same else _begin(host, memory, before, after)
+    written = _write(host, push, after, withheld)
+    failed = [name for name in written.failed() if name not in push.errors]
+    host_sessions.end(host, _losers(push, before, after, written))
+    complete = after.complete and written.register != "failed"
+    if not same or failed != before.failed or not complete:
+        failpoints.hit("keys-written")
+        among = None if push.base is None else push.names
+        now = replace(after, complete=complete, failed=failed)
+        written.problem = _recorded(lambda: memory.save(host, now, among))
+    return outcomes.answer(after, written)
+
+
+def _begin(host: Host, memory: Memory, before: Applied, after: Applied) -> LabhostError | None:
     """Note the push before its first file; the error if an older one might be applied later."""
-    problem = _recorded(lambda: memory.begin(host, push.revision, push.digest))
+    problem = _recorded(lambda: memory.begin(host, after))
     if problem:
-        problem = _recorded(lambda: revision_note.write(host, push.revision, push.digest))
+        note = revision_note.Note(after.revision, after.digest, after.id, before.id)
+        problem = _recorded(lambda: revision_note.write(host, note))
     failpoints.hit("keys-noted")
     return problem
 
@@ -86,13 +103,17 @@ def _recorded(write: Callable[[], None]) -> LabhostError | None:
     return None
 
 
+def _unknown(push: Push) -> Applied:
+    """The state after a push to a server that cannot read its record."""
+    return Applied(push.revision, push.digest, False, KeyMap(push.users), [], push.ids, push.step.id)
+
+
 def _without_record(host: Host, push: Push, problem: LabhostError) -> Written:
     """Only take keys away: nothing is known of earlier pushes, so this one may be an old one."""
     if push.base is not None:
         raise _other_base()
     log.write(f"set-keys: keys are only taken away: {problem}", warning=True)
-    after = Applied(push.revision, push.digest, False, KeyMap(push.users), [], push.ids)
-    written = _write(host, push, after, problem)
+    written = _write(host, push, _unknown(push), problem)
     host_sessions.end(host, [name for name, outcome in written.users.items() if outcome.host == "written"])
     written.problem = problem
     return written
@@ -128,10 +149,10 @@ def parse(request: Mapping[str, Any]) -> Push:
     if differs:
         raise BadRequest("the digest differs from the users; send the request again", reason="digest_differs")
     ids = ownership.parse(request.get("ids"), USERS_MOST)
-    log.ignored("set-keys", request.keys() - {"version", "revision", "digest", "base", people, "ids"})
+    log.ignored("set-keys", request.keys() - {"version", "revision", "digest", "base", people, "ids", "id", "previous"})
     gone = frozenset(name for name, entries in raw.items() if entries is None and is_name(name) and base is not None)
     users, errors, refused = _judge({name: entries for name, entries in raw.items() if name not in gone}, ids)
-    return Push(revision, digest, users, errors, refused, ids, base, gone)
+    return Push(revision, digest, users, errors, refused, ids, base, gone, history.parse(request))
 
 
 def _invalid(field: str) -> BadRequest:
@@ -170,15 +191,6 @@ def _judge(
     for name, bad in refused.items():
         users[name] = tuple(key for key in users[name] if key.blob not in bad)
     return users, errors, refused
-
-
-def _refuse_stale(push: Push, before: Applied) -> None:
-    if push.revision < before.revision:
-        text = f"revision {push.revision} is older than {before.revision}, which is applied here"
-        raise StaleRevision(text, reason="revision_older", revision=push.revision, applied=before.revision)
-    if push.revision == before.revision and before.digest and push.digest != before.digest:
-        text = f"revision {push.revision} is applied here already, with other keys"
-        raise StaleRevision(text, reason="revision_other_keys", revision=push.revision)
 
 
 def effective(push: Push, before: Applied) -> KeyMap:

@@ -84,7 +84,7 @@ not; 2 wrong usage."""
         failed = {push.server_id for push in forced if not _has_succeeded(push)}
         report = {}
         for row in rows:
-            is_behind = row.state.applied_revision < current or row.state.last_error or row.pk in failed
+            is_behind = row.state.held_revision < current or row.state.last_error or row.pk in failed
             error = messages.render(row.state.last_error)
             report[row.name] = {"revision": row.state.applied_revision, "error": error, "ok": not is_behind}
         behind = [name for name, one in report.items() if not one["ok"]]

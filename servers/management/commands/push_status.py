@@ -36,7 +36,7 @@ Examples:
     manage.py push_status --user alice
     manage.py push_status --server gpu17 --json
 
-Exit status: 0 no changes are pending; 1 some are; 2 wrong usage."""
+Exit status: 0 no changes are pending; 1 some are, or a server is ahead of the database; 2 wrong usage."""
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--user", default="", metavar="NAME", help="only the keys of this person")
@@ -57,6 +57,9 @@ Exit status: 0 no changes are pending; 1 some are; 2 wrong usage."""
             self.print_line(json.dumps(report.as_json(shown)))
         else:
             self._print(report, shown if user or server else [], whole=bool(user))
+        if report.ahead:
+            names = ", ".join(report.ahead)
+            raise CommandError(f"Ahead of the database: {names}. See manage.py adopt_server --help.")
         if report.open_keys:
             raise CommandError(
                 f"{report.open_keys} of {report.keys} keys pending on {', '.join(sorted(report.first))}."
@@ -76,7 +79,7 @@ Exit status: 0 no changes are pending; 1 some are; 2 wrong usage."""
                     self.print_line(
                         f"    {place.name}: {place.reason if place.state == State.NOT_REGISTERED else place.state}"
                     )
-        if not report.open_keys:
+        if report.is_ok:
             self.print_line(
                 f"{report.keys} key{pluralize(report.keys)} live on {key_status.count_servers(len(report.servers))}"
             )
@@ -88,6 +91,7 @@ class _Report:
     def __init__(self, servers: list[Server]) -> None:
         self.states: dict[str, Counter[str]] = {server.name: Counter() for server in servers if server.enabled}
         self.servers = [server for server in servers if server.enabled]
+        self.ahead = [server.name for server in self.servers if server.state.ahead_since]
         self.first: dict[str, KeyOnServer] = {}
         self.keys = self.open_keys = 0
 
@@ -103,8 +107,14 @@ class _Report:
         self.open_keys += bool(status.unfinished)
         return bool(status.unfinished)
 
+    @property
+    def is_ok(self) -> bool:
+        return not self.open_keys and not self.ahead
+
     def line(self, server: Server) -> str:
         states, first = self.states[server.name], self.first.get(server.name)
+        if first is None and server.state.ahead_since:
+            return f"{server.name}: ahead of the database, since {key_status.format_time(server.state.ahead_since)}"
         if first is None:
             return f"{server.name}: live, revision {server.state.applied_revision}"
         counts = ", ".join(f"{states[state]} {state}" for state in State if states[state] and state != State.REMOVED)
@@ -115,10 +125,13 @@ class _Report:
         for server in self.servers:
             first = self.first.get(server.name)
             numbers = {"revision": server.state.applied_revision, "keys": dict(self.states[server.name])}
-            low = disks.shortages(server.state.disks)
-            rest = {"ok": first is None, "reason": first.summary if first else "", "low_disks": low}
-            servers[server.name] = numbers | rest
-        head = {"revision": keys.current_revision(), "ok": not self.open_keys, "servers": servers}
+            servers[server.name] = numbers | {
+                "ok": first is None and server.name not in self.ahead,
+                "ahead": server.name in self.ahead,
+                "reason": first.summary if first else "",
+                "low_disks": disks.shortages(server.state.disks),
+            }
+        head = {"revision": keys.current_revision(), "ok": self.is_ok, "servers": servers}
         return head | {"keys": [_key(status) for status in shown]}
 
 

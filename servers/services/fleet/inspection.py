@@ -1,4 +1,4 @@
-"""Ask servers for their status: those without a recent push once an hour, and any when staff test it."""
+"""Ask servers for their status: all when a worker starts, those without a recent push hourly, and any for a test."""
 
 from datetime import timedelta
 
@@ -14,6 +14,7 @@ from servers.ssh.host import scan_host_key
 
 EVERY = timedelta(hours=1)
 TEST_SECONDS = 10.0
+AGAIN = timedelta(minutes=5)  # after no answer
 AT_ONCE = 50  # each may take remote.STATUS_SECONDS; a task has 300 seconds
 
 
@@ -21,11 +22,19 @@ def is_due() -> bool:
     return _due().exists()
 
 
+def ask_all() -> None:
+    """Make every server due that ever had keys: what the database says of them may be older than a restored backup."""
+    ServerState.objects.filter(inspected_at__isnull=False).update(inspected_at=timezone.now() - 2 * EVERY)
+
+
 def inspect(*, actor: str) -> None:
-    """Ask the servers that are due; one that does not answer is due again an hour later."""
+    """Ask servers that are due; one that does not answer is due again after a while."""
     due = [server for server in _due().order_by("state__inspected_at", "pk")[:AT_ONCE] if _claim(server)]
     for report in revisions.ask(due):
-        if report.fault is not None and report.fault.offered:
+        if report.fault is None:
+            continue
+        ServerState.objects.filter(pk=report.server.pk).update(inspected_at=timezone.now() - EVERY + AGAIN)
+        if report.fault.offered:
             results.record_offered_key(actor=actor, server=report.server, offered=report.fault.offered)
 
 

@@ -61,14 +61,24 @@ def save_snapshot(revision: int, digest: str, users: Plain) -> None:
 
 def check(server: Server, revision: int, digest: str) -> None:
     """Raise HeldBack unless the keys of `digest` may replace what the server holds."""
-    held, lost = _loss(server, digest)
-    removed, gone = _unconfirmed(server, lost), _gone(server) if lost else {}
-    total = _count(removed) + _count(gone)
-    is_large = total * 100 > (_count(held) + _count(gone)) * settings.PUSH_MAX_REMOVAL_PERCENT
-    if not removed or not is_large or len(removed.keys() | gone.keys()) < settings.PUSH_MIN_PEOPLE:
+    check_held(server, revision, *_loss(server, digest))
+
+
+def check_held(server: Server, revision: int, held: People, lost: People) -> None:
+    """Raise HeldBack unless these of the keys that the server holds may be removed."""
+    removed = _unconfirmed(server, lost)
+    if not removed or not is_large(server, held, removed):
         close([server], State.CONFIRMED if lost else State.SUPERSEDED)
     elif not _is_confirmed(server, removed):
         raise HeldBack(_hold(server, revision, held, removed))
+
+
+def is_large(server: Server, held: People, removed: People) -> bool:
+    """Whether staff must confirm this removal, together with what left the server just before."""
+    gone = _gone(server)
+    share = (_count(removed) + _count(gone)) * 100
+    is_share_large = share > (_count(held) + _count(gone)) * settings.PUSH_MAX_REMOVAL_PERCENT
+    return is_share_large and len(removed.keys() | gone.keys()) >= settings.PUSH_MIN_PEOPLE
 
 
 def close(servers: Collection[Server], confirmed: State = State.SUPERSEDED) -> None:
@@ -109,7 +119,7 @@ def _is_confirmed(server: Server, removed: People) -> bool:
     """Whether staff have confirmed the removal of all these keys from exactly what the server holds."""
     mine = HeldBackPush.objects.filter(server=server, state=State.CONFIRMED)
     confirmed = mine.filter(base_digest=server.state.applied_digest)
-    return any(not _missing(removed, row.removed_keys) for row in confirmed)
+    return any(not missing(removed, row.removed_keys) for row in confirmed)
 
 
 def _ended(**conditions: Any) -> Iterable[tuple[str, str, bool]]:
@@ -166,13 +176,13 @@ def _detail(row: HeldBackPush) -> dict[str, Any]:
     return {"revision": row.revision, "keys": row.keys_count, "of": row.keys_total, "people": row.people_count}
 
 
-def _missing(held: People, wanted: People) -> dict[str, list[str]]:
+def missing(held: People, wanted: People) -> dict[str, list[str]]:
     """The keys in `held` that are not in `wanted`; people who lose none are left out."""
-    missing = {}
+    found = {}
     for name, own in held.items():
         if own != (rest := wanted.get(name, [])) and (lost := sorted(set(own) - set(rest))):
-            missing[name] = lost
-    return missing
+            found[name] = lost
+    return found
 
 
 def _count(people: People) -> int:
@@ -186,7 +196,7 @@ def short(key_type: str, blob: str) -> str:
 def _loss(server: Server, digest: str) -> tuple[People, People]:
     """The keys that the server holds, and those of them that would be removed."""
     if not server.state.applied_digest or digest == server.state.applied_digest:
-        return {}, {}  # without a digest nothing is known; the host itself refuses to replace newer keys
+        return {}, {}  # without a digest nothing is known; a host that holds keys says so, see other_state.py
     try:
         wanted = _load(digest)
     except KeySnapshot.DoesNotExist:
@@ -195,14 +205,14 @@ def _loss(server: Server, digest: str) -> tuple[People, People]:
         return _difference(server.state.applied_digest, digest)
     except KeySnapshot.DoesNotExist:
         held = _history(server.state.applied_revision)
-        return held, _missing(held, wanted)
+        return held, missing(held, wanted)
 
 
 @lru_cache(maxsize=4)
 def _difference(before: str, after: str) -> tuple[People, People]:
     """Cached: most servers of a pass hold the same keys, and the keys of a digest never change."""
     held = _load(before)
-    return held, _missing(held, _load(after))
+    return held, missing(held, _load(after))
 
 
 @lru_cache(maxsize=4)

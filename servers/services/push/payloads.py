@@ -4,19 +4,29 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-from accounts.services import keys
-from servers import protocol
+from accounts.services import keys, revision
+from servers import protocol, push_requests
 from servers.models import Server
+from servers.push_requests import Step
+from servers.ssh.dial import RemoteError
+
+MAX_WHOLE = 4  # requests with everybody's keys that stay in memory, of servers that lag behind differently
 
 
 @dataclass(frozen=True)
 class Payload:
     """A framed request, empty if it is too long. `names`: the people whose keys it holds; None for everybody."""
 
-    revision: int
-    digest: str
+    step: Step
     framed: bytes
     names: frozenset[str] | None = None
+
+    @property
+    def request(self) -> bytes:
+        """Raises RemoteError if it is too long for a server."""
+        if not self.framed:
+            raise RemoteError("request_too_long", permanent=True, most=protocol.MAX_REQUEST >> 20)
+        return self.framed
 
 
 class Payloads:
@@ -26,33 +36,46 @@ class Payloads:
         self._lock = threading.Lock()
         state = keys.current_state()
         self.revision, self.users, self.ids = state.revision, protocol.plain(state.users), state.ids
-        self._whole: Payload | None = None
-        self.digest = protocol.digest(self.users)
+        self.id, self.digest = revision.id_of(self.revision), protocol.digest(self.users)
+        self._whole: dict[str, Payload] = {}
         self._changes: dict[tuple[int, str], Payload] = {}
+        self._ids: dict[int, str] = {}
 
     def for_server(self, server: Server) -> Payload:
         """The shortest one that brings this server up to date if it still holds what it confirmed."""
-        if not server.state.applied_digest or server.state.applied_revision > self.revision:
-            return self.whole()
-        base = (server.state.applied_revision, server.state.applied_digest)
+        state = server.state
+        if not state.applied_digest or state.ahead_since or state.applied_revision > self.revision:
+            return self.everybody(server)
+        base = (state.applied_revision, state.applied_digest)
         if base not in self._changes:
             self._changes[base] = self._since(*base)
         return self._changes[base]
 
-    def whole(self) -> Payload:
-        """Everybody's keys. Needs no database, so that a thread can call it when a server holds something else."""
-        with self._lock:
-            if self._whole is None:
-                request = protocol.build_set_keys(self.revision, self.users, self.ids, self.digest)
-                self._whole = Payload(self.revision, self.digest, _frame(request))
-            return self._whole
+    def everybody(self, server: Server) -> Payload:
+        """Everybody's keys, for a server with the revision that it confirmed."""
+        held = server.state.cleared_revision
+        if held not in self._ids:
+            self._ids[held] = revision.id_of(held)
+        return self.whole(self._ids[held])
 
-    def _since(self, revision: int, digest: str) -> Payload:
-        names = frozenset(keys.changed_since(revision))
-        if 2 * len(names) > len(self.users) + 2 and self.whole().framed:
-            return self.whole()
-        request = protocol.build_changes(self.revision, self.digest, digest, self.users, self.ids, sorted(names))
-        return Payload(self.revision, self.digest, _frame(request), names)
+    def whole(self, previous: str) -> Payload:
+        """Everybody's keys, in place of the revision with the id `previous`. Threads call it, so it reads no rows."""
+        step = Step(self.revision, self.digest, self.id, previous)
+        with self._lock:
+            if previous not in self._whole:
+                if len(self._whole) >= MAX_WHOLE:
+                    self._whole.pop(next(iter(self._whole)))
+                request = push_requests.build_set_keys(step, self.users, self.ids)
+                self._whole[previous] = Payload(step, _frame(request))
+            return self._whole[previous]
+
+    def _since(self, number: int, digest: str) -> Payload:
+        names, previous = frozenset(keys.changed_since(number)), revision.id_of(number)
+        if 2 * len(names) > len(self.users) + 2 and self.whole(previous).framed:
+            return self.whole(previous)
+        step = Step(self.revision, self.digest, self.id, previous)
+        request = push_requests.build_changes(step, digest, self.users, self.ids, sorted(names))
+        return Payload(step, _frame(request), names)
 
 
 def _frame(request: dict[str, Any]) -> bytes:

@@ -12,7 +12,7 @@ from django.db.models import Q, QuerySet
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from accounts.services import audit, keys
+from accounts.services import audit, revision
 from servers import disks
 from servers.models import Push, Server, ServerState
 from servers.protocol import Answer, Message
@@ -42,7 +42,7 @@ class Outcome:
     """`answer` is None if nothing was applied; `offered` is a host key that was refused.
 
     `whole`: the answer covers everybody, otherwise only the people that the push named. `stale`: the server
-    holds a newer revision than the portal. `is_sent`: the keys may have reached the server.
+    holds a revision that is not in this database. `is_sent`: the keys may have reached the server.
     """
 
     state: Push.State
@@ -84,6 +84,20 @@ def evaluate(revision: int, digest: str, answer: Answer, *, whole: bool = True) 
     return Outcome(Push.State.SUCCEEDED, revision, digest, None, answer, whole=whole)
 
 
+def taken_away(revision: int, digest: str, answer: Answer, error: Message) -> Outcome:
+    """What the answer of a server means that is ahead: `error` says why it did not get all keys of the revision.
+
+    If it took away what it should not hold, that is noted as this revision, which it then does not exceed.
+    """
+    is_done = (answer.ok or answer.code == "partial") and error.reason == "server_ahead"
+    if not answer.ok and answer.code != "partial":
+        error = answer.error or error
+    found: dict[str, Any] = {"error": error, "permanent": True, "stale": True, "whole": False}
+    if not is_done:
+        return Outcome(Push.State.FAILED, revision, **found)
+    return Outcome(Push.State.PARTIAL, revision, digest, answer=answer, **found)
+
+
 def backoff(attempts: int, *, permanent: bool = False) -> timedelta:
     """2, 4, 8 ... 300 seconds, each up to a fifth longer or shorter, so that retries spread out."""
     seconds = BACKOFF_MOST if permanent else min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(attempts - 1, 10))
@@ -104,7 +118,8 @@ def record_all(results: Results) -> list[Push]:
         _update_servers(ours, held, now)
         _finish_pushes(ours, now)
         applied = [(claim.server, outcome.answer) for claim, outcome in ours if outcome.answer is not None]
-        placements.record_confirmations(applied, now=now)
+        ahead = {claim.server.pk for claim, outcome in ours if outcome.stale}
+        placements.record_confirmations([pair for pair in applied if pair[0].pk not in ahead], now=now)
         guard.close([server for server, _ in applied], guard.State.APPLIED)
     for claim, outcome in ours:
         if outcome.state == Push.State.SUCCEEDED:
@@ -161,7 +176,9 @@ def _note_answer(claim: Claim, outcome: Outcome, now: datetime) -> None:
 def _changes(state: ServerState, claim: Claim, outcome: Outcome, now: datetime) -> dict[str, object]:
     changes: dict[str, object] = {}
     if outcome.answer is not None:
-        changes |= dict.fromkeys(("applied_revision", "attempted_revision", "reported_revision"), outcome.revision)
+        changes |= dict.fromkeys(("applied_revision", "attempted_revision"), outcome.revision)
+        changes |= {"reported_revision": outcome.answer.revision}
+        changes |= {} if outcome.stale else {"adopted_id": ""}
         changes |= dict.fromkeys(("ahead_since", "unconfirmed_first", "unconfirmed_last"))
         changes |= {"applied_digest": outcome.digest, "last_contact": now}
         if outcome.whole:
@@ -196,7 +213,7 @@ def record_status(server: Server, answer: Answer) -> None:
     A new container, or other keys than the server had confirmed, lead to a push, which reports the rest.
     """
     now, mine = timezone.now(), ServerState.objects.filter(pk=server.pk)
-    ahead = Coalesce("ahead_since", now) if _is_ahead(server, answer) else None
+    is_ahead = _is_ahead(server, answer)
     mine.update(
         labhost_version=answer.labhost,
         labhost_build=answer.build,
@@ -206,11 +223,14 @@ def record_status(server: Server, answer: Answer) -> None:
         reported_revision=answer.revision,
         last_contact=now,
         inspected_at=now,
-        **({"ahead_since": ahead} if ahead or answer.digest == server.state.applied_digest else {}),
+        **({"ahead_since": Coalesce("ahead_since", now)} if is_ahead else {}),
+        **({"ahead_since": None} if not is_ahead and answer.digest == server.state.applied_digest else {}),
     )
-    if server.state.applied_digest and answer.revision < server.state.applied_revision:
-        lost = mine.filter(is_free(now))
-        lost = lost.filter(applied_revision=server.state.applied_revision, applied_digest=server.state.applied_digest)
+    free = mine.filter(is_free(now))
+    if is_ahead and free.update(next_attempt=now):
+        queue.enqueue(queue.PUSH)
+    elif server.state.applied_digest and answer.revision < server.state.applied_revision:
+        lost = free.filter(applied_revision=server.state.applied_revision, applied_digest=server.state.applied_digest)
         held = {"applied_revision": answer.revision, "applied_digest": answer.digest}
         if lost.update(**held, behind_since=now, next_attempt=now):
             placements.forget_confirmations(server, above=answer.revision)
@@ -221,10 +241,10 @@ def record_status(server: Server, answer: Answer) -> None:
 
 
 def _is_ahead(server: Server, answer: Answer) -> bool:
-    """Whether it holds a revision above the portal's, or the same with other keys: another history."""
+    """Whether it holds a revision that is not in this database, or one that it confirmed with other keys."""
     state = server.state
     is_other = answer.revision == state.applied_revision and answer.digest not in ("", state.applied_digest)
-    return answer.revision > keys.current_revision() or (bool(state.applied_digest) and is_other)
+    return not revision.knows(answer.revision, answer.id) or (bool(state.applied_digest) and is_other)
 
 
 def prune(server: Server) -> None:

@@ -1,22 +1,24 @@
-"""Servers ahead of the database, as after restoring a backup: find them, and raise the portal's revision."""
+"""Servers ahead of the database: their revision is not in it, as after restoring a backup. Staff decide about them."""
 
-from collections.abc import Collection
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from django.db import transaction
-from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from accounts.services import audit, keys, revision
-from servers import protocol
+from accounts.models import KeyRange
+from accounts.services import audit, revision
 from servers.models import Server, ServerState
 from servers.protocol import Answer
 from servers.services import remote
-from servers.services.push import results
+from servers.services.push import guard, results
 from servers.ssh.dial import RemoteError
 
 THREADS = 10
+Fingerprints = Mapping[str, Sequence[str]]  # by name
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,30 @@ class Report:
     fault: RemoteError | None = None
 
 
-def ahead() -> QuerySet[Server]:
-    """Servers in service that, as far as is known, hold a newer revision than the portal."""
-    current = keys.current_revision()
-    newer = Q(state__reported_revision__gt=current) | Q(state__applied_revision__gt=current)
-    return Server.objects.in_service().filter(newer | Q(state__ahead_since__isnull=False))
+@dataclass(frozen=True)
+class Differences:
+    """Between the keys on a server, which has the revision with this id, and those in the database."""
+
+    server: Server
+    revision: int
+    id: str
+    surplus: Fingerprints  # only on the server
+    lacking: Fingerprints  # only in the database
+
+    @property
+    def is_known(self) -> bool:
+        return revision.knows(self.revision, self.id)
+
+    @property
+    def mark(self) -> str:
+        """Identifies what staff have seen, so that a decision covers nothing else."""
+        text = json.dumps([self.id, self.surplus, self.lacking], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def counts(self) -> tuple[int, int]:
+        """How many keys would be removed, and added."""
+        surplus, lacking = (sum(map(len, own.values())) for own in (self.surplus, self.lacking))
+        return surplus, lacking
 
 
 def ask(servers: Collection[Server]) -> list[Report]:
@@ -45,30 +66,41 @@ def ask(servers: Collection[Server]) -> list[Report]:
     return reports
 
 
-def newer(reports: Collection[Report]) -> list[Report]:
-    """Servers that would refuse the portal's keys: they hold a higher revision, or the same with other keys."""
-    state = keys.current_state()
-    digest = protocol.digest(protocol.plain(state.users))
-    answers = [(one, one.answer) for one in reports if one.answer is not None]
-    other = [(one, answer) for one, answer in answers if (answer.revision, answer.digest) != (state.revision, digest)]
-    return [one for one, answer in other if answer.revision >= max(state.revision, 1)]
-
-
-@transaction.atomic
-def raise_revision(*, actor: str, reports: Collection[Report]) -> int:
-    """Raise the portal's revision above that of all these servers, so that they accept its keys; return it."""
-    before = revision.lock()
-    held = {one.server.name: one.answer.revision for one in reports if one.answer is not None}
-    number = revision.raise_to(max(held.values()) + 1)
-    states = ServerState.objects.filter(pk__in=[one.server.pk for one in reports])
-    states.update(next_attempt=timezone.now(), attempts=0)
-    detail = {"before": before, "now": number, "held": held}
-    audit.record(actor=actor, verb="revision.raised", object="portal", detail=detail)
-    return number
-
-
 def _ask(server: Server) -> Report:
     try:
         return Report(server, remote.status(server))
     except RemoteError as error:
         return Report(server, None, error)
+
+
+def compare(server: Server) -> Differences:
+    """Ask the server what it holds. Raises RemoteError."""
+    answer = remote.status(server, keys=True)
+    results.record_status(server, answer)
+    ours, theirs = wanted(revision.current()), answer.keys
+    return Differences(server, answer.revision, answer.id, guard.missing(theirs, ours), guard.missing(ours, theirs))
+
+
+def adopt(*, actor: str, server: Server, mark: str) -> bool:
+    """Let this database's keys replace those on the server; False if it is not ahead, or shows other differences now.
+
+    Under a new revision: its id was never on any server, so that nothing that is late can follow it. RemoteError.
+    """
+    found = compare(server)
+    if found.mark != mark or found.is_known:
+        return False
+    with transaction.atomic():
+        number = revision.increment([])
+        ServerState.objects.filter(pk=server.pk).update(adopted_id=found.id, next_attempt=timezone.now(), attempts=0)
+        removed, added = found.counts()
+        detail = {"revision": number, "there": found.revision, "id": found.id, "removed": removed, "added": added}
+        audit.record(actor=actor, verb="server.adopted", object=server.name, detail=detail)
+    return True
+
+
+def wanted(number: int) -> dict[str, list[str]]:
+    """Fingerprints of the keys that servers should hold at this revision, by name."""
+    found: dict[str, list[str]] = {}
+    for name, one in KeyRange.objects.wanted_at(number).values_list("key__user__username", "key__fingerprint"):
+        found.setdefault(name, []).append(one)
+    return found

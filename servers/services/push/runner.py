@@ -12,12 +12,11 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from accounts.services import audit, keys
-from servers import protocol
 from servers.models import Push, Server, ServerState
 from servers.processes import lease_holder
 from servers.protocol import Message
 from servers.services import remote
-from servers.services.push import guard, results
+from servers.services.push import guard, other_state, results
 from servers.services.push.payloads import Payload, Payloads
 from servers.services.push.results import Claim, Outcome
 from servers.services.worker import queue, thread_pool
@@ -200,7 +199,7 @@ def _jobs(claims: list[Claim]) -> list[_Job]:
         states.update(unconfirmed_last=payloads.revision)
     small, large, recent = list[_Job](), list[_Job](), guard.recent_losers()
     for claim in claims:  # a requested push rewrites every key file; any other sends only the changes
-        payload = payloads.whole() if claim.is_requested else payloads.for_server(claim.server)
+        payload = payloads.everybody(claim.server) if claim.is_requested else payloads.for_server(claim.server)
         (large if guard.may_remove_many(payload.names, recent) else small).append(_Job(claim, payloads, payload))
     guard.close([job.claim.server for job in small])
     if large:
@@ -211,16 +210,11 @@ def _jobs(claims: list[Claim]) -> list[_Job]:
 def _held_back(job: _Job) -> RemoteError | None:
     """Checked here because threads need no database, except for the rare server with another base."""
     try:
-        guard.check(job.claim.server, job.payload.revision, job.payload.digest)
+        step = job.payload.step
+        guard.check(job.claim.server, step.revision, step.digest)
     except RemoteError as error:
         return error
     return None
-
-
-def _framed(payload: Payload) -> bytes:
-    if not payload.framed:
-        raise RemoteError("request_too_long", permanent=True, most=protocol.MAX_REQUEST >> 20)
-    return payload.framed
 
 
 def _push(job: _Job) -> Outcome:
@@ -233,17 +227,13 @@ def _push(job: _Job) -> Outcome:
         with remote.push_session(server, seconds=SERVER_SECONDS) as line:
             line.connect()
             is_sent = True
-            answer = line.ask(_framed(payload))
-            if answer.code == "other_base":
-                payload = job.payloads.whole()
-                # It holds other keys than the portal assumed, so more may be removed: check again.
-                guard.save_snapshot(payload.revision, payload.digest, job.payloads.users)
-                guard.check(server, payload.revision, payload.digest)
-                answer = line.ask(_framed(payload))
-        return results.evaluate(payload.revision, payload.digest, answer, whole=payload.names is None)
+            answer = line.ask(payload.request)
+            if answer.code in other_state.CODES:
+                return other_state.push(server, job.payloads, payload, answer, line.ask)
+        return results.evaluate(payload.step.revision, payload.step.digest, answer, whole=payload.names is None)
     except RemoteError as error:
         detail: dict[str, Any] = {"error": error.message, "permanent": error.permanent, "offered": error.offered}
-        return Outcome(Push.State.FAILED, payload.revision, **detail, is_sent=is_sent)
+        return Outcome(Push.State.FAILED, payload.step.revision, **detail, is_sent=is_sent)
     except Exception:
         log.exception("The push to %s failed in an unforeseen way.", server.name)
-        return Outcome(Push.State.FAILED, payload.revision, error=Message("internal_error"))
+        return Outcome(Push.State.FAILED, payload.step.revision, error=Message("internal_error"))

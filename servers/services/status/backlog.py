@@ -21,9 +21,14 @@ class Backlog:
 
 
 def behind() -> QuerySet[Server]:
-    """The servers in service that lack a change, or on which a person's key file could not be written."""
+    """The servers in service that lack a change, are ahead, or on which a person's key file could not be written."""
     late = Q(state__applied_revision__lt=keys.current_revision()) | Q(state__behind_since__isnull=False)
-    return Server.objects.in_service().filter(late)
+    return Server.objects.in_service().filter(late | Q(state__ahead_since__isnull=False))
+
+
+def ahead() -> QuerySet[Server]:
+    """The servers in service that have a revision that is not in this database."""
+    return Server.objects.in_service().filter(state__ahead_since__isnull=False)
 
 
 def measure() -> Backlog:
@@ -32,7 +37,8 @@ def measure() -> Backlog:
         return Backlog(0, None)
     # A server that has never had any keys lacks them since the first attempt, not since the first key.
     served = [state.applied_revision for state in states if state.applied_digest]
-    moments = [state.behind_since for state in states if state.behind_since is not None]
+    since = [moment for state in states for moment in (state.behind_since, state.ahead_since)]
+    moments = [moment for moment in since if moment is not None]
     if served:
         moments += _changes_after(min(served))
     oldest = min(moments, default=None)

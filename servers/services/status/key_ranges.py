@@ -11,6 +11,7 @@ from django.utils import timezone
 from accounts.models import KeyRange, SSHKey, wanted_between
 from servers import messages
 from servers.models import Confirmation, Placement, Server, ServerState
+from servers.protocol import Message
 from servers.services.worker import heartbeat
 
 COLUMNS = 100  # revisions that one query reads
@@ -39,6 +40,8 @@ class Snapshot:
         state = server.state
         if not server.enabled:
             return "it is out of service", None
+        if state.ahead_since:
+            return messages.phrase(state.last_error or Message("server_ahead"), "person"), state.ahead_since
         if state.last_error:
             return messages.phrase(state.last_error, "person"), state.behind_since
         if self.is_worker_silent:

@@ -220,7 +220,7 @@ def _unwanted(server: Server, row: Placement | None, key: SSHKey, snapshot: Snap
     """The key files of a key that should not be there (any more)."""
     range_ = snapshot.last_range(key)
     until = range_.until if range_ is not None else None
-    is_confirmed = until is not None and server.state.held_revision >= until
+    is_confirmed = until is not None and server.state.cleared_revision >= until
     may_hold = snapshot.may_hold(server, key)
     for name, outcome, began, error in _files(server, row):
         if outcome == Placement.State.ABSENT:

@@ -104,6 +104,7 @@ def keys_pending() -> Combinable:
     unconfirmed = OuterRef("state__unconfirmed_first"), OuterRef("state__unconfirmed_last")
     removing = key_ranges.leftover(held, *unconfirmed) & ~Q(key__in=KeyRange.objects.open().values("key"))
     return Case(
+        When(state__ahead_since__isnull=False, then=_count(KeyRange.objects.open(), distinct="key")),
         When(state__applied_revision__gte=keys.current_revision(), then=0),
         When(enabled=False, then=_count(KeyRange.objects.filter(removing), distinct="key")),
         default=_count(KeyRange.objects.filter(key_ranges.missing(held) | removing), distinct="key"),

@@ -4,7 +4,7 @@ from django.db import transaction
 from django_q.tasks import async_task
 
 PUSH, CONTAINER_JOBS, INSPECT = "servers.tasks.push_keys", "servers.tasks.run_container_jobs", "servers.tasks.inspect"
-HEARTBEAT = "servers.tasks.send_heartbeat"
+HEARTBEAT, ASK_ALL = "servers.tasks.send_heartbeat", "servers.tasks.ask_all"
 
 
 def enqueue(task: str) -> None:
@@ -16,3 +16,8 @@ def enqueue(task: str) -> None:
 def request_heartbeat() -> None:
     """Have the worker send a heartbeat now, and look for lost work. Raises what the broker raises."""
     async_task(HEARTBEAT, q_options={"save": False})  # every few seconds: no result row for each
+
+
+def request_ask() -> None:
+    """Have the worker, which has just started, ask all servers what they hold. Raises what the broker raises."""
+    async_task(ASK_ALL)

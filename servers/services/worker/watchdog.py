@@ -83,7 +83,7 @@ class _Heartbeats:
         self.began = self._since = time.monotonic()  # _since: the last heartbeat, or when none could be read
         self._checked = self._requested = 0.0
         self._last: datetime | None = None
-        self._is_first, self._is_blind = True, False
+        self._is_first, self._is_blind, self._has_asked = True, False, False
 
     def are_missing(self) -> bool:
         now = time.monotonic()
@@ -95,6 +95,9 @@ class _Heartbeats:
             if now - self._requested >= min(REQUEST_SECONDS, self.limit / 4):
                 self._requested = now
                 queue.request_heartbeat()
+                if not self._has_asked:
+                    queue.request_ask()
+                    self._has_asked = True
             self._is_blind = False
         except Exception as error:
             # Without the database or the broker nothing is known about the worker, and a new one would not help.
