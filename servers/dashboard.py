@@ -5,12 +5,13 @@ from datetime import timedelta
 from django.http import HttpRequest
 
 from lab_iam.dashboard import Metric, Section
-from servers.models import Container, ContainerJob, HeldBackPush, Server
+from servers.models import Container, ContainerJob, HandRevocation, HeldBackPush, Server
 from servers.services.push import revisions
 from servers.services.status import backlog
 from servers.services.worker import heartbeat
 
 LATE_SECONDS = 3600
+BY_HAND = "more than a server may remove without you: review them"
 HELD = "they would remove many keys: review them"
 AHEAD = "restored an older database? see manage.py raise_revision"
 
@@ -22,6 +23,7 @@ def servers_section(request: HttpRequest) -> Section:
     running = Container.objects.filter(state=Container.State.RUNNING).count()
     failed = ContainerJob.objects.filter(state=ContainerJob.State.FAILED).count()
     held = HeldBackPush.objects.filter(state=HeldBackPush.State.WAITING).count()
+    by_hand = HandRevocation.objects.filter(state=HandRevocation.State.WAITING).count()
     ahead, count = revisions.ahead().count(), behind.count()
     page = "/admin/servers/server/"
     return Section(
@@ -31,6 +33,7 @@ def servers_section(request: HttpRequest) -> Section:
             Metric("Behind", count, page, tone="warn" if count else "good"),
             _lag_metric(),
             _alarm("Held-back pushes", held, "/admin/servers/heldbackpush/?state__exact=waiting", HELD),
+            _alarm("Keys revoked on servers", by_hand, "/admin/servers/handrevocation/?state__exact=waiting", BY_HAND),
             _alarm("Ahead of the database", ahead, page, AHEAD),
             _alarm("New host key", changed, page),
             Metric("Running containers", running, "/admin/servers/container/?state__exact=running"),

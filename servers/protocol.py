@@ -14,6 +14,8 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from accounts import names
+from servers import revoked_keys
+from servers.revoked_keys import RevokedKey
 
 VERSION = 1
 OLDEST = max(1, VERSION - 1)  # answers of the version before are still understood
@@ -123,6 +125,7 @@ class Answer:
     build: str = ""
     driver: str = ""
     storage: str = ""
+    revoked: tuple[RevokedKey, ...] | None = None  # None: the answer does not say
 
     def of_people_here(self) -> "Answer":
         """Without the people who have nothing there, which are most."""
@@ -210,6 +213,7 @@ def parse_answer(data: bytes) -> Answer:
         build=clean(value.get("build"), 12),
         driver=clean(value.get("driver"), 40),
         storage=clean(value.get("storage"), 40),
+        revoked=revoked_keys.parse(value.get("revoked")),
     )
 
 

@@ -10,13 +10,15 @@ from django.core.exceptions import ValidationError
 from django.db.models import Count, Exists, OuterRef, QuerySet, Value
 from django.http import HttpRequest, HttpResponse
 from django.template.defaultfilters import pluralize
+from django.urls import reverse
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from accounts.models import User
 from accounts.services import keys
 from lab_iam.admin import act_on_each, actor_of, badge, confirm_page, is_confirmed, report_changes
 from servers.messages import phrase, render
-from servers.models import HeldBackPush, Push, Server, ServerState
+from servers.models import HandRevocation, HeldBackPush, Push, Server, ServerState
 from servers.protocol import Message
 from servers.services.containers import jobs
 from servers.services.fleet import deployment, inspection, servers
@@ -91,6 +93,7 @@ class ServerAdmin(admin.ModelAdmin):
         "revision",
         *(_from_state(name) for name in STATE_FIELDS),
         "programs",
+        "revoked_there",
     ]
     fields: ClassVar[list[Any]] = ["name", *editable, "enabled", *shown]
 
@@ -156,6 +159,15 @@ class ServerAdmin(admin.ModelAdmin):
         if text and server.state.next_attempt is not None:
             text += f", next retry {key_status.format_time(server.state.next_attempt)}"
         return text
+
+    @admin.display(description="keys revoked there by hand")
+    def revoked_there(self, server: Server) -> SafeString:
+        listed = HandRevocation.objects.filter(server=server, is_listed=True)
+        waiting = listed.filter(state=HandRevocation.State.WAITING).count()
+        if not waiting:
+            return badge("good", f"{len(listed)} reported, none waits for you") if listed else badge("soft", "none")
+        url = reverse("admin:servers_handrevocation_changelist") + f"?server__id__exact={server.pk}"
+        return format_html('<a href="{}" class="bad">{} waiting for your decision</a>', url, waiting)
 
     @admin.display(description="host programs", ordering="state__labhost_build")
     def programs(self, server: Server) -> SafeString:

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 from labhost.errors import BadRequest, LabhostError, OtherBase, StaleRevision, coded
 from labhost.host import Host, User, locks, user_state
-from labhost.keys import applied_keys, key_files, ownership
+from labhost.keys import applied_keys, key_files, ownership, revoked, withheld
 from labhost.keys.applied_keys import Applied, Memory
 from labhost.keys.public_keys import BadKey, KeyMap, Keys, check_entries, digest_of
+from labhost.keys.withheld import Withheld
 from labhost.storage.inventory import inventory
 from labhost.system import failpoints, is_name, log, printable
 from labhost.system.files import write_atomic
@@ -32,6 +33,7 @@ class Push(NamedTuple):
     ids: dict[str, int]  # name -> first subordinate id, of everybody with keys in this push
     base: str | None = None  # the digest of the state that this changes; None: this holds everybody
     gone: frozenset[str] = frozenset()  # with a base: people who no longer have an entry
+    acknowledged: frozenset[str] = frozenset()  # fingerprints of keys revoked by hand here that the portal has seen
 
     @property
     def names(self) -> set[str]:
@@ -81,14 +83,17 @@ def set_keys(host: Host, request: Mapping[str, Any], memory: Memory | None = Non
         if not same:
             memory.begin(host, push.revision, push.digest)
             failpoints.hit("keys-noted")
-        written = _write(host, push, after)
+        held = withheld.load(host, after, push.acknowledged)
+        written = _write(host, push, after, held)
+        withheld.release(host, held, written.failed())
+        revoked.acknowledge(host, push.acknowledged)
         failed = [name for name in written.failed() if name not in push.errors]
         complete = written.register != "failed"
         if not same or failed != before.failed or not complete:
             failpoints.hit("keys-written")
             among = None if push.base is None else push.names
             memory.save(host, replace(after, complete=complete, failed=failed), among)
-    return _answer(push, written)
+    return _answer(push, written) | {"revoked": revoked.as_answer(host)}
 
 
 def parse(request: Mapping[str, Any]) -> Push:
@@ -109,10 +114,11 @@ def parse(request: Mapping[str, Any]) -> Push:
     if differs:
         raise BadRequest("the digest differs from the users; send the request again", reason="digest_differs")
     ids = ownership.parse(request.get("ids"), USERS_MOST)
-    log.ignored("set-keys", request.keys() - {"version", "revision", "digest", "base", people, "ids"})
+    log.ignored("set-keys", request.keys() - {"version", "revision", "digest", "base", people, "ids", "acknowledged"})
     gone = frozenset(name for name, entries in raw.items() if entries is None and is_name(name) and base is not None)
     users, errors = _judge({name: entries for name, entries in raw.items() if name not in gone}, ids)
-    return Push(revision, digest, users, errors, ids, base, gone)
+    acknowledged = revoked.parse_acknowledged(request.get("acknowledged"))
+    return Push(revision, digest, users, errors, ids, base, gone, acknowledged)
 
 
 def _invalid(field: str) -> BadRequest:
@@ -177,9 +183,10 @@ def changed(push: Push, before: Applied) -> KeyMap:
     return users
 
 
-def _write(host: Host, push: Push, after: Applied) -> Written:
+def _write(host: Host, push: Push, after: Applied, held: Withheld) -> Written:
     """Write everybody's files, or those of the people in the changes and of those who failed in the last push."""
-    names = None if push.base is None else push.names.union(after.failed)
+    given_back = {row.name for row in revoked.load(host) if row.fingerprint in push.acknowledged}
+    names = None if push.base is None else push.names.union(after.failed, held.returning, given_back)
     written, here = Written(), _people(host, names)
     served = sorted(push.names | here.keys() if names is None else names)
     written.users = {name: Outcome() for name in served}
@@ -194,9 +201,9 @@ def _write(host: Host, push: Push, after: Applied) -> Written:
         elif isinstance(user, LabhostError):
             outcome.fail(user, *PLACES)
         elif user is not None and user.managed:
-            _stage(batch, user, after.users.get(name, ()), outcome)
+            _stage(batch, user, held.rest(name, after.users.get(name, ())), outcome)
     batch.commit()
-    written.register = _write_register(host, after.users)
+    written.register = _write_register(host, held.rest_of_all(after.users))
     whole = [user for user in here.values() if isinstance(user, User)]
     written.containers = inventory(host, whole, batch.known)
     return written
@@ -227,9 +234,15 @@ def current_keys(host: Host, user: User) -> Keys:
     now = applied_keys.load(host)
     if ownership.belongs_to_other_person(user, now):
         return ()
-    if user.name in now.users:
-        return now.users[user.name]
-    return check_entries(user.keys) if now.revision == user.keys_revision else ()
+    keys = now.users.get(user.name)
+    if keys is None:
+        keys = check_entries(user.keys) if now.revision == user.keys_revision else ()
+    return withheld.load(host, now).rest(user.name, keys)
+
+
+def register_text(host: Host, applied: Applied) -> str:
+    """What `register`'s key file should be."""
+    return withheld.load(host, applied).rest_of_all(applied.users).render_register()
 
 
 def _write_register(host: Host, users: KeyMap) -> str:

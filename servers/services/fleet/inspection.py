@@ -8,17 +8,29 @@ from django.utils import timezone
 from servers.models import Server, ServerState
 from servers.services import remote
 from servers.services.push import results, revisions
+from servers.services.worker import queue
 from servers.ssh import host_keys
 from servers.ssh.dial import RemoteError
 from servers.ssh.host import scan_host_key
 
 EVERY = timedelta(hours=1)
+REST = timedelta(seconds=30)  # between two questions that a server asks for
 TEST_SECONDS = 10.0
 AT_ONCE = 50  # each may take remote.STATUS_SECONDS; a task has 300 seconds
 
 
 def is_due() -> bool:
     return _due().exists()
+
+
+def request(server: Server) -> bool:
+    """Ask this server soon, as it has something to report; False if it was asked a moment ago."""
+    now = timezone.now()
+    rested = ServerState.objects.filter(pk=server.pk, server__enabled=True, inspected_at__lt=now - REST)
+    if not rested.update(inspected_at=now - EVERY - REST):
+        return False
+    queue.enqueue(queue.INSPECT)
+    return True
 
 
 def inspect(*, actor: str) -> None:

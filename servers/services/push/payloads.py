@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from accounts.services import keys
 from servers import protocol
 from servers.models import Server
+from servers.services.push import revocations
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Payloads:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        acknowledged = revocations.acknowledged()  # before the keys, see there
+        self._extra = {"acknowledged": acknowledged} if acknowledged else {}
         state = keys.current_state()
         self.revision, self.users, self.ids = state.revision, protocol.plain(state.users), state.ids
         self._whole: Payload | None = None
@@ -43,7 +46,7 @@ class Payloads:
         with self._lock:
             if self._whole is None:
                 request = protocol.build_set_keys(self.revision, self.users, self.ids, self.digest)
-                self._whole = Payload(self.revision, self.digest, protocol.frame(request))
+                self._whole = Payload(self.revision, self.digest, protocol.frame(request | self._extra))
             return self._whole
 
     def _since(self, revision: int, digest: str) -> Payload:
@@ -51,4 +54,4 @@ class Payloads:
         if 2 * len(names) > len(self.users) + 2:
             return self.whole()
         request = protocol.build_changes(self.revision, self.digest, digest, self.users, self.ids, sorted(names))
-        return Payload(self.revision, self.digest, protocol.frame(request), names)
+        return Payload(self.revision, self.digest, protocol.frame(request | self._extra), names)
