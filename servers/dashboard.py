@@ -6,11 +6,12 @@ from django.http import HttpRequest
 
 from lab_iam.dashboard import Metric, Section
 from servers import disks
-from servers.models import Container, ContainerJob, HeldBackPush, Server
+from servers.models import Container, ContainerJob, HandRevocation, HeldBackPush, Server
 from servers.services.status import backlog
 from servers.services.worker import heartbeat
 
 LATE_SECONDS = 3600
+BY_HAND = "more than a server may remove without you: review them"
 HELD = "they would remove many keys: review them"
 AHEAD = "restored an older database? select them and use the portal's keys"
 
@@ -24,6 +25,7 @@ def servers_section(request: HttpRequest) -> Section:
     held = HeldBackPush.objects.filter(state=HeldBackPush.State.WAITING).count()
     ahead, count = backlog.ahead().count(), behind.count()
     low = sum(bool(disks.shortages(value)) for value in enabled.values_list("state__disks", flat=True))
+    by_hand = HandRevocation.objects.filter(state=HandRevocation.State.WAITING).count()
     page = "/admin/servers/server/"
     return Section(
         "Servers",
@@ -32,6 +34,7 @@ def servers_section(request: HttpRequest) -> Section:
             Metric("Behind", count, page, tone="warn" if count else "good"),
             _lag_metric(),
             _alarm("Held-back pushes", held, "/admin/servers/heldbackpush/?state__exact=waiting", HELD),
+            _alarm("Keys revoked on servers", by_hand, "/admin/servers/handrevocation/?state__exact=waiting", BY_HAND),
             _alarm("Ahead of the database", ahead, page, AHEAD),
             _alarm("New host key", changed, page),
             _alarm("Disks almost full", low, page),

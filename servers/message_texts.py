@@ -30,6 +30,7 @@ _OWN: dict[str, str | tuple[str, str]] = {
     "register_failed": "The keys of the register account could not be written.",
     # container jobs
     "locked_out": "The person was locked out.",
+    "unlocked_meanwhile": "{name} was unlocked meanwhile and is not suspended.",
     # a host: revisions
     "revision_older": "Revision {revision} is older than {applied}, which the server has applied.",
     "revision_other_keys": "The server has applied revision {revision} with other keys.",
@@ -45,7 +46,7 @@ _OWN: dict[str, str | tuple[str, str]] = {
     "key_shared": "Somebody else has one of these keys, too.",
     "keys_too_many": "{count:key is|keys are} too many; at most {most} are allowed.",
     "keys_not_recorded": "{cause} The server could not record the push; it is retried.",
-    "keys_still_live": "The keys of {name} are still live on the server. They must be pushed first.",
+    "keys_still_live": "The keys of {name} are still live on the server, and so is the login shell.",
     "other_person": (
         "The account on the server belongs to somebody else who had this user name before. Remove it first.",
         "The account on the server belongs to somebody else who had this user name before; ask the lab's staff.",
@@ -65,6 +66,11 @@ _OWN: dict[str, str | tuple[str, str]] = {
         "{cause} Not done yet: {left}. Start the job again.",
         "{cause} The removal is not complete.",
     ),
+    "suspension_incomplete": (
+        "{cause} Not done yet: {left}.",
+        "{cause} The suspension is not complete.",
+    ),
+    "suspended": "{name} is suspended on the server. Unlock the account first.",
     "rolled_back": "{cause} The new container did not start; the old one was restored.",
     "subuid_changed": (
         "The portal now gives {name} other subordinate ids ({portal}) than the server knows ({known}).",
@@ -90,6 +96,9 @@ _OWN: dict[str, str | tuple[str, str]] = {
     "path_too_long": "The path {path} is longer than {most} bytes and could not be restored.",
     "snapshot_template_missing": "The snapshot needs the template {template}, which is no longer on the server.",
     # a host: its own commands
+    "no_such_key": "The server knows no key of {target}.",
+    "not_revoked": "No key of {target} is revoked by hand there.",
+    "revocations_too_many": "More than {most} keys are revoked by hand there.",
     "no_terminal": "The command needs a terminal.",
     "not_confirmed": "Not confirmed; nothing was changed.",
     # the kinds of refusal of a host, where it names no reason

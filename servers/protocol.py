@@ -14,7 +14,9 @@ from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
 from accounts import names
+from servers import revoked_keys
 from servers.disks import Space, parse_disks
+from servers.revoked_keys import RevokedKey
 
 VERSION = 1
 OLDEST = max(1, VERSION - 1)  # answers of the version before are still understood
@@ -141,6 +143,7 @@ class Answer:
     disks: Mapping[str, Space] = field(default_factory=dict)
     id: str = ""
     keys: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    revoked: tuple[RevokedKey, ...] | None = None  # None: the answer does not say
 
     def of_people_here(self) -> "Answer":
         """Without the people who have nothing there, which are most."""
@@ -216,6 +219,7 @@ def parse_answer(data: bytes) -> Answer:
         disks=parse_disks(value.get("disks")),
         id=_revision_id(value.get("id", "")),
         keys={name: _fingerprints(found) for name, found in _people(value.get("keys", {}), list, "keys")},
+        revoked=revoked_keys.parse(value.get("revoked")),
     )
 
 

@@ -18,6 +18,7 @@ from accounts.services import keys
 from accounts.views import signed_in
 from servers import read_access
 from servers.services import tokens
+from servers.services.fleet import inspection
 from servers.services.push import runner
 from servers.services.status import backlog, overview
 from servers.services.worker import heartbeat
@@ -106,11 +107,16 @@ def healthz(request: HttpRequest) -> JsonResponse:
 @csrf_exempt  # servers authenticate with a token, not with a session
 @require_POST
 def server_online(request: HttpRequest, name: str) -> HttpResponse:
-    """A server reports, with its token, that it is online: the portal pushes to it now."""
+    """A server reports, with its token, that it is online: the portal pushes to it now.
+
+    With `?revoked=1` it has keys to report that its staff revoked by hand: the portal asks for them.
+    """
     server = read_access.server_of(request)
     if server is None or server.name != name:
         return HttpResponse("Not allowed: send the token of this server.\n", status=403, content_type="text/plain")
     runner.server_online(server)
+    if "revoked" in request.GET:
+        inspection.request(server)
     return HttpResponse(status=204)
 
 

@@ -22,7 +22,7 @@ ACCOUNTS = (
     "forms", "dashboard", "admin", "views", "urls", "management", "apps",
 )  # fmt: skip
 SERVERS = (
-    "disks", "protocol", "push_requests", "message_texts", "messages", "ssh_config", "processes", "ssh", "models", "services.tokens", "services.remote", "services.worker",
+    "disks", "revoked_keys", "protocol", "push_requests", "message_texts", "messages", "ssh_config", "processes", "ssh", "models", "services.tokens", "services.remote", "services.worker",
     "services.status", "services.push", "services.fleet", "services.containers", "read_access", "checks", "serializers",
     "templatetags", "dashboard", "plain_text", "api", "views", "urls", "admin", "tasks", "management", "apps",
 )  # fmt: skip
@@ -32,7 +32,7 @@ FOLDERS = {"labhost": ROOT / "hostscripts/labhost"} | {name: ROOT / name for nam
 
 # Standard library alone: no Django, no database, no sockets. sshkeys has its own exception below.
 PURE = {
-    "accounts.names", "accounts.numbers", "accounts.sshkeys", "servers.disks", "servers.protocol", "servers.push_requests", "servers.message_texts", "servers.messages", "servers.ssh_config",
+    "accounts.names", "accounts.numbers", "accounts.sshkeys", "servers.disks", "servers.revoked_keys", "servers.protocol", "servers.push_requests", "servers.message_texts", "servers.messages", "servers.ssh_config",
     "servers.ssh.host_keys", "servers.ssh.stderr", "servers.processes.lease_holder",
 }  # fmt: skip
 # The only importers of an outside library each, a module or a folder; they know neither the database nor any verb.

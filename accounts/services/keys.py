@@ -112,5 +112,11 @@ def revoke_keys(*, actor: str, keys: Iterable[SSHKey], confirmed: bool = False) 
     return len(active)
 
 
+@transaction.atomic
+def push_again(*, user: User) -> int:
+    """A new revision in which nothing changes, so that servers write this person's keys again; return it."""
+    return revision.increment([user])
+
+
 def _detail(key: SSHKey, number: int) -> dict[str, str | int]:
     return {"fingerprint": key.fingerprint, "type": key.key_type, "comment": key.comment, "revision": number}

@@ -24,6 +24,9 @@ VERBS = {
         "admin.commands:remove", 1800, "NAME [--purge] [--yes]", "remove a person; --purge: files, snapshots"
     ),
     "suspend": Verb("admin.portal_requests:suspend", 300, "--json", "end a locked-out person's sessions and container"),
+    "revoke": Verb(
+        "admin.revocation:revoke", 300, "[--undo] NAME|FINGERPRINT", "revoke keys by hand; --list shows them"
+    ),
     "start": Verb("admin.commands:start", 600, "NAME", "start a person's container"),
     "stop": Verb("admin.commands:stop", 600, "NAME", "stop a person's container"),
     "autostart": Verb("admin.commands:autostart", 3600, "[NAME]", "start the containers that ran before a reboot"),

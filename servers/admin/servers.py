@@ -10,6 +10,8 @@ from django.core.exceptions import ValidationError
 from django.db.models import Count, Exists, OuterRef, QuerySet, Value
 from django.http import HttpRequest, HttpResponse
 from django.template.defaultfilters import pluralize
+from django.urls import reverse
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from accounts.models import User
@@ -18,7 +20,7 @@ from lab_iam.admin import act_on_each, actor_of, badge, confirm_page, is_confirm
 from servers import disks
 from servers.admin.adoption import adopt
 from servers.messages import phrase, render
-from servers.models import HeldBackPush, Push, Server, ServerState
+from servers.models import HandRevocation, HeldBackPush, Push, Server, ServerState
 from servers.protocol import Message
 from servers.services.containers import jobs
 from servers.services.fleet import deployment, inspection, servers
@@ -103,6 +105,7 @@ class ServerAdmin(admin.ModelAdmin):
         *(_from_state(name) for name in STATE_FIELDS),
         "disk_space",
         "programs",
+        "revoked_there",
     ]
     fields: ClassVar[list[Any]] = ["name", *editable, "enabled", *shown]
 
@@ -170,6 +173,15 @@ class ServerAdmin(admin.ModelAdmin):
         if text and server.state.next_attempt is not None:
             text += f", next retry {key_status.format_time(server.state.next_attempt)}"
         return text
+
+    @admin.display(description="keys revoked there by hand")
+    def revoked_there(self, server: Server) -> SafeString:
+        listed = HandRevocation.objects.filter(server=server, is_listed=True)
+        waiting = listed.filter(state=HandRevocation.State.WAITING).count()
+        if not waiting:
+            return badge("good", f"{len(listed)} reported, none waits for you") if listed else badge("soft", "none")
+        url = reverse("admin:servers_handrevocation_changelist") + f"?server__id__exact={server.pk}"
+        return format_html('<a href="{}" class="bad">{} waiting for your decision</a>', url, waiting)
 
     @admin.display(description="host programs", ordering="state__labhost_build")
     def programs(self, server: Server) -> SafeString:

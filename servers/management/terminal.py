@@ -75,6 +75,7 @@ class LabCommand(BaseCommand):
             for line in lines[shown:]:
                 self.print_line(line)
             shown = len(lines)
-            if job.finished_at is not None:
+            is_postponed = job.state == ContainerJob.State.QUEUED and job.error is not None
+            if job.finished_at is not None or is_postponed:
                 return
             time.sleep(0.5)

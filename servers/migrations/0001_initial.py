@@ -349,4 +349,24 @@ class Migration(migrations.Migration):
             model_name='confirmation',
             constraint=models.UniqueConstraint(fields=('server', 'revision'), name='confirmation_once'),
         ),
+        migrations.CreateModel(
+            name='HandRevocation',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('state', models.CharField(choices=[('waiting', 'Waiting'), ('removed', 'Removed'), ('kept', 'Kept')], default='waiting', max_length=8)),
+                ('is_listed', models.BooleanField(default=True, verbose_name='reported')),
+                ('revoked_at', models.DateTimeField(blank=True, null=True, verbose_name='revoked there')),
+                ('created_at', models.DateTimeField(default=django.utils.timezone.now, verbose_name='first reported')),
+                ('decided_by', models.CharField(blank=True, max_length=64)),
+                ('decided_at', models.DateTimeField(blank=True, null=True)),
+                ('key', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='hand_revocations', to='accounts.sshkey')),
+                ('server', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='hand_revocations', to='servers.server')),
+            ],
+            options={
+                'verbose_name': 'key revoked on a server',
+                'verbose_name_plural': 'keys revoked on servers',
+                'ordering': ['-pk'],
+                'constraints': [models.UniqueConstraint(condition=models.Q(('is_listed', True)), fields=('server', 'key'), name='hand_revocation_listed_once'), models.CheckConstraint(condition=models.Q(('state__in', ['waiting', 'removed', 'kept'])), name='hand_revocation_state_is_known'), models.CheckConstraint(condition=models.Q(('state', 'waiting'), models.Q(models.Q(('decided_by', ''), _negated=True), ('decided_at__isnull', False)), _connector='OR'), name='hand_revocation_decided_by_somebody')],
+            },
+        ),
     ]

@@ -29,6 +29,7 @@ def test_every_verb_has_a_function_and_a_line_of_help(name: str) -> None:
     [
         ["user"], ["user", "help"], ["user", "start", "x"], ["register"], ["register", "--all"], ["register", "a", "b"],
         ["remove"], ["remove", "--purge"], ["remove", "alice", "--force"], ["suspend"], ["suspend", "alice"],
+        ["revoke"], ["revoke", "a", "b"], ["revoke", "--undo"], ["revoke", "--all"],
         ["start"], ["stop", "a", "b"], ["autostart", "a", "b"], ["doctor", "--fix", "--fix"], ["doctor", "now"],
         ["status", "x"], ["reconcile", "x"], ["templates", "x"], ["nvidia", "1.2", "1.3"], ["check", "x"],
         ["version", "x"],
@@ -67,6 +68,13 @@ def test_a_request_that_lacks_a_field_is_refused(request_: dict[str, Any]) -> No
         portal_requests._remove(request_)
     assert refusal.value.reason == "field_invalid"
     assert refusal.value.params["field"] not in request_
+
+
+@pytest.mark.parametrize("revision", [True, -1, 2**53 + 1, "7", None, 1.5])
+def test_the_revision_of_a_suspension_must_be_a_number(revision: object) -> None:
+    with pytest.raises(BadRequest) as refusal:
+        portal_requests._suspend({"user": "alice", "revision": revision})
+    assert refusal.value.params == {"field": "revision"}
 
 
 def test_purge_must_be_true_or_false() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from labhost.errors import BadRequest, OtherBase, StaleRevision
 from labhost.host.user_state import User
-from labhost.keys import applied_keys, public_keys, set_keys
+from labhost.keys import applied_keys, public_keys, push_request, set_keys
 from labhost.keys.public_keys import as_entry
 from labhost.system import log, openat2
 
@@ -243,7 +243,7 @@ def test_p3_any_entry_is_at_most_a_failed_person() -> None:
                 [[entry], {"type": entry, "blob": dice.choice(atoms), "comment": dice.choice(atoms)}, [entry, entry]]
             )
         users = {dice.choice(["alice", "root", "", "A", "\ud800", "x\n"]): entry, "bob": [ed25519(9)]}
-        push = set_keys.parse(request(1, users))
+        push = push_request.parse(request(1, users))
         assert "bob" in push.users and not set(push.users) & set(push.errors)
         assert set(push.users) | set(push.errors) == set(users)
 

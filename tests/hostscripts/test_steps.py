@@ -14,7 +14,9 @@ from labhost.system.progress import Progress
 from tests.hostscripts import hosts
 
 
-def perform(tmp_path: Path, *, done: tuple[str, ...] = (), failing: str = "") -> tuple[list[str], list[str], str]:
+def perform(
+    tmp_path: Path, *, done: tuple[str, ...] = (), failing: str = "", go_on: tuple[str, ...] = ()
+) -> tuple[list[str], list[str], str]:
     """Names of the steps that ran and of those that were recorded, and the output."""
     ran: list[str] = []
 
@@ -28,9 +30,10 @@ def perform(tmp_path: Path, *, done: tuple[str, ...] = (), failing: str = "") ->
 
     noted: list[str] = []
     output = io.StringIO()
+    tmp_path.mkdir(exist_ok=True)
     run = Run(hosts.make(tmp_path), User("alice"), Progress(output))
     with suppress(LabhostError):
-        steps.perform(run, [step("a"), step("b"), step("c")], prefix="", note=noted.append, done=done)
+        steps.perform(run, [step("a"), step("b"), step("c")], prefix="", note=noted.append, done=done, go_on=go_on)
     return ran, noted, output.getvalue()
 
 
@@ -63,7 +66,17 @@ def test_a_removal_ends_what_runs_before_it_touches_the_files() -> None:
 
 def test_an_interrupted_removal_says_why_and_what_is_left() -> None:
     cause = LabhostError("processes do not end", reason="processes_left", name="alice", pids="7")
-    error = removal._incomplete(cause, ["deleting the account"])
+    done = [step.name for step in removal.STEPS if step.name != "account"]
+    error = steps.incomplete(cause, removal.STEPS, done, reason="removal_incomplete")
     assert str(error) == "processes do not end; not done yet: deleting the account; run it again"
     assert error.reason == "removal_incomplete"
     assert error.params == {"name": "alice", "pids": "7", "cause": "processes_left", "left": "deleting the account"}
+    assert error.code == "busy", "the portal retries it"
+
+
+def test_z1_a_step_that_fails_does_not_stop_the_others_that_end_access(tmp_path: Path) -> None:
+    ran, noted, output = perform(tmp_path, failing="a", go_on=("a", "b"))
+    assert (ran, noted) == (["a", "b"], ["b"]), "c needs the step that failed"
+    assert "warning: the disk is full; going on" in output
+    ran, noted, _ = perform(tmp_path / "again", failing="a", go_on=("a", "b", "c"))
+    assert (ran, noted) == (["a", "b", "c"], ["b", "c"])

@@ -45,7 +45,7 @@ def labhost(folder: Path, verb: str) -> int:
     answers = {
         "status": lambda request: portal_requests.describe(host, request),
         "register": lambda request: register(folder, request["user"]),
-        "suspend": lambda _: suspend(folder),
+        "suspend": lambda request: suspend(folder, request),
         "remove": lambda request: remove(folder, request["user"], request["purge"]),
     }
     return int(verbs.answer_portal(answers[verb]))
@@ -86,7 +86,8 @@ def remove(folder: Path, user: str, purge: bool) -> dict[str, object]:
     return {"ok": True, "user": user, "kept": [] if purge else ["/home/.lab-iam-kept/alice"]}
 
 
-def suspend(folder: Path) -> dict[str, object]:
+def suspend(folder: Path, request: dict[str, object]) -> dict[str, object]:
+    (folder / "suspended").write_text(json.dumps(request))
     if (folder / "keys_are_live").exists():
         return refusal("busy", "keys_still_live", name="alice")
     print("ending open sessions", file=sys.stderr, flush=True)

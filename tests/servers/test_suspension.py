@@ -1,9 +1,12 @@
 """Case O1: a locked-out person is suspended on every server; the real steps are tested in tests/e2e."""
 
+import json
+from typing import Any
+
 import pytest
 
 from accounts.models import AuditEvent, User
-from accounts.services import people
+from accounts.services import keys, people
 from servers import tasks
 from servers.models import Container, ContainerJob, Server
 from servers.protocol import Message
@@ -64,6 +67,40 @@ def test_o1_a_lost_suspension_is_queued_again_once(gpu17: Server, alice: User) -
     ContainerJob.objects.filter(kind="suspend").update(state="failed")
     tasks.reconcile()
     assert ContainerJob.objects.filter(kind="suspend").count() == 1
+
+
+def test_z3_an_unlock_overtakes_a_suspension(farm: Farm, gpu17: Server, alice: User) -> None:
+    people.set_active(actor="warden", user=alice, active=False)
+    people.set_active(actor="warden", user=alice, active=True)
+    before, number = farm.commands(), keys.current_revision()
+    jobs.run_waiting()
+    job = ContainerJob.objects.get(kind="suspend")
+    assert (job.state, job.error) == ("failed", Message("unlocked_meanwhile", {"name": "alice"}))
+    assert farm.commands() == before, "the server was not asked"
+    assert keys.current_revision() == number + 1, "an earlier attempt may have suspended them"
+
+
+def test_z3_an_unlock_during_a_suspension_leads_to_a_later_revision(
+    farm: Farm, gpu17: Server, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people.set_active(actor="warden", user=alice, active=False)
+    ask = jobs.ask
+
+    def overtaken(*arguments: Any, **fields: Any) -> Any:
+        people.set_active(actor="warden", user=alice, active=True)
+        return ask(*arguments, **fields)
+
+    monkeypatch.setattr(jobs, "ask", overtaken)
+    jobs.run_waiting()
+    sent = json.loads((farm.folder / ADDRESSES[0] / "suspended").read_text())["revision"]
+    assert keys.current_revision() == sent + 2, "the unlock, and one more"
+
+
+def test_z3_a_suspension_names_the_revision_that_took_the_keys_away(farm: Farm, gpu17: Server, alice: User) -> None:
+    people.set_active(actor="warden", user=alice, active=False)
+    jobs.run_waiting()
+    request = json.loads((farm.folder / ADDRESSES[0] / "suspended").read_text())
+    assert request == {"version": 1, "user": "alice", "revision": keys.current_revision()}
 
 
 def test_unlocking_queues_nothing(gpu17: Server, alice: User) -> None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from labhost.accounts import lxc_usernet, subids, tombstones
 from labhost.errors import Busy, LabhostError, Refused
-from labhost.host import SUBUID_COUNT, Host, User, locks, user_state
+from labhost.host import SUBUID_COUNT, Host, User, locks, suspensions, user_state
 from labhost.network import addresses
 from labhost.system import Account, files, run
 
@@ -183,12 +183,14 @@ def revoke_bridge(host: Host, user: User) -> None:
 
 
 def login_shell(host: Host, user: User) -> str:
-    """None before the registration is complete, and once a removal has begun."""
-    return str(host.paths.login_shell) if user.registered else NOLOGIN
+    """None before the registration is complete, once a removal has begun, and while the person is suspended."""
+    is_open = user.registered and not suspensions.is_suspended(host, user.name)
+    return str(host.paths.login_shell) if is_open else NOLOGIN
 
 
-def set_login_shell(host: Host, user: User) -> None:
-    entry, shell = passwd_entry(host, user), login_shell(host, user)
+def set_login_shell(host: Host, user: User, shell: str = "") -> None:
+    """Sets `shell`, or else the one that the person should have."""
+    entry, shell = passwd_entry(host, user), shell or login_shell(host, user)
     if entry is not None and entry.pw_shell != shell:
         _shadow_tool("usermod", user, ["--shell", shell], "the login shell cannot be changed")
 

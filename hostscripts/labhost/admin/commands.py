@@ -9,6 +9,7 @@ from labhost.admin import portal_requests
 from labhost.container import lifecycle
 from labhost.errors import PortalUnavailable, Refused
 from labhost.host import config, state_disk, user_state
+from labhost.keys import revoked
 from labhost.portal import client
 from labhost.protocol.verbs import WrongUse, for_people
 from labhost.system import Progress, check_name
@@ -88,7 +89,7 @@ def reconcile(arguments: list[str], progress: Progress) -> None:
         state_disk.keep_allocated(host.paths.state)
     lifecycle.reconcile(host)
     try:
-        client.announce_online(host.config)
+        client.announce_online(host.config, revoked=bool(revoked.load(host)))
     except PortalUnavailable as error:
         progress.write(f"warning: {error}; the portal will find this server at its next retry")
 

@@ -7,12 +7,14 @@ import sys
 from typing import Any
 
 from labhost import __version__
+from labhost.errors import BadRequest
 from labhost.host import Host, config
 from labhost.protocol.frame import require
 from labhost.protocol.verbs import for_portal
 from labhost.system import Progress, check_name
 
 JSON = ["--json"]
+REVISION_MOST = 2**53
 
 
 def describe(host: Host, request: dict[str, Any]) -> dict[str, Any]:
@@ -22,7 +24,7 @@ def describe(host: Host, request: dict[str, Any]) -> dict[str, Any]:
     """
     from labhost.gpu import nvidia
     from labhost.host import disk_space
-    from labhost.keys import applied_keys
+    from labhost.keys import applied_keys, revoked
     from labhost.storage.inventory import inventory
     from labhost.system.build import build_digest
 
@@ -35,6 +37,7 @@ def describe(host: Host, request: dict[str, Any]) -> dict[str, Any]:
         "revision": applied.revision,
         "id": applied.id,
         "digest": applied.digest if applied.complete else "",
+        "revoked": revoked.as_answer(host),
         "driver": nvidia.host_version(host.config),
         "storage": host.config.container.storage,
         "containers": inventory(host),
@@ -63,8 +66,11 @@ def _remove(request: dict[str, Any]) -> dict[str, Any]:
 def _suspend(request: dict[str, Any]) -> dict[str, Any]:
     from labhost.people import suspension
 
+    revision = request.pop("revision", 0)  # a portal of an older version does not send it
     (name,) = require(request, user=str)
-    suspension.suspend(config.load(), check_name(name), Progress(sys.stderr))
+    if type(revision) is not int or not 0 <= revision <= REVISION_MOST:
+        raise BadRequest("the field 'revision' of the request is not valid", reason="field_invalid", field="revision")
+    suspension.suspend(config.load(), check_name(name), Progress(sys.stderr), revision)
     return _answer(name)
 
 

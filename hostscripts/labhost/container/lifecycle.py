@@ -9,10 +9,10 @@ from pathlib import Path
 from labhost import lxc
 from labhost.accounts import linux_accounts
 from labhost.container import lxc_config, system_swap
-from labhost.errors import LabhostError, NotRegistered, PortalUnavailable
+from labhost.errors import LabhostError, NotRegistered, PortalUnavailable, Refused
 from labhost.gpu import nvidia
-from labhost.host import Host, User, disk_space, limits, locks, user_state
-from labhost.keys import applied_keys, ownership
+from labhost.host import Host, User, disk_space, limits, locks, suspensions, user_state
+from labhost.keys import applied_keys, ownership, withheld
 from labhost.network import addresses, dhcp, firewall, forwards
 from labhost.portal import client
 from labhost.storage import drivers
@@ -49,6 +49,7 @@ def start(host: Host, user: User, progress: Progress, *, only_if_wanted: bool = 
     with locked(host, user, "being started or stopped") as (user, account):
         if only_if_wanted and user.desired_state != "running":
             return
+        refuse_suspended(host, user.name)
         _refresh(host, user, progress)
         progress.write(f"port: {user.port}")
         if warning := disk_space.warning(host):
@@ -75,6 +76,16 @@ def start(host: Host, user: User, progress: Progress, *, only_if_wanted: bool = 
         progress.write(f"next: ssh {host.config.server.name}")
         system_swap.commit(host, user, account)
     log.write(f"{user.name}: container started")
+
+
+def refuse_suspended(host: Host, name: str) -> None:
+    """Refused until a push of keys has ended the person's suspension."""
+    if not suspensions.is_suspended(host, name):
+        return
+    withheld.release_due(host)
+    if suspensions.is_suspended(host, name):
+        text = f"{name} is suspended here; ask the lab's staff to unlock the account at the portal"
+        raise Refused(text, reason="suspended", name=name)
 
 
 def _finish_boot(host: Host, user: User, account: Account, progress: Progress) -> bool:
@@ -174,7 +185,8 @@ def wanted_rules(host: Host) -> list[firewall.Forward]:
 
 
 def reconcile(host: Host) -> None:
-    """Repairs mounts, port rules and DHCP reservations: at boot and each minute."""
+    """Repairs mounts, port rules and DHCP reservations, and ends suspensions that are over: at boot and each minute."""
+    withheld.release_due(host)
     system_swap.attach_all(host)
     apply_rules(host)
     dhcp.keep_only(host, (user.name for user in user_state.all_users(host)))

@@ -10,50 +10,46 @@ Taking keys away needs no room on the disk and no record of applied keys; adding
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
-from labhost.errors import BadRequest, LabhostError, OtherBase, coded
-from labhost.host import Host, User, locks, user_state
-from labhost.keys import applied_keys, history, host_sessions, key_files, outcomes, ownership, revision_note
+from labhost.errors import LabhostError, OtherBase, coded
+from labhost.host import Host, User, locks, suspensions, user_state
+from labhost.keys import (
+    applied_keys,
+    history,
+    host_sessions,
+    key_files,
+    outcomes,
+    ownership,
+    push_request,
+    revision_note,
+    revoked,
+    withheld,
+)
 from labhost.keys.applied_keys import Applied, Memory
 from labhost.keys.outcomes import Outcome, Written
-from labhost.keys.public_keys import BadKey, KeyMap, Keys, RefusedKeys, digest_of, judge_entries
+from labhost.keys.public_keys import KeyMap, Keys, RefusedKeys, judge_entries
+from labhost.keys.push_request import Push
 from labhost.storage.inventory import inventory
-from labhost.system import failpoints, is_name, log, printable
+from labhost.system import failpoints, is_name, log
 
-REVISION_MOST = 2**53
-USERS_MOST = 200_000
 PLACES = (key_files.HOST, key_files.CONTAINER)
-
-
-class Push(NamedTuple):
-    revision: int
-    digest: str
-    users: dict[str, Keys]  # the acceptable entries
-    errors: dict[str, BadKey]  # name -> why that person's entry is not applied
-    refused: dict[str, RefusedKeys]  # the bad keys of people whose other keys are applied
-    ids: dict[str, int]  # name -> first subordinate id, of everybody with keys in this push
-    base: str | None = None  # the digest of the state that this changes; None: this holds everybody
-    gone: frozenset[str] = frozenset()  # with a base: people who no longer have an entry
-    step: history.Step = history.Step()
-
-    @property
-    def names(self) -> set[str]:
-        return self.users.keys() | self.errors.keys() | self.gone
 
 
 def set_keys(host: Host, request: Mapping[str, Any], memory: Memory | None = None) -> dict[str, Any]:
     """The answer of the protocol to a set-keys request; LabhostError if nothing could be applied."""
     memory = memory or Memory()
     if history.FIELD in request:
-        return _take_away(host, history.parse_take_away(request, USERS_MOST), memory)
-    push = parse(request)
+        return _take_away(host, history.parse_take_away(request, push_request.USERS_MOST), memory)
+    push = push_request.parse(request)
     with locks.keys(host):
         try:
             before = memory.load(host)
         except (LabhostError, OSError) as error:
             return outcomes.answer(_unknown(push), _without_record(host, push, coded(error)))
         history.check(push.revision, push.digest, push.step, before)
+        if push.revision < before.revision:  # staff have let another past replace the one here
+            _recorded(lambda: suspensions.lower(host, push.revision - 1))
         users = effective(push, before) if push.base is None else changed(push, before)
         ids = ownership.merge(push.ids, before, users.keys())
         after = Applied(push.revision, push.digest, True, users, before.failed, ids, push.step.id)
@@ -70,8 +66,9 @@ def _take_away(host: Host, removal: history.TakeAway, memory: Memory) -> dict[st
 
 def _apply(host: Host, push: Push, before: Applied, after: Applied, memory: Memory) -> dict[str, Any]:
     same = before == after
-    withheld = None if same else _begin(host, memory, before, after)
-    written = _write(host, push, after, withheld)
+    obstacle = None if same else _begin(host, memory, before, after)
+    written = _write(host, push, after, obstacle)
+    _recorded(lambda: revoked.acknowledge(host, push.acknowledged))
     failed = [name for name in written.failed() if name not in push.errors]
     host_sessions.end(host, _losers(push, before, after, written))
     complete = after.complete and written.register != "failed"
@@ -80,7 +77,7 @@ def _apply(host: Host, push: Push, before: Applied, after: Applied, memory: Memo
         among = None if push.base is None else push.names
         now = replace(after, complete=complete, failed=failed)
         written.problem = _recorded(lambda: memory.save(host, now, among))
-    return outcomes.answer(after, written)
+    return outcomes.answer(after, written) | {"revoked": revoked.as_answer(host)}
 
 
 def _begin(host: Host, memory: Memory, before: Applied, after: Applied) -> LabhostError | None:
@@ -131,68 +128,6 @@ def _blobs(applied: Applied, name: str) -> set[str]:
     return {key.blob for key in applied.users.get(name, ())}
 
 
-def parse(request: Mapping[str, Any]) -> Push:
-    """Push of a request, each person's entry judged alone; BadRequest if the request as a whole is not valid."""
-    revision, digest, base = request.get("revision"), request.get("digest"), request.get("base")
-    if not isinstance(revision, int) or isinstance(revision, bool) or not 0 <= revision <= REVISION_MOST:
-        raise _invalid("revision")
-    if not isinstance(digest, str) or not (base is None or isinstance(base, str)):
-        raise _invalid("digest")
-    people = "users" if base is None else "changes"
-    raw = request.get(people)
-    if not isinstance(raw, dict) or len(raw) > USERS_MOST:
-        raise _invalid(people)
-    try:
-        differs = base is None and digest != digest_of(raw)
-    except (ValueError, RecursionError) as error:
-        raise _invalid("users") from error
-    if differs:
-        raise BadRequest("the digest differs from the users; send the request again", reason="digest_differs")
-    ids = ownership.parse(request.get("ids"), USERS_MOST)
-    log.ignored("set-keys", request.keys() - {"version", "revision", "digest", "base", people, "ids", "id", "previous"})
-    gone = frozenset(name for name, entries in raw.items() if entries is None and is_name(name) and base is not None)
-    users, errors, refused = _judge({name: entries for name, entries in raw.items() if name not in gone}, ids)
-    return Push(revision, digest, users, errors, refused, ids, base, gone, history.parse(request))
-
-
-def _invalid(field: str) -> BadRequest:
-    return BadRequest(f"the field {field!r} of the request is not valid", reason="field_invalid", field=field)
-
-
-def _judge(
-    raw: Mapping[str, Any], ids: Mapping[str, int]
-) -> tuple[dict[str, Keys], dict[str, BadKey], dict[str, RefusedKeys]]:
-    """Each person's keys, why nothing of a person's entry is applied, and why single keys are not.
-
-    A key that two people have is applied to neither.
-    """
-    users: dict[str, Keys] = {}
-    errors: dict[str, BadKey] = {}
-    refused: dict[str, RefusedKeys] = {}
-    owners: dict[str, str] = {}  # blob -> name
-    for name, entries in raw.items():
-        try:
-            if not is_name(name):
-                raise BadKey("this is not a name of a person", reason="invalid_name", name=printable(name, 40))
-            users[name], bad = judge_entries(entries)
-            if users[name] and name not in ids:
-                raise BadKey("the request does not say whose keys these are", reason="owner_missing")
-        except BadKey as error:
-            users.pop(name, None)
-            errors[name] = error
-            continue
-        for key in users[name]:
-            other = owners.setdefault(key.blob, name)
-            if other != name:
-                shared = BadKey("two people have one of the keys", reason="key_shared")
-                bad[key.blob] = refused.setdefault(other, {})[key.blob] = shared
-        if bad:
-            refused[name] = bad
-    for name, bad in refused.items():
-        users[name] = tuple(key for key in users[name] if key.blob not in bad)
-    return users, errors, refused
-
-
 def effective(push: Push, before: Applied) -> KeyMap:
     """The state after a push of everybody. A key that two people have stays with the one who had it before.
 
@@ -229,12 +164,14 @@ def _other_base() -> OtherBase:
     return OtherBase(text, reason="base_differs")
 
 
-def _write(host: Host, push: Push, after: Applied, withheld: LabhostError | None) -> Written:
+def _write(host: Host, push: Push, after: Applied, obstacle: LabhostError | None) -> Written:
     """Write everybody's files, or those of the people in the changes and of those who failed in the last push.
 
-    `withheld`: why nothing is added to them.
+    `obstacle`: why nothing is added to them.
     """
-    names = None if push.base is None else push.names.union(after.failed)
+    held = withheld.load(host, after, push.acknowledged)
+    given_back = {row.name for row in revoked.load(host) if row.fingerprint in push.acknowledged}
+    names = None if push.base is None else push.names.union(after.failed, held.returning, given_back)
     written, here = Written(), _people(host, names)
     served = sorted(push.names | here.keys() if names is None else names)
     written.users = {name: Outcome(refused=_refused(push, after, name)) for name in served}
@@ -242,7 +179,7 @@ def _write(host: Host, push: Push, after: Applied, withheld: LabhostError | None
     def failed(user: User, place: str, error: LabhostError | OSError) -> None:
         written.users[user.name].fail(error, place)
 
-    batch = key_files.Batch(host, failed, here.keys(), withheld)
+    batch = key_files.Batch(host, failed, here.keys(), obstacle)
     for name in served:
         outcome, user = written.users[name], here.get(name)
         if isinstance(user, User) and user.managed and ownership.belongs_to_other_person(user, after):
@@ -252,11 +189,12 @@ def _write(host: Host, push: Push, after: Applied, withheld: LabhostError | None
             outcome.fail(push.errors[name], *PLACES)
         elif isinstance(user, LabhostError):
             outcome.fail(user, *PLACES)
-            key_files.shorten(host, name, after.users.get(name, ()))
+            key_files.shorten(host, name, held.rest(name, after.users.get(name, ())))
         elif user is not None and user.managed:
-            _stage(batch, user, after.users.get(name, ()), outcome)
+            _stage(batch, user, held.rest(name, after.users.get(name, ())), outcome)
     batch.commit()
-    written.register = key_files.write_register(host, after.users, withheld)
+    written.register = key_files.write_register(host, held.rest_of_all(after.users), obstacle)
+    withheld.release(host, held, written.failed())
     whole = [user for user in here.values() if isinstance(user, User)]
     written.containers = inventory(host, whole, batch.known)
     return written
@@ -292,6 +230,12 @@ def current_keys(host: Host, user: User) -> Keys:
     now = applied_keys.load(host)
     if ownership.belongs_to_other_person(user, now):
         return ()
-    if user.name in now.users:
-        return now.users[user.name]
-    return judge_entries(user.keys)[0] if now.revision == user.keys_revision else ()
+    keys = now.users.get(user.name)
+    if keys is None:
+        keys = judge_entries(user.keys)[0] if now.revision == user.keys_revision else ()
+    return withheld.load(host, now).rest(user.name, keys)
+
+
+def register_text(host: Host, applied: Applied) -> str:
+    """What `register`'s key file should be."""
+    return withheld.load(host, applied).rest_of_all(applied.users).render_register()

@@ -38,6 +38,7 @@ def register(host: Host, name: str, progress: Progress) -> Registered:
             removal.finish(host, user, progress)
             user = None
         _refuse_other_person(host, user)
+        lifecycle.refuse_suspended(host, name)
         if user is not None and _complete(host, user):
             return Registered(user, created=False)
         run = Run(host, _continued(host, user or User(name)), progress)

@@ -4,11 +4,13 @@ First nobody can log in, then nothing runs, then nothing is left; files and snap
 killed is continued by the next one, and by a registration of the same person.
 """
 
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from labhost.accounts import linux_accounts, tombstones
-from labhost.errors import LabhostError, coded
-from labhost.host import Host, User, locks, user_state
+from labhost.errors import LabhostError, NotRegistered
+from labhost.host import Host, User, locks, suspensions, user_state
 from labhost.keys import key_files
 from labhost.people import shutdown, steps
 from labhost.people.steps import Run, Step, with_accounts_locked
@@ -24,7 +26,11 @@ def remove(host: Host, name: str, progress: Progress, *, purge: bool = False) ->
     NotRegistered if there is nothing. The error of a run that could not finish says what is not done yet.
     """
     check_name(name)
-    with locks.user(host, name):
+    with suppress(NotRegistered):
+        _cut_off(host, shutdown.find(host, name), progress)
+    with shutdown.lock(host, name) as busy:
+        if busy is not None:
+            raise _without_lock(host, name, progress, busy)
         user = user_state.load_user(host, name)
         if user is None:
             return _purge_kept_files(host, name, progress, purge=purge)
@@ -39,10 +45,10 @@ def finish(host: Host, user: User, progress: Progress) -> tombstones.Tombstone:
     _adopt(run)
     done: list[str] = []
     try:
-        steps.perform(run, STEPS, prefix="remove:", note=done.append)
+        steps.perform(run, STEPS, prefix="remove:", note=done.append, go_on=ACCESS)
     except (LabhostError, OSError) as error:
         log.write(f"{user.name}: removal stopped: {error}", warning=True)
-        raise _incomplete(error, [step.text for step in STEPS if step.name not in done]) from error
+        raise steps.incomplete(error, STEPS, done, reason="removal_incomplete") from error
     removed = tombstones.load(host, user.name, user.subuid) or tombstones.Tombstone(user.name)
     if user.removal == PURGE:
         removed = tombstones.purge(host, removed)
@@ -50,11 +56,24 @@ def finish(host: Host, user: User, progress: Progress) -> tombstones.Tombstone:
     return removed
 
 
-def _incomplete(error: LabhostError | OSError, left: list[str]) -> LabhostError:
-    """The error of a run that stopped; `cause` and the other parameters are those of the error that stopped it."""
-    cause, steps_left = coded(error), ", ".join(left)
-    params = {**cause.params, "cause": cause.reason, "left": steps_left}
-    return LabhostError(f"{error}; not done yet: {steps_left}; run it again", reason="removal_incomplete", **params)
+def _cut_off(host: Host, user: User, progress: Progress) -> None:
+    """What ends the person's own hold on their lock. A step that fails is repeated with the removal."""
+    some = shutdown.cut_off()
+    with suppress(LabhostError, OSError):
+        steps.perform(Run(host, user, progress), some, prefix="cut:", note=lambda _: None, go_on=_names(some))
+
+
+def _without_lock(host: Host, name: str, progress: Progress, busy: LabhostError) -> LabhostError:
+    """Ends the access of somebody whose lock another command holds; the error that says what is left."""
+    done: list[str] = []
+    with suppress(LabhostError, OSError):
+        run = Run(host, shutdown.find(host, name), progress)
+        steps.perform(run, shutdown.STEPS, prefix="cut:", note=done.append, go_on=_names(shutdown.STEPS))
+    return steps.incomplete(busy, STEPS, done, reason="removal_incomplete")
+
+
+def _names(some: Iterable[Step]) -> list[str]:
+    return [step.name for step in some]
 
 
 def _purge_kept_files(host: Host, name: str, progress: Progress, *, purge: bool) -> tombstones.Tombstone:
@@ -115,6 +134,7 @@ def _snapshots(run: Run) -> None:
 def _forget(run: Run) -> None:
     tombstones.record(run.host, run.user)
     failpoints.hit("remove:tombstone")
+    suspensions.release(run.host, run.user.name)  # before the journal, which an interrupted removal continues from
     user_state.delete_user(run.host, run.user.name)
 
 
@@ -130,3 +150,4 @@ STEPS = (
     Step("snapshots", "keeping or deleting the snapshots", _snapshots),
     Step("forget", "closing the journal", _forget),
 )
+ACCESS = ("note", "shell", "keys", *_names(shutdown.STEPS))  # all of these are tried before anything else stops it

@@ -1,37 +1,48 @@
 """Suspends a person who was locked out: sessions end and the container stops; account, files and numbers stay.
 
-The keys go first, by a push: while they are live the person could log in again, so this waits for it.
+Nothing waits for the person: what they hold ends with their sessions, and a step that fails stops none of the others.
 """
 
-import time
+from collections.abc import Sequence
 
-from labhost.errors import Busy
-from labhost.host import Host, locks, user_state
-from labhost.keys import applied_keys
+from labhost.errors import LabhostError
+from labhost.host import Host, user_state
 from labhost.people import shutdown, steps
+from labhost.people.steps import Run, Step
 from labhost.system import Progress, check_name, log
 
-KEYS_SECONDS = 20.0
 
+def suspend(host: Host, name: str, progress: Progress, revision: int = 0) -> None:
+    """Safe to repeat. `revision`: of the portal's keys when the person was locked out; later keys end the suspension.
 
-def suspend(host: Host, name: str, progress: Progress) -> None:
-    """Safe to repeat. Busy while the person's keys are live here; NotRegistered if there is nothing to suspend."""
-    check_name(name)
-    _wait_for_keys(host, name)
-    with locks.user(host, name):
-        user = user_state.load_user(host, name)
-        if user is None or not user.managed:
-            raise user_state.no_account(host, name)
-        user.desired_state = "stopped"
-        user_state.save_user(host, user)
-        steps.perform(steps.Run(host, user, progress), shutdown.STEPS, prefix="suspend:", note=lambda _: None)
+    The error of a run that could not finish says what is not done yet; NotRegistered if there is nothing to suspend.
+    """
+    run = Run(host, shutdown.find(host, check_name(name)), progress)
+    done: list[str] = []
+    cut_off = shutdown.cut_off(revision)
+    problem = _perform(run, cut_off, done)
+    with shutdown.lock(host, name) as busy:
+        rest = (Step("note", "recording that the container is stopped", _note), *shutdown.STEPS)
+        problem = _perform(run, rest if busy is None else shutdown.STEPS, done) or problem or busy
+    if problem is not None:
+        log.write(f"{name}: suspension is incomplete: {problem}", warning=True)
+        raise steps.incomplete(problem, (*cut_off, *rest), done, reason="suspension_incomplete") from problem
     log.write(f"{name}: suspended")
 
 
-def _wait_for_keys(host: Host, name: str) -> None:
-    deadline = time.monotonic() + KEYS_SECONDS
-    while applied_keys.load(host).users.get(name):
-        if time.monotonic() >= deadline:
-            text = f"the keys of {name} are still live here; push the keys first"
-            raise Busy(text, reason="keys_still_live", name=name)
-        time.sleep(0.5)
+def _perform(run: Run, some: Sequence[Step], done: list[str]) -> LabhostError | OSError | None:
+    """All of these steps; the first error."""
+    try:
+        steps.perform(run, some, prefix="suspend:", note=done.append, go_on=[step.name for step in some])
+    except (LabhostError, OSError) as error:
+        return error
+    return None
+
+
+def _note(run: Run) -> None:
+    """Under the lock: another command may have changed the state meanwhile."""
+    user = user_state.load_user(run.host, run.user.name)
+    if user is not None:
+        run.user = user
+        user.desired_state = "stopped"
+        user_state.save_user(run.host, user)

@@ -66,9 +66,12 @@ def _number(text: str, what: str) -> int:
     return int(match[1])
 
 
-def announce_online(config: Config) -> None:
-    """Tell the portal that this server is back, so that it does not wait for its next retry. PortalUnavailable."""
-    page = f"/servers/{config.server.name}/online"
+def announce_online(config: Config, *, revoked: bool = False) -> None:
+    """Tell the portal that this server is back, so that it does not wait for its next retry. PortalUnavailable.
+
+    With `revoked` the portal asks for the keys that were revoked by hand.
+    """
+    page = f"/servers/{config.server.name}/online" + ("?revoked=1" if revoked else "")
     split(*_ask(config, page, options=("--request", "POST")), [page], expected=b"204")
 
 

@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from itertools import islice
+from typing import Any
 
 from django.db import transaction
 from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from accounts.models import User
-from accounts.services import audit
+from accounts.services import audit, keys
 from servers import protocol
 from servers.models import Container, ContainerJob, Server
 from servers.processes import lease_holder
@@ -187,9 +188,17 @@ def _run(job: ContainerJob, report: Callable[[str], None] | None) -> None:
 
 def _ask(job: ContainerJob, progress: _Log) -> Message | None:
     """Have the server do it, then record its containers. Returns why it failed, or None. Raises RemoteError."""
-    fields = {"user": job.user.username} | ({"purge": job.purge} if job.kind == Kind.REMOVE else {})
+    fields: dict[str, Any] = {"user": job.user.username}
+    if job.kind == Kind.REMOVE:
+        fields["purge"] = job.purge
+    if job.kind == Kind.SUSPEND:
+        fields["revision"] = keys.current_revision()  # read first: an unlock has a later one
+        if _is_unlocked(job):
+            return Message("unlocked_meanwhile", {"name": job.user.username})
     with remote.connect(job.server, seconds=SECONDS) as host:
         answer = ask(host, job.kind, on_line=progress, **fields)
+        if job.kind == Kind.SUSPEND:
+            _is_unlocked(job)
         with contextlib.suppress(RemoteError):  # the job itself is answered; the next push reports the same
             status = ask(host, protocol.STATUS)
             if status.ok:
@@ -198,6 +207,14 @@ def _ask(job: ContainerJob, progress: _Log) -> Message | None:
         raise RemoteError(answer.error or "busy", code="busy")
     is_gone = job.kind != Kind.REGISTER and answer.code == "not_registered"
     return None if answer.ok or is_gone else answer.error
+
+
+def _is_unlocked(job: ContainerJob) -> bool:
+    """Whether the person to suspend is active again: then a later revision ends what was suspended already."""
+    if not User.objects.filter(pk=job.user_id, is_active=True).exists():
+        return False
+    keys.push_again(user=job.user)
+    return True
 
 
 def _held(job: ContainerJob) -> QuerySet[ContainerJob]:

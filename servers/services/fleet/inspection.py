@@ -8,11 +8,13 @@ from django.utils import timezone
 from servers.models import Server, ServerState
 from servers.services import remote
 from servers.services.push import results, revisions
+from servers.services.worker import queue
 from servers.ssh import host_keys
 from servers.ssh.dial import RemoteError
 from servers.ssh.host import scan_host_key
 
 EVERY = timedelta(hours=1)
+REST = timedelta(seconds=30)  # between two questions that a server asks for
 TEST_SECONDS = 10.0
 AGAIN = timedelta(minutes=5)  # after no answer
 AT_ONCE = 50  # each may take remote.STATUS_SECONDS; a task has 300 seconds
@@ -25,6 +27,16 @@ def is_due() -> bool:
 def ask_all() -> None:
     """Make every server due that ever had keys: what the database says of them may be older than a restored backup."""
     ServerState.objects.filter(inspected_at__isnull=False).update(inspected_at=timezone.now() - 2 * EVERY)
+
+
+def request(server: Server) -> bool:
+    """Ask this server soon, as it has something to report; False if it was asked a moment ago."""
+    now = timezone.now()
+    rested = ServerState.objects.filter(pk=server.pk, server__enabled=True, inspected_at__lt=now - REST)
+    if not rested.update(inspected_at=now - EVERY - REST):
+        return False
+    queue.enqueue(queue.INSPECT)
+    return True
 
 
 def inspect(*, actor: str) -> None:

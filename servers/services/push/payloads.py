@@ -8,6 +8,7 @@ from accounts.services import keys, revision
 from servers import protocol, push_requests
 from servers.models import Server
 from servers.push_requests import Step
+from servers.services.push import revocations
 from servers.ssh.dial import RemoteError
 
 MAX_WHOLE = 4  # requests with everybody's keys that stay in memory, of servers that lag behind differently
@@ -34,6 +35,8 @@ class Payloads:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        acknowledged = revocations.acknowledged()  # before the keys, see there
+        self._extra = {"acknowledged": acknowledged} if acknowledged else {}
         state = keys.current_state()
         self.revision, self.users, self.ids = state.revision, protocol.plain(state.users), state.ids
         self.id, self.digest = revision.id_of(self.revision), protocol.digest(self.users)
@@ -66,7 +69,7 @@ class Payloads:
                 if len(self._whole) >= MAX_WHOLE:
                     self._whole.pop(next(iter(self._whole)))
                 request = push_requests.build_set_keys(step, self.users, self.ids)
-                self._whole[previous] = Payload(step, _frame(request))
+                self._whole[previous] = Payload(step, _frame(request | self._extra))
             return self._whole[previous]
 
     def _since(self, number: int, digest: str) -> Payload:
@@ -75,7 +78,7 @@ class Payloads:
             return self.whole(previous)
         step = Step(self.revision, self.digest, self.id, previous)
         request = push_requests.build_changes(step, digest, self.users, self.ids, sorted(names))
-        return Payload(step, _frame(request), names)
+        return Payload(step, _frame(request | self._extra), names)
 
 
 def _frame(request: dict[str, Any]) -> bytes:

@@ -16,7 +16,7 @@ from accounts.services import audit, revision
 from servers import disks
 from servers.models import Push, Server, ServerState
 from servers.protocol import Answer, Message
-from servers.services.push import guard
+from servers.services.push import guard, revocations
 from servers.services.status import placements
 from servers.services.worker import queue
 
@@ -127,7 +127,17 @@ def record_all(results: Results) -> list[Push]:
                 _note_answer(claim, outcome, now)
             except Exception:  # what it holds is recorded; the next push reports the rest again
                 log.exception("The report of %s about people could not be recorded.", claim.server.name)
+    for claim, outcome in ours:
+        if outcome.answer is not None:  # after the transaction: keys change under a lock that comes before its own
+            _record_revocations(claim.server, outcome.answer)
     return [claim.push for claim, _ in ours]
+
+
+def _record_revocations(server: Server, answer: Answer) -> None:
+    try:
+        revocations.record(server, answer)
+    except Exception:  # the server reports them again
+        log.exception("The keys revoked on %s could not be recorded.", server.name)
 
 
 def _update_servers(ours: Results, held: Mapping[int, ServerState], now: datetime) -> None:
@@ -213,6 +223,7 @@ def record_status(server: Server, answer: Answer) -> None:
     A new container, or other keys than the server had confirmed, lead to a push, which reports the rest.
     """
     now, mine = timezone.now(), ServerState.objects.filter(pk=server.pk)
+    revocations.record(server, answer)
     is_ahead = _is_ahead(server, answer)
     mine.update(
         labhost_version=answer.labhost,

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from accounts.models import KeyRange, SSHKey, wanted_between
 from servers import messages
-from servers.models import Confirmation, Placement, Server, ServerState
+from servers.models import Confirmation, HandRevocation, Placement, Server, ServerState
 from servers.protocol import Message
 from servers.services.worker import heartbeat
 
@@ -24,6 +24,7 @@ class Snapshot:
     ranges: dict[int, list[KeyRange]] = field(default_factory=dict)
     placements: dict[tuple[int, int], Placement] = field(default_factory=dict)
     confirmed: dict[tuple[int, int], datetime] = field(default_factory=dict)
+    revoked: set[tuple[int, int]] = field(default_factory=set)  # server and key: by hand, not given back
     is_worker_silent: bool = False
     now: datetime = field(default_factory=timezone.now)
 
@@ -90,6 +91,8 @@ def load(keys: Sequence[SSHKey], servers: Sequence[Server], *, with_times: bool 
         found.placements[row.server_id, row.user_id] = row
     for one in KeyRange.objects.filter(key__in=[key.pk for key in keys]).order_by("start"):
         found.ranges.setdefault(one.key_id, []).append(one)
+    listed = HandRevocation.objects.filter(key__in=[key.pk for key in keys], is_listed=True)
+    found.revoked = set(listed.exclude(state=HandRevocation.State.KEPT).values_list("server", "key"))
     if with_times:
         last = [one[-1] for one in found.ranges.values()]
         found.confirmed = _confirmed(servers, sorted({one.until or one.start for one in last}))

@@ -206,6 +206,8 @@ def _wanted(server: Server, row: Placement | None, key: SSHKey, snapshot: Snapsh
     for name, outcome, began, error in _files(server, row):
         if outcome == Placement.State.ABSENT:
             yield Place(name, State.NOT_REGISTERED, None, NO_ACCOUNT[name])
+        elif (server.pk, key.pk) in snapshot.revoked:
+            yield Place(name, State.FAILED, None, "revoked on the server by its staff")
         elif reason:
             yield Place(name, State.PENDING, since, reason)
         elif refused is not None:

@@ -79,7 +79,7 @@ def _keys(host: Host, item: Finding) -> None:
 
 def _register_keys(host: Host, item: Finding) -> None:
     with locks.keys(host):
-        text = applied_keys.load(host).users.render_register()
+        text = set_keys.register_text(host, applied_keys.load(host))
         files.write_atomic(host.paths.home / "register/.ssh/authorized_keys", text, mode=0o644)
 
 

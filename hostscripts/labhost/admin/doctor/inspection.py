@@ -143,7 +143,7 @@ def _system(server: ServerState) -> None:
         applied = applied_keys.load(host)
         server.keys_complete = applied.complete
         server.register = entry(host.paths.home / "register/.ssh/authorized_keys", read=True)
-        server.register_wanted = applied.users.render_register()
+        server.register_wanted = set_keys.register_text(host, applied)
 
 
 def _unlimited(server: ServerState) -> None:
