@@ -78,9 +78,8 @@ def render(limits: Mapping[str, str], available: Collection[str]) -> list[str]:
 
 
 def not_enforced(limits: Mapping[str, str], available: Collection[str]) -> list[str]:
-    """Limits that this server has no means to enforce."""
-    missing = [key for key in limits if key in CONTROLLER and CONTROLLER[key] not in available]
-    return missing + (["disk"] if "disk" in limits else [])
+    """Limits that nothing enforces here; `available` has the controllers, and `disk` where a quota holds."""
+    return [key for key in limits if key != "gpus" and CONTROLLER.get(key, key) not in available]
 
 
 def summary(limits: Mapping[str, str], available: Collection[str]) -> str:
