@@ -25,6 +25,8 @@ Options; without one, its setting stays as it is (defaults in parentheses):
   --mount SRC:DST[:ro]  folder to mount in every container; may be repeated
   --storage auto|overlay|dir  storage of new containers: a layer over one unpacked template (overlay), or a full copy
                       (dir); auto uses overlay where it works (auto)
+  --quota auto|image|none  what enforces disk limits: quotas of /home's file system where it has them (auto), or an
+                      allocated disk image for each new container that has a limit (image) (auto)
   --snapshots DIR     folder for snapshots, usually a mounted NAS; root must be able to write to it
   --snapshots-keep N  how many snapshots to keep for each person (5)
   --apparmor PROFILE  AppArmor profile of the containers (LXC's default)
@@ -60,7 +62,7 @@ setting_of() {
     --portal-address) echo portal.ssh_address ;;
     --name | --address | --ports | --subuids | --forwards) echo "server.${1#--}" ;;
     --forwards-each) echo server.forwards_each ;;
-    --groups | --bridge | --network | --storage | --apparmor) echo "container.${1#--}" ;;
+    --groups | --bridge | --network | --storage | --quota | --apparmor) echo "container.${1#--}" ;;
     --snapshots) echo snapshots.folder ;;
     --snapshots-keep) echo snapshots.keep ;;
     --driver) echo driver.mode ;;

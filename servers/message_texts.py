@@ -56,6 +56,17 @@ _OWN: dict[str, str | tuple[str, str]] = {
     "home_missing": "The home directory is missing.",
     # a host: its files
     "disk_full": ("The disk is full.", "The server's disk is full; ask the lab's staff to free space."),
+    "disk_limit_reached": (
+        "The person's disk limit is reached.",
+        "Your disk limit is reached: delete files in the container.",
+    ),
+    "no_space_for_image": (
+        "The server lacks {megabytes} MB for the disk image of the container: {detail}.",
+        "The server's disk is too full for your container; ask the lab's staff to free space.",
+    ),
+    "image_not_mounted": "The disk image of the container cannot be mounted: {detail}.",
+    "image_not_grown": "The disk image of the container cannot grow: {detail}.",
+    "image_not_made": "The disk image of the container cannot be made: {detail}.",
     "template_missing": ("The template is missing.", "The server has no template for containers; ask the lab's staff."),
     # a host: containers
     "container_stopped": "The container stopped by itself: {detail}.",

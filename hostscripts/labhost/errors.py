@@ -67,7 +67,9 @@ def coded(error: LabhostError | OSError) -> LabhostError:
         return error
     what = error.strerror or "input or output error"
     text = f"{what}; ask the lab's staff to look at the server's log"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno == errno.EDQUOT:
+        return LabhostError(f"{what}: delete files in the container", reason="disk_limit_reached")
+    if error.errno == errno.ENOSPC:
         full = "the disk is full; ask the lab's staff to free some space"
         return LabhostError(full, reason="disk_full")
     return LabhostError(text, reason="os_error", path=str(error.filename2 or error.filename or ""), detail=what)

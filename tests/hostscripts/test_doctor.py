@@ -96,6 +96,7 @@ PERSON: dict[str, tuple[dict[str, Any], str, str]] = {
     "files": ({"has_system": False}, "files are missing", ""),
     "mount": ({"attached": False}, "not mounted", "attach"),
     "config": ({"config": Entry("file", 0, 0o644, "x\n")}, "configuration", "config"),
+    "quota": ({"disk_enforced": False}, "the disk limit is not set", "quota"),
     "leftovers": ({"leftovers": ("rootfs.new-1",)}, "left by an interrupted command", "leftovers"),
     "crashed": ({"running": False}, "should be running", "start"),
     "unwanted": ({"user": alice(desired_state="stopped")}, "should be stopped", "stop"),

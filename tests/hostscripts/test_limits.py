@@ -75,6 +75,8 @@ def test_without_its_controller_a_value_is_a_comment_and_not_enforced() -> None:
     assert limits.summary(read, {"memory"}) == (
         "memory 64 GB, 2.5 CPUs (not enforced here), 4096 processes, GPUs 0,2, disk 200 GB (not enforced here)"
     )
+    assert limits.not_enforced(read, {"memory", "cpu", "pids", "disk"}) == []
+    assert limits.summary(read, {*EVERY, "disk"}).endswith(", disk 200 GB")
     assert limits.summary({}, EVERY) == "8192 processes"
     assert limits.summary({"gpus": "none"}, EVERY) == "8192 processes, no GPUs"
 

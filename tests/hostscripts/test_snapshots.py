@@ -2,9 +2,9 @@
 
 import os
 import pwd
+import shlex
 import signal
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from labhost.container import snapshots
 from labhost.errors import LabhostError, Refused
 from labhost.host import User, user_state
 from labhost.host.config import Host
-from labhost.storage import drivers, snapshot_store, tree
+from labhost.storage import drivers, snapshot_store, tar_listing, tree
 from labhost.system import Progress, failpoints
 
 from tests.hostscripts import hosts
@@ -111,13 +111,14 @@ def test_s5_an_archive_that_changed_on_its_way_to_the_disk_is_not_published(
     assert published(host) == OLD
 
 
-def test_s5_a_listing_that_is_killed_publishes_nothing(host: Host, alice: User) -> None:
+def test_s5_a_listing_that_is_killed_publishes_nothing(
+    host: Host, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
     create(host, alice, "old")
-    killer = threading.Thread(target=hosts.signal_child, args=("tar", signal.SIGKILL), kwargs={"argument": "--list"})
-    killer.start()
+    command = shlex.join(tar_listing.LIST_COMMAND)
+    monkeypatch.setattr(tar_listing, "LIST_COMMAND", ["/bin/sh", "-c", f"{command}; kill -KILL $$"])
     with pytest.raises(LabhostError, match="cannot be packed: the snapshot is damaged"):
         create(host, alice, "new")
-    killer.join()
     assert published(host) == OLD
 
 

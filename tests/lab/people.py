@@ -143,7 +143,7 @@ def forget(lab: Lab, name: str, server: str) -> None:
     lab.servers[server].run(
         f"uid=$(id -u {name} 2>/dev/null) || exit 0; loginctl terminate-user {name}; loginctl disable-linger {name};"
         f" pkill -9 -U $uid; sleep 0.3; pkill -9 -U $uid; sleep 0.1;"
-        f" umount /home/{name}/.local/share/lxc/{name}/rootfs; userdel -f {name};"
+        f" umount /home/{name}/.local/share/lxc/{name}/rootfs /home/{name}/.local/share/lxc/{name}; userdel -f {name};"
         f" sed -i '/^{name} /d' /etc/lxc/lxc-usernet; sed -i '/^{name}:/d' /etc/subuid /etc/subgid;"
         f" rm -rf /home/{name} /var/lib/lab-iam/users/{name}.json",
         check=False,

@@ -59,7 +59,7 @@ def delete(folder: Path, subuid: int) -> None:
         return
     _check_unmounted(folder)
     if subuid:
-        command = ["/usr/bin/find", ".", "-xdev", "-mindepth", "1", "-depth", "-delete"]
+        command = ["/usr/bin/find", ".", "-mindepth", "1", "-depth", "-delete"]
         id_map.run(subuid, folder, command, timeout=DELETE_SECONDS)
     files.remove_tree(folder)
     if folder.exists():

@@ -11,8 +11,8 @@ from labhost.gpu import nvidia
 from labhost.host import Host, Paths, config
 from labhost.keys import public_keys
 from labhost.protocol.verbs import for_people
-from labhost.storage import probe, snapshot_store
-from labhost.system import Progress, files
+from labhost.storage import probe, quota, snapshot_store
+from labhost.system import Progress, btrfs, files
 
 # What root executes, or trusts as configuration: nobody else may write to it or to any folder above it.
 TRUSTED = (
@@ -88,7 +88,8 @@ def check(arguments: list[str], progress: Progress) -> None:
     snapshot_store.prepare(host)
     for name in host.unknown_settings:
         progress.write(f"warning: host.conf: {name} is unknown and ignored")
-    progress.write(f"driver: {nvidia.host_version(host.config) or 'none'}, storage: {host.config.container.storage}")
+    shown = f"driver: {nvidia.host_version(host.config) or 'none'}, storage: {host.config.container.storage}"
+    progress.write(f"{shown}, disk limits: {quota.kind_offered(host) or 'not enforced'}")
 
 
 def check_policy(host: Host) -> None:
@@ -103,6 +104,9 @@ def check_policy(host: Host) -> None:
     if free:
         text = f"sudo needs no password from the group {free[0]}: remove NOPASSWD, or correct --groups"
         raise Refused(text, reason="sudo_without_password", group=free[0])
+    if host.config.container.quota == "image" and btrfs.is_btrfs(host.paths.home):
+        text = "on btrfs a disk image is never allocated for good: use --quota auto, which uses qgroups"
+        raise Refused(text, reason="image_on_btrfs")
     bridge = host.config.container.bridge
     if not Path("/sys/class/net", bridge).exists():
         text = f"the bridge {bridge} does not exist; see systemctl status lxc-net"

@@ -15,7 +15,7 @@ from labhost.host import Host, User, disk_space, limits, locks, suspensions, use
 from labhost.keys import applied_keys, ownership, withheld
 from labhost.network import addresses, dhcp, firewall, forwards
 from labhost.portal import client
-from labhost.storage import drivers
+from labhost.storage import drivers, quota
 from labhost.system import Account, Progress, failpoints, files, formatting, log
 
 BANNER_SECONDS = 20
@@ -55,8 +55,9 @@ def start(host: Host, user: User, progress: Progress, *, only_if_wanted: bool = 
         if warning := disk_space.warning(host):
             progress.write(f"warning: {warning}")
         lxc.start_user_manager(host, account)  # first: its cgroup shows which limits this server can enforce
-        write_config(host, user)
-        system_swap.prepare(host, user, account, progress)
+        with quota.some_room(host, user, account):
+            write_config(host, user)
+            system_swap.prepare(host, user, account, progress)
         failpoints.hit("start:configured")
         _bring_up(host, user, account, progress)
         failpoints.hit("start:up")
@@ -134,7 +135,8 @@ def rebuild(host: Host, user: User, progress: Progress) -> None:
         driver.attach(user, account)
         driver.remove_leftovers(user, account)
         driver.check()
-        system = driver.create_fresh(user, account)
+        with quota.some_room(host, user, account):
+            system = driver.create_fresh(user, account)
         halt(host, user, account, progress)
         system_swap.swap(host, user, account, system)
     log.write(f"{user.name}: container rebuilt")

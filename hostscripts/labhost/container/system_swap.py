@@ -10,7 +10,7 @@ from labhost.accounts import linux_accounts
 from labhost.container import provision
 from labhost.errors import Busy, LabhostError
 from labhost.host import Host, User, locks, user_state
-from labhost.storage import drivers, overlay, snapshot_store, template_archive, templates
+from labhost.storage import drivers, overlay, quota, snapshot_store, template_archive, templates
 from labhost.system import Account, Progress, failpoints, log
 
 
@@ -20,13 +20,14 @@ def swap(host: Host, user: User, account: Account, system: Path) -> None:
         user.needs_provisioning = True
         user_state.save_user(host, user)
     failpoints.hit("unfinished")
-    drivers.driver_of(host, user).install(user, account, system)
-    failpoints.hit("exchanged")
-    try:
-        provision.provision_system(host, user, account)
-    except (LabhostError, OSError):
-        drivers.driver_of(host, user).roll_back(user, account)
-        raise
+    with quota.some_room(host, user, account):
+        drivers.driver_of(host, user).install(user, account, system)
+        failpoints.hit("exchanged")
+        try:
+            provision.provision_system(host, user, account)
+        except (LabhostError, OSError):
+            drivers.driver_of(host, user).roll_back(user, account)
+            raise
 
 
 def attach_all(host: Host) -> None:
@@ -56,7 +57,10 @@ def refresh_templates(host: Host, progress: Progress) -> None:
         else:
             current = template_archive.inspect(host).version
             progress.write(f"template: {current}")
-        if (of_snapshots := snapshot_store.templates_in_use(host)) is not None:
+        detached = [name for name in user_state.all_names(host) if quota.is_detached(host, name)]
+        if detached:
+            progress.write(f"warning: no template is removed: the disk images of {', '.join(detached)} are not mounted")
+        elif (of_snapshots := snapshot_store.templates_in_use(host)) is not None:
             for version in templates.prune(host, {current} | overlay.needed_versions(host) | of_snapshots):
                 progress.write(f"template: removed {version}, which is no longer used")
 
@@ -72,7 +76,8 @@ def prepare(host: Host, user: User, account: Account, progress: Progress) -> Non
 def commit(host: Host, user: User, account: Account) -> None:
     """After a successful start: the old root file system is no longer needed."""
     try:
-        drivers.driver_of(host, user).commit(user, account)
+        with quota.some_room(host, user, account):
+            drivers.driver_of(host, user).commit(user, account)
     except (LabhostError, OSError) as error:
         log.write(f"{user.name}: the old root file system could not be removed yet: {error}", warning=True)
 
@@ -81,7 +86,9 @@ def roll_back_failed_start(host: Host, user: User, account: Account, error: Labh
     """The error of a failed start. If the root file system is new, the old one is restored."""
     if lxc.is_running(host, account):
         lxc.stop(host, account, grace=0)
-    if not drivers.driver_of(host, user).roll_back(user, account):
+    with quota.some_room(host, user, account):
+        found = drivers.driver_of(host, user).roll_back(user, account)
+    if not found:
         return error
     user.needs_provisioning = True  # its keys may be older than the last push
     user_state.save_user(host, user)

@@ -55,6 +55,7 @@ class Container(NamedTuple):
     groups: Annotated[tuple[str, ...], Setting(types.groups, "sudo")]
     mounts: Annotated[tuple[Mount, ...], Setting(types.mounts, "")]
     storage: Annotated[str, Setting(types.one_of("dir", "overlay"), "dir")]
+    quota: Annotated[str, Setting(types.one_of("auto", "none", "image"), "auto")]
     apparmor: Annotated[str, Setting(types.matching(r"([A-Za-z0-9][A-Za-z0-9._-]{0,62})?"), "")]
 
     @property

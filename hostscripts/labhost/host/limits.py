@@ -92,9 +92,9 @@ def processes(user: User) -> int:
 
 
 def not_enforced(limits: Mapping[str, str], available: Collection[str]) -> list[str]:
-    """Limits that this server has no means to enforce."""
-    missing = [key for key in ("memory", "cpus") if key in limits and CONTROLLER[key] not in available]
-    return missing + (["disk"] if "disk" in limits else [])
+    """Limits that nothing enforces here; `available` has the controllers, and `disk` where a quota holds."""
+    bound = {"gpus", "processes"}  # by the device nodes, and by the container's user namespace
+    return [key for key in limits if key not in bound and CONTROLLER.get(key, key) not in available]
 
 
 def summary(limits: Mapping[str, str], available: Collection[str]) -> str:

@@ -133,7 +133,7 @@ def _fetch(run: Run) -> None:
         raise Refused(text, reason="subuid_changed", name=user.name, known=user.subuid, portal=person.subuid)
     user.port, user.subuid, user.ssh_config = person.port, person.subuid, person.ssh_config
     user.keys, user.keys_revision = [as_entry(key) for key in person.keys], revision
-    user.fetched_at = time.time()
+    user.limits, user.fetched_at = person.limits, time.time()
 
 
 def _account(run: Run) -> None:

@@ -115,7 +115,9 @@ def _keys(run: Run) -> None:
 def _data(run: Run) -> None:
     host, user = run.host, run.user
     home = user_state.home_folder(host, user.name)
-    drivers.driver_of(host, user).detach(user, Account(user.name, user.uid, user.gid, str(home)))
+    driver = drivers.driver_of(host, user)
+    driver.detach(user, Account(user.name, user.uid, user.gid, str(home)))
+    driver.release(user)
     if user.removal == PURGE:
         tombstones.delete(home, user.subuid)
         return

@@ -24,15 +24,17 @@ class Person(NamedTuple):
     subuid: int
     keys: Keys
     ssh_config: str
+    limits: dict[str, str]
 
 
 def fetch_person(config: Config, name: str) -> Person:
     """Everything that a registration needs, or PortalUnavailable."""
     page = f"/user/{check_name(name)}"
-    pages = (f"{page}/{leaf}" for leaf in ("port", "subuid", ".ssh/authorized_keys", ".ssh/config"))
-    port, subuid, key_lines, config_text = _get(config, *pages)
+    leaves = ("port", "subuid", ".ssh/authorized_keys", ".ssh/config", f"limits?server={config.server.name}")
+    port, subuid, key_lines, config_text, limits_text = _get(config, *(f"{page}/{leaf}" for leaf in leaves))
     keys, _ = judge_lines(key_lines)  # a refused key is reported by the next push
-    return Person(parse_port(config, port), parse_subuid(config, subuid), keys, ssh_config.check(config_text))
+    checked = ssh_config.check(config_text)
+    return Person(parse_port(config, port), parse_subuid(config, subuid), keys, checked, limits.parse(limits_text))
 
 
 def fetch_values(config: Config, name: str) -> tuple[int, dict[str, str]]:

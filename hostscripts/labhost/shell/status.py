@@ -6,12 +6,16 @@ from labhost.container import lifecycle
 from labhost.gpu import nvidia
 from labhost.host import Host, User, disk_space, limits
 from labhost.network import forwards
+from labhost.storage import drivers
 from labhost.system import Progress, formatting
 
 
 def collect(host: Host, user: User) -> dict[str, Any]:
-    """What programs get (--json). `limits_not_enforced` are those that this server has no means to enforce."""
-    available = limits.controllers(host, user)
+    """What programs get (--json). `limits_not_enforced` are those that this server has no means to enforce.
+
+    `disk_used` is in bytes, for everything in the container's folder; None where the kernel does not count it.
+    """
+    available, disk = _enforceable(host, user), drivers.driver_of(host, user).disk_usage(user)
     return {
         "user": user.name,
         "server": host.config.server.name,
@@ -23,6 +27,7 @@ def collect(host: Host, user: User) -> dict[str, Any]:
         "ports": [pair._asdict() for pair in forwards.list_forwards(host, user)],
         "limits": user.limits,
         "limits_not_enforced": limits.not_enforced(user.limits, available),
+        "disk_used": None if disk is None else disk.used,
         "driver": {
             "server": nvidia.host_version(host.config),
             "container": nvidia.container_version(host, user),
@@ -45,10 +50,17 @@ def show(host: Host, user: User, progress: Progress) -> None:
     progress.write(f"port: {user.port}, address: {user.address}")
     ports = [f"{pair['server_port']} to {pair['container_port']}" for pair in found["ports"]]
     progress.write(f"forwarded ports: {', '.join(ports) or 'none'}")
-    progress.write(f"limits: {limits.summary(user.limits, limits.controllers(host, user))}")
+    progress.write(f"limits: {limits.summary(user.limits, _enforceable(host, user))}")
+    if found["disk_used"] is not None:
+        progress.write(f"disk: {formatting.size(found['disk_used'])} used")
     progress.write(f"driver: {_driver(found['driver'])}")
     progress.write(f"values from the portal: {formatting.moment(user.fetched_at)}")
     progress.write(f"next: ssh {name}" if running else f"next: ssh {name}-manage to start it")
+
+
+def _enforceable(host: Host, user: User) -> frozenset[str]:
+    enforced = drivers.driver_of(host, user).disk_limit_enforced(user)
+    return limits.controllers(host, user) | ({"disk"} if enforced else frozenset())
 
 
 def _driver(found: dict[str, str]) -> str:

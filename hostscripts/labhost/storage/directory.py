@@ -7,7 +7,7 @@ from pathlib import Path
 
 from labhost.errors import LabhostError
 from labhost.host import User, locks
-from labhost.storage import template_archive, tree
+from labhost.storage import quota, template_archive, tree
 from labhost.storage.driver import Storage
 from labhost.system import Account
 
@@ -20,6 +20,7 @@ class DirectoryStorage(Storage):
         tree.check_free_space(self._host.paths.home, template_archive.inspect(self._host).size)
 
     def attach(self, user: User, account: Account) -> None:
+        quota.attach(self._host, user)
         with locks.mounts(self._host, user.name):
             self._slots(user).repair()
 
@@ -51,6 +52,7 @@ class DirectoryStorage(Storage):
         fresh = self._slots(user).new_path()
         fresh.mkdir(mode=0o755)
         try:
+            quota.cover(self._host, user, fresh)
             os.chown(fresh, user.subuid, user.subuid, follow_symlinks=False)
             fill(fresh)
             template_archive.check_bootable(fresh)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from labhost import lxc
 from labhost.host import Host, User
-from labhost.storage import tree
+from labhost.storage import quota, tree
 from labhost.storage.slots import Slots, slots_in
 from labhost.system import Account, Process
 
@@ -28,7 +28,7 @@ class Storage(ABC):
 
     def exists(self, user: User) -> bool:
         """True if the person has a complete system here, attached or not."""
-        return self._slots(user).exists()
+        return self._slots(user).exists() or quota.is_detached(self._host, user.name)
 
     @abstractmethod
     def check(self) -> None:
@@ -37,7 +37,7 @@ class Storage(ABC):
     def create(self, user: User, account: Account) -> None:
         """Makes the system from the current template unless there is one, and attaches it. All or nothing."""
         if not self.exists(user):
-            self._folder(user).mkdir(mode=0o755, exist_ok=True)
+            quota.make_folder(self._host, user)
             self.remove_leftovers(user, account)
             self._slots(user).install(self.create_fresh(user, account))
         self.attach(user, account)
@@ -82,6 +82,17 @@ class Storage(ABC):
         """Bytes on the disk that are the person's alone."""
         return tree.size(user.subuid, self._own_files(user))
 
+    def disk_usage(self, user: User) -> quota.Usage | None:
+        """What the kernel counts for the person; None if nothing counts it."""
+        return quota.usage(self._host, user, self._slots(user).current)
+
+    def disk_limit_enforced(self, user: User) -> bool:
+        return quota.is_enforced(self._host, user, self._slots(user).current)
+
+    def disk_limit_obstacle(self, user: User) -> str:
+        """Why the limit of this container cannot be enforced; empty if it can."""
+        return quota.obstacle(self._host, user, self._slots(user).current)
+
     def archive(self, user: User, account: Account) -> Process:
         """A process that writes the person's own files as a plain tar to its stdout, see tree.archive."""
         return tree.archive(user.subuid, self._own_files(user))
@@ -91,6 +102,11 @@ class Storage(ABC):
         self.detach(user, account)
         for path in self._slots(user).all():
             self._remove(user, account, path)
+        self.release(user)
+
+    def release(self, user: User) -> None:
+        """Ends the limit and unmounts an image, before the person's folder is moved away or deleted; OSError."""
+        quota.release(self._host, user)
 
     def remove_leftovers(self, user: User, account: Account) -> None:
         """Removes what killed or failed runs left beside the systems."""

@@ -12,7 +12,7 @@ from labhost import lxc
 from labhost.accounts import tombstones
 from labhost.errors import LabhostError, Refused
 from labhost.host import SUBUID_COUNT, Host, User, locks, user_state
-from labhost.storage import template_archive, templates, tree
+from labhost.storage import quota, template_archive, templates, tree
 from labhost.storage.driver import Storage
 from labhost.system import Account, failpoints, files, mounts
 
@@ -28,6 +28,7 @@ class OverlayStorage(Storage):
         tree.check_free_space(self._host.paths.home, 0)
 
     def attach(self, user: User, account: Account) -> None:
+        quota.attach(self._host, user)
         with locks.mounts(self._host, user.name):
             if mounts.is_mounted(self.rootfs(user)):
                 return
@@ -84,6 +85,16 @@ class OverlayStorage(Storage):
         with suppress(FileNotFoundError):
             self.rootfs(user).rmdir()
 
+    def release(self, user: User) -> None:
+        with suppress(LabhostError):  # a removal goes on
+            quota.attach(self._host, user)
+        versions = {path.name: _template_of(path) for path in self._slots(user).all()}
+        if quota.release(self._host, user):
+            # The templates that the image needs, where needed_versions finds them while it is not mounted.
+            for name, version in versions.items():
+                (self._folder(user) / name).mkdir(mode=0o755, exist_ok=True)
+                files.write_atomic(self._folder(user) / name / "template", version + "\n", mode=0o644)
+
     def _own_files(self, user: User) -> Path:
         return self._slots(user).current / "upper"
 
@@ -93,6 +104,7 @@ class OverlayStorage(Storage):
             version = version or templates.unpack(self._host)
             fresh = self._slots(user).new_path()
             fresh.mkdir(mode=0o755)
+            quota.cover(self._host, user, fresh)
             files.write_atomic(fresh / "template", version + "\n", mode=0o644)
         (fresh / "work").mkdir(mode=0o700)
         (fresh / "upper").mkdir(mode=0o755)

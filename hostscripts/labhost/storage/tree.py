@@ -94,7 +94,10 @@ def remove(subuid: int, path: Path) -> None:
 
 
 def check_disk_full(result: Result) -> None:
-    if b"No space left" in result.err or b"Disk quota" in result.err:
+    if b"Disk quota" in result.err:
+        text = "the disk limit leaves too little room: delete files, or rebuild and start the container first"
+        raise LabhostError(text, reason="disk_limit_reached")
+    if b"No space left" in result.err:
         raise LabhostError("the disk is full; ask the lab's staff to free some space", reason="disk_full")
 
 

@@ -19,6 +19,7 @@ PASSED_ON = {
     "bridge": "network bridge of the containers (lxcbr0)",
     "network": "network of the bridge (10.0.3.0/24)",
     "storage": "auto|overlay|dir: storage of new containers (auto)",
+    "quota": "auto|image|none: what enforces disk limits of new containers (auto)",
     "snapshots": "folder for snapshots, usually on a mounted NAS",
     "snapshots-keep": "number of snapshots to keep for each person (5)",
     "mount": "SRC:DST[:ro], a folder to mount in every container",

@@ -174,6 +174,8 @@ def _container(server: ServerState, person: PersonState) -> Iterator[Finding]:
     config_ok = person.config.text == person.config_wanted and person.config.uid == 0
     if not config_ok:
         yield Finding(name, "the container's configuration was changed", "write it", "config")
+    if not person.disk_enforced:
+        yield Finding(name, "the disk limit is not set", "set it", "quota")
     for item in person.leftovers:
         yield Finding(name, f"{item} was left by an interrupted command", "delete it", "leftovers", item)
     if user.desired_state == "running" and not person.running:

@@ -14,7 +14,7 @@ from labhost.errors import LabhostError
 from labhost.host import Host, User, locks, state_disk, user_state
 from labhost.keys import applied_keys, key_files, set_keys
 from labhost.people import registration, removal
-from labhost.storage import drivers
+from labhost.storage import drivers, quota
 from labhost.system import Progress, files
 from labhost.system.openat2 import closing
 
@@ -110,6 +110,11 @@ def _attach(host: Host, user: User) -> None:
     drivers.driver_of(host, user).attach(user, linux_accounts.account_of(host, user))
 
 
+def _quota(host: Host, user: User) -> None:
+    quota.attach(host, user)
+    quota.apply(host, user)
+
+
 def _port(host: Host, item: Finding) -> None:
     with _lock(host, item):
         user, port = _user(host, item), int(item.target)
@@ -162,6 +167,7 @@ FIXES: Mapping[str, Fix] = {
     "folder": _folder,
     "keys": _keys,
     "attach": _with_user(_attach),
+    "quota": _with_user(_quota),
     "config": _with_user(lifecycle.write_config),
     "leftovers": _with_user(_leftovers),
     "start": lambda host, item: autostart.start_one(host, item.name, _quiet()),

@@ -53,6 +53,7 @@ class PersonState:
     attached: bool = False
     leftovers: list[str] = field(default_factory=list)
     disk_used: int = 0  # bytes, where they are counted
+    disk_enforced: bool = True  # or cannot be here, which is a note
     running: bool = False
     addresses: tuple[str, ...] = ()
     portal_values: tuple[int, int] | None = None  # port and first subordinate id
@@ -214,12 +215,22 @@ def _person(server: ServerState, user: User, groups: frozenset[str], password: s
         has_system=has_system,
         attached=attached,
         leftovers=leftovers,
+        disk_used=used.used if has_system and (used := driver.disk_usage(user)) else 0,
+        disk_enforced=not has_system or driver.disk_limit_enforced(user) or _has_obstacle(server, user),
         running=running,
         addresses=lxc.info(host, identity).addresses if running else (),
         portal_values=portal_values,
         portal_keys=portal_keys,
         current_keys=frozenset(key.blob for key in known),
     )
+
+
+def _has_obstacle(server: ServerState, user: User) -> bool:
+    """True if the person's disk limit cannot be enforced, with a note."""
+    obstacle = drivers.driver_of(server.host, user).disk_limit_obstacle(user)
+    if obstacle:
+        server.notes.append(f"{user.name}: the disk limit is not enforced: {obstacle}")
+    return bool(obstacle)
 
 
 def _container_keys_ok(host: Host, user: User, text: str) -> bool:
