@@ -54,7 +54,7 @@ def server(host: Host, *people: PersonState, **changes: Any) -> ServerState:
         list(people),
         subuid=block,
         subgid=block,
-        usernet="# kept\nalice veth lxcbr0 1\n",
+        usernet="# kept\nalice veth lxc-u1001 1\n",
         register=Entry("file", 0, 0o644, "register\n"),
         register_wanted="register\n",
         jumps={ours for _, _, ours in firewall.JUMPS},
@@ -96,6 +96,7 @@ PERSON: dict[str, tuple[dict[str, Any], str, str]] = {
     "leftovers": ({"leftovers": ("rootfs.new-1",)}, "left by an interrupted command", "leftovers"),
     "crashed": ({"running": False}, "should be running", "start"),
     "unwanted": ({"user": alice(desired_state="stopped")}, "should be stopped", "stop"),
+    "shared": ({"on_bridge": False}, "not on a bridge of its own", ""),
     "address": ({"addresses": ("10.0.3.99",)}, "10.0.3.99 instead of 10.0.3.10", ""),
     "port": ({"portal_values": (22002, START)}, "22002 at the portal", "port"),
     "ids": ({"portal_values": (22001, 5)}, "at 5 at the portal", ""),
@@ -122,8 +123,13 @@ SERVER: dict[str, tuple[dict[str, Any], str, str]] = {
     "leftovers": ({"temporary": ["/etc/lxc/.x.lab-iam-new"]}, "left by an interrupted write", "temporary_file"),
     "rule": ({"rules": frozenset({"-A LAB-IAM-PRE -j ACCEPT"})}, "1 unexpected", "rules"),
     "no-rule": ({"rules_wanted": frozenset({"-A LAB-IAM-PRE -j ACCEPT"})}, "1 missing", "rules"),
-    "jump": ({"jumps": frozenset()}, "4 chains not in use", "rules"),
-    "removed": ({"removed": [tombstones.Tombstone("zoe")], "usernet": "alice veth lxcbr0 1\nzoe veth lxcbr0 1\n"}, "zoe", "usernet"),
+    "shared": ({"usernet": "alice veth lxcbr0 1\n"}, "one link to their bridge", "usernet"),
+    "bridge": ({"bridges": ["the bridge lxc-u1001 is wrong: route"]}, "lxc-u1001", "bridges"),
+    "guard": ({"guarded": False}, "filters", "bridges"),
+    "sysctl": ({"weak_source_check": True}, "rp_filter", ""),
+    "n9-ssh": ({"occupied": {22001}}, "listens on their port 22001; it is not reached", ""),
+    "jump": ({"jumps": frozenset()}, "5 chains not in use", "rules"),
+    "removed": ({"removed": [tombstones.Tombstone("zoe")], "usernet": "alice veth lxc-u1001 1\nzoe veth lxc-u1002 1\n"}, "zoe", "usernet"),
 }  # fmt: skip
 
 
@@ -132,6 +138,12 @@ def test_each_problem_of_a_server_is_one_line_with_its_fix(host: Host, kind: str
     changes, words, fix = SERVER[kind]
     item = only(checks.run_checks(server(host, healthy(host), **changes)))
     assert words in str(item) and item.fix == fix
+
+
+def test_n9_a_forwarded_port_on_which_the_server_listens_is_found(host: Host) -> None:
+    person = healthy(host, user=alice(forwards=[[80, 30123], [81, 30124]]))
+    item = only(checks.run_checks(server(host, person, occupied={30123, 443})))
+    assert (item.name, item.fix) == ("alice", "") and "port 30123; the port is not forwarded" in item.problem
 
 
 def test_the_order_of_a_rules_options_does_not_count(host: Host) -> None:
@@ -158,7 +170,7 @@ def test_a_shared_address_is_found(host: Host) -> None:
     bob = healthy(
         host, user=replace(alice(), name="bob", subuid=2000000000, port=22002), portal_values=(22002, 2000000000)
     )
-    found = server(host, healthy(host), bob, usernet="alice veth lxcbr0 1\nbob veth lxcbr0 1\n")
+    found = server(host, healthy(host), bob, usernet="alice veth lxc-u1001 1\nbob veth lxc-u1001 1\n")
     assert "alice has the same address" in only(checks.run_checks(found)).problem
 
 

@@ -10,6 +10,7 @@ from labhost import lxc
 from labhost.container import lifecycle
 from labhost.errors import LabhostError
 from labhost.host import SUBUID_COUNT, User
+from labhost.network import flows
 from labhost.people.steps import Run, Step
 from labhost.system import logind, processes
 
@@ -39,6 +40,7 @@ def _container(run: Run) -> None:
         lxc.stop(run.host, run.account, grace=STOP_GRACE)
     except LabhostError as error:
         run.progress.write(f"warning: {error}; killing its processes instead")
+    flows.forget(run.user.address)
 
 
 def _manager(run: Run) -> None:

@@ -152,6 +152,7 @@ FIXES: Mapping[str, Fix] = {
     "register_keys": _register_keys,
     "removed_files": lambda host, _: _make_roots(host.paths.home / tombstones.FOLDER, 0o700),
     "temporary_file": lambda _, item: Path(item.target).unlink(missing_ok=True),
+    "bridges": lambda host, _: lifecycle.apply_bridges(host),
     "rules": lambda host, _: lifecycle.apply_rules(host),
     "shell": _with_accounts(linux_accounts.set_login_shell),
     "password": _with_accounts(linux_accounts.lock_password),

@@ -15,7 +15,7 @@ from labhost.errors import Busy, LabhostError, PortalUnavailable
 from labhost.host import Host, User, locks, user_state
 from labhost.keys import applied_keys, key_files, set_keys
 from labhost.keys.public_keys import render_container, render_host
-from labhost.network import firewall
+from labhost.network import bridges, firewall, forwards, guard
 from labhost.portal import client
 from labhost.storage import drivers
 from labhost.system import files, is_name, openat2
@@ -54,6 +54,7 @@ class PersonState:
     leftovers: list[str] = field(default_factory=list)
     running: bool = False
     addresses: tuple[str, ...] = ()
+    on_bridge: bool = True  # or not running
     portal_values: tuple[int, int] | None = None  # port and first subordinate id
     portal_keys: frozenset[str] | None = None  # blobs
     current_keys: frozenset[str] = frozenset()
@@ -75,6 +76,10 @@ class ServerState:
     rules: set[str] = field(default_factory=set)
     rules_wanted: set[str] = field(default_factory=set)
     jumps: set[str] = field(default_factory=set)
+    bridges: list[str] = field(default_factory=list)  # what is wrong with each
+    guarded: bool = True  # the filters of what comes from containers are set
+    weak_source_check: bool = False  # the server's rp_filter overrides that of the bridges
+    occupied: set[int] = field(default_factory=set)  # ports on which programs of the server listen
     removed_files: Entry = Entry()
     untrusted: list[str] = field(default_factory=list)
     unfit: str = ""
@@ -195,6 +200,7 @@ def _person(server: ServerState, user: User, groups: frozenset[str], password: s
         leftovers=leftovers,
         running=running,
         addresses=lxc.info(host, identity).addresses if running else (),
+        on_bridge=not running or bool(bridges.ports(host, bridges.name_of(user))),
         portal_values=portal_values,
         portal_keys=portal_keys,
         current_keys=frozenset(key.blob for key in known),
@@ -228,7 +234,11 @@ def _from_portal(server: ServerState, user: User) -> tuple[tuple[int, int] | Non
 
 def _rules(server: ServerState) -> None:
     host = server.host
+    server.occupied, server.weak_source_check = forwards.occupied(), bridges.weakened(host)
     with locks.rules(host):
+        here = [bridge for bridge in lifecycle.wanted_bridges(host) if bridges.exists(host, bridge.name)]
+        extra = [f"the bridge {name} belongs to nobody" for name in bridges.extra(host, here)]
+        server.bridges, server.guarded = bridges.faults(host, here) + extra, guard.is_set(host)
         server.rules, server.jumps = firewall.current_rules()
         wanted = firewall.render_rules(host.config, lifecycle.wanted_rules(host))
     server.rules_wanted = {line for line in wanted.splitlines() if line.startswith("-A ")}
