@@ -20,8 +20,8 @@ Options; without one, its setting stays as it is (defaults in parentheses):
   --forwards A-B      ports that people may forward to their containers (30000-32767)
   --forwards-each N   how many ports each person may forward; 0 for none (5)
   --groups LIST       groups of people's accounts on this server (sudo)
-  --bridge NAME       network bridge of LXC (lxcbr0)
-  --network CIDR      network of the bridge (10.0.3.0/24)
+  --bridge NAME       bridge of lxc-net, which gives containers DNS, DHCP and NAT (lxcbr0)
+  --network CIDR      network of lxc-net, from which containers get addresses (10.0.3.0/24)
   --mount SRC:DST[:ro]  folder to mount in every container; may be repeated
   --storage auto|overlay|dir  storage of new containers: a layer over one unpacked template (overlay), or a full copy
                       (dir); auto uses overlay where it works (auto)
@@ -295,9 +295,16 @@ prepare_state() {
 
 # The DHCP of lxc-net hands out the first addresses only; labhost assigns the others, and reserves them for DHCP clients.
 configure_lxc_net() {
-  local file=/etc/default/lxc-net network prefix text=''
+  local file=/etc/default/lxc-net conf=/etc/lxc/lab-iam-dnsmasq.conf network prefix before text=''
   folder 0755 /etc/lxc/lab-iam-dhcp-hosts
-  write_text 'dhcp-hostsdir=/etc/lxc/lab-iam-dhcp-hosts' /etc/lxc/lab-iam-dnsmasq.conf
+  # systemd would set its own default for each new bridge, a moment after labhost has made it.
+  write_text 'net.ipv4.conf.lxc-u*.rp_filter = 1' /etc/sysctl.d/90-lab-iam.conf
+  before=$(cat "$conf" 2>/dev/null || true)
+  if grep -q '^bridge = lxc' /etc/lab-iam/host.conf; then
+    write_text $'dhcp-hostsdir=/etc/lxc/lab-iam-dhcp-hosts\ninterface=lxc*' "$conf"
+  else # dnsmasq does not start with a pattern that its own bridge does not match
+    write_text 'dhcp-hostsdir=/etc/lxc/lab-iam-dhcp-hosts' "$conf"
+  fi
   [[ -f $file ]] || return 0
   network=$(sed -n 's/^network = //p' /etc/lab-iam/host.conf)
   prefix=${network%.*}
@@ -309,13 +316,9 @@ configure_lxc_net() {
   elif ! grep -qF lab-iam-dnsmasq.conf "$file"; then
     print_line "note: for DHCP in containers, add conf-file=/etc/lxc/lab-iam-dnsmasq.conf to the file that LXC_DHCP_CONFILE names"
   fi
-  [[ -n $text ]] || return 0
-  printf '\n# Lab IAM assigns the other addresses to its containers.\n%s' "$text" >>"$file"
-  if [[ ! -d /sys/class/net/lxcbr0/brif || -z $(find /sys/class/net/lxcbr0/brif -mindepth 1 -print -quit) ]]; then
-    systemctl restart lxc-net.service
-  else
-    print_line "note: containers are running; lxc-net uses its new settings after its next restart"
-  fi
+  [[ -z $text ]] || printf '\n# Lab IAM assigns the other addresses to its containers.\n%s' "$text" >>"$file"
+  # Containers have bridges of their own, which a restart does not touch.
+  [[ -z $text && $before == "$(cat "$conf")" ]] || systemctl restart lxc-net.service
 }
 
 # Lets user managers limit CPUs too; by default systemd delegates memory and processes only.

@@ -20,7 +20,6 @@ LINK_SECONDS = 5.0
 class Info(NamedTuple):
     state: str  # RUNNING, STOPPED, STARTING, STOPPING, ... as lxc-info prints it
     addresses: tuple[str, ...]
-    link: str = ""  # the host's end of the container's network, such as veth1001_abcd
 
     @property
     def running(self) -> bool:
@@ -114,15 +113,14 @@ def attach_command(host: Host, account: Account, command: Sequence[str], variabl
 
 
 def info(host: Host, account: Account) -> Info:
-    result = _run(host, account, [*_tool(host, account, "info"), "--state", "--ips", "--stats"], timeout=15)
+    result = _run(host, account, [*_tool(host, account, "info"), "--state", "--ips"], timeout=15)
     return parse_info(result.out.decode("utf-8", "replace"))
 
 
 def parse_info(text: str) -> Info:
-    pairs = re.findall(r"^[ \t]*(State|IP|Link)[ \t]*:[ \t]*(.*?)[ \t]*$", text, re.MULTILINE)
+    pairs = re.findall(r"^[ \t]*(State|IP)[ \t]*:[ \t]*(.*?)[ \t]*$", text, re.MULTILINE)
     states = [value for key, value in pairs if key == "State"] or ["UNKNOWN"]
-    links = [value for key, value in pairs if key == "Link"] or [""]
-    return Info(states[0], tuple(value for key, value in pairs if key == "IP"), links[0])
+    return Info(states[0], tuple(value for key, value in pairs if key == "IP"))
 
 
 def is_running(host: Host, account: Account) -> bool:

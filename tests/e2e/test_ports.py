@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab import nvidia
+from tests.lab.faults import LABHOST
 from tests.lab.lab import GATEWAY, Lab
 from tests.lab.machine import Machine
 from tests.lab.people import register
@@ -220,6 +221,22 @@ def test_f3_exceeded_quotas_used_ports_and_other_ranges_are_refused_with_the_rea
         )
     finally:
         machine.run("systemctl stop occupied")
+
+
+def test_n9_a_port_on_which_the_server_listens_later_is_the_servers_again(alice: Person, machine: Machine) -> None:
+    outside = lead(alice, 8888, "30555")
+    machine.run(f"systemd-run --quiet --unit later python3 -m http.server {outside}")
+    try:
+        eventually(lambda: f":{outside} " in machine.run("ss -ltn").stdout, "a program of the server")
+        machine.run(f"{LABHOST} reconcile")
+        assert f"--dport {outside} " not in rules(machine)
+        assert f"listens on their port {outside}" in machine.run(f"{LABHOST} doctor", check=False).stdout
+        answer = machine.run(f"curl -s -o /dev/null -w '%{{http_code}}' http://{SERVER}:{outside}/").stdout
+        assert answer == "200", "the server's own program is not reached"
+    finally:
+        machine.run("systemctl stop later")
+    machine.run(f"{LABHOST} reconcile")
+    assert f"--dport {outside} " in rules(machine)
 
 
 def refused(person: Person, words: str) -> str:

@@ -42,7 +42,8 @@ def make(folder: Path, **values: str) -> Host:
         dhcp_hosts=folder / "dhcp-hosts",
         cgroups=folder / "cgroup",
         interfaces=folder / "net",
-        bridge_filter=folder / "bridge-nf-call-iptables",
+        network=folder / "proc",
+        sysctls=folder / "sysctl",
     )
     return Host(config.parse(VALUES | {key.replace("__", "."): text for key, text in values.items()}), paths)
 

@@ -57,7 +57,7 @@ def server(host: Host, *people: PersonState, **changes: Any) -> ServerState:
         list(people),
         subuid=block,
         subgid=block,
-        usernet="# kept\nalice veth lxcbr0 1\n",
+        usernet="# kept\nalice veth lxc-u1001 1\n",
         register=Entry("file", 0, 0o644, "register\n"),
         register_wanted="register\n",
         jumps={ours for _, _, ours in firewall.JUMPS},
@@ -100,6 +100,7 @@ PERSON: dict[str, tuple[dict[str, Any], str, str]] = {
     "leftovers": ({"leftovers": ("rootfs.new-1",)}, "left by an interrupted command", "leftovers"),
     "crashed": ({"running": False}, "should be running", "start"),
     "unwanted": ({"user": alice(desired_state="stopped")}, "should be stopped", "stop"),
+    "shared": ({"on_bridge": False}, "not on a bridge of its own", ""),
     "address": ({"addresses": ("10.0.3.99",)}, "10.0.3.99 instead of 10.0.3.10", ""),
     "port": ({"portal_values": (22002, START)}, "22002 at the portal", "port"),
     "ids": ({"portal_values": (22001, 5)}, "at 5 at the portal", ""),
@@ -128,11 +129,16 @@ SERVER: dict[str, tuple[dict[str, Any], str, str]] = {
     "leftovers": ({"temporary": ["/etc/lxc/.x.lab-iam-new"]}, "left by an interrupted write", "temporary_file"),
     "rule": ({"rules": frozenset({"-A LAB-IAM-PRE -j ACCEPT"})}, "1 unexpected", "rules"),
     "no-rule": ({"rules_wanted": frozenset({"-A LAB-IAM-PRE -j ACCEPT"})}, "1 missing", "rules"),
-    "jump": ({"jumps": frozenset()}, "6 chains not in use", "rules"),
+    "jump": ({"jumps": frozenset()}, "7 chains not in use", "rules"),
     "low": ({"low_disks": {"/home": "1 GB free"}}, "/home is almost full: 1 GB free;", ""),
     "unsafe": ({"state_is_safe": False}, "containers can fill the disk", ""),
     "holes": ({"state_is_whole": False}, "has holes", "state_image"),
-    "removed": ({"removed": [tombstones.Tombstone("zoe")], "usernet": "alice veth lxcbr0 1\nzoe veth lxcbr0 1\n"}, "zoe", "usernet"),
+    "shared": ({"usernet": "alice veth lxcbr0 1\n"}, "one link to their bridge", "usernet"),
+    "bridge": ({"bridges": ["the bridge lxc-u1001 is wrong: route"]}, "lxc-u1001", "bridges"),
+    "guard": ({"guarded": False}, "filters", "bridges"),
+    "sysctl": ({"weak_source_check": True}, "rp_filter", ""),
+    "n9-ssh": ({"occupied": {22001}}, "listens on their port 22001; it is not reached", ""),
+    "removed": ({"removed": [tombstones.Tombstone("zoe")], "usernet": "alice veth lxc-u1001 1\nzoe veth lxc-u1002 1\n"}, "zoe", "usernet"),
 }  # fmt: skip
 
 
@@ -146,6 +152,12 @@ def test_each_problem_of_a_server_is_one_line_with_its_fix(host: Host, kind: str
 def test_z1_people_who_use_most_of_a_full_disk_are_named(host: Host) -> None:
     found = server(host, healthy(host, disk_used=3 << 30), low_disks={str(host.paths.home): "1 GB free"})
     assert "1 GB free (most used by alice 3 GB)" in str(only(checks.run_checks(found)))
+
+
+def test_n9_a_forwarded_port_on_which_the_server_listens_is_found(host: Host) -> None:
+    person = healthy(host, user=alice(forwards=[[80, 30123], [81, 30124]]))
+    item = only(checks.run_checks(server(host, person, occupied={30123, 443})))
+    assert (item.name, item.fix) == ("alice", "") and "port 30123; the port is not forwarded" in item.problem
 
 
 def test_the_order_of_a_rules_options_does_not_count(host: Host) -> None:
@@ -172,7 +184,7 @@ def test_a_shared_address_is_found(host: Host) -> None:
     bob = healthy(
         host, user=replace(alice(), name="bob", subuid=2000000000, port=22002), portal_values=(22002, 2000000000)
     )
-    found = server(host, healthy(host), bob, usernet="alice veth lxcbr0 1\nbob veth lxcbr0 1\n")
+    found = server(host, healthy(host), bob, usernet="alice veth lxc-u1001 1\nbob veth lxc-u1001 1\n")
     assert "alice has the same address" in only(checks.run_checks(found)).problem
 
 

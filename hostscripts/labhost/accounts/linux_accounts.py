@@ -9,7 +9,7 @@ from contextlib import suppress
 from labhost.accounts import lxc_usernet, subids, tombstones
 from labhost.errors import Busy, LabhostError, Refused
 from labhost.host import SUBUID_COUNT, Host, User, locks, suspensions, user_state
-from labhost.network import addresses
+from labhost.network import addresses, bridges
 from labhost.system import Account, files, run
 
 GECOS = "Lab IAM"
@@ -172,14 +172,20 @@ def remove_subids(host: Host, user: User) -> None:
 def grant_bridge(host: Host, user: User) -> None:
     path = host.paths.usernet
     path.parent.mkdir(mode=0o755, exist_ok=True)
-    text = lxc_usernet.grant(files.read_text(path) or "", user.name, host.config.container.bridge)
-    files.write_atomic(path, text, mode=0o644)
+    files.write_atomic(path, usernet_with(host, user, files.read_text(path) or ""), mode=0o644)
+
+
+def usernet_with(host: Host, user: User, text: str) -> str:
+    """The text of lxc-usernet as it should be for this person."""
+    return lxc_usernet.grant(text, user.name, bridges.name_of(user), host.config.container.bridge)
 
 
 def revoke_bridge(host: Host, user: User) -> None:
+    """Takes the person's link to their bridge away, and the bridge itself."""
     path, bridge = host.paths.usernet, host.config.container.bridge
     if (text := files.read_text(path)) is not None:
         files.write_atomic(path, lxc_usernet.revoke(text, user.name, bridge), mode=0o644)
+    bridges.remove(host, bridges.name_of(user))
 
 
 def login_shell(host: Host, user: User) -> str:

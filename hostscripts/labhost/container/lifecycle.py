@@ -13,7 +13,7 @@ from labhost.errors import LabhostError, NotRegistered, PortalUnavailable, Refus
 from labhost.gpu import nvidia
 from labhost.host import Host, User, disk_space, limits, locks, suspensions, user_state
 from labhost.keys import applied_keys, ownership, withheld
-from labhost.network import addresses, dhcp, firewall, forwards
+from labhost.network import addresses, bridges, dhcp, firewall, flows, forwards, guard
 from labhost.portal import client
 from labhost.storage import drivers, quota
 from labhost.system import Account, Progress, failpoints, files, formatting, log
@@ -122,6 +122,7 @@ def halt(host: Host, user: User, account: Account, progress: Progress) -> bool:
     progress.write("stopping the container")
     with progress.spinner("stopping the container"):
         lxc.stop(host, account, grace=0 if user.needs_provisioning else STOP_GRACE)
+    flows.forget(user.address)
     failpoints.hit("stop:down")
     log.write(f"{user.name}: container stopped")
     progress.write("container stopped")
@@ -177,20 +178,42 @@ def apply_rules(host: Host) -> None:
 
 
 def wanted_rules(host: Host) -> list[firewall.Forward]:
-    """What the port rules must be now."""
-    found = []
+    """What the port rules must be now. A port on which the server listens by now is the server's again."""
+    found, occupied = [], forwards.occupied()
     for user in user_state.all_users(host):
         if user.registered and user.desired_state == "running" and is_running(host, user):
-            pairs = [forwards.ForwardedPort(22, user.port), *forwards.list_forwards(host, user)]
+            pairs = [pair for pair in forwards.list_forwards(host, user) if pair.server_port not in occupied]
+            pairs.append(forwards.ForwardedPort(22, user.port))
             found += [firewall.Forward(pair.server_port, user.address, pair.container_port) for pair in pairs]
     return found
 
 
+def wanted_bridges(host: Host) -> list[bridges.Bridge]:
+    """Everybody's, but not while a container runs without: it is on the shared bridge of an earlier version."""
+    return [
+        bridges.bridge_of(host, user)
+        for user in user_state.all_users(host)
+        if user.managed and user.address and not user.removal
+        if bridges.exists(host, bridges.name_of(user)) or not is_running(host, user)
+    ]
+
+
+def apply_bridges(host: Host) -> None:
+    """Makes and corrects everybody's bridge and the filters of what comes from there."""
+    with locks.rules(host):
+        guard.apply(host)
+        wanted = wanted_bridges(host)
+        bridges.converge(host, wanted)
+    for bridge in wanted:
+        bridges.allow_hairpin(host, bridge.name)
+
+
 def reconcile(host: Host) -> None:
-    """Repairs mounts, port rules and DHCP reservations, and ends suspensions that are over: at boot and each minute."""
+    """Repairs mounts, bridges, port rules and DHCP reservations, and ends suspensions: at boot and each minute."""
     withheld.release_due(host)
     system_swap.attach_all(host)
     apply_rules(host)
+    apply_bridges(host)
     dhcp.keep_only(host, (user.name for user in user_state.all_users(host)))
 
 
@@ -218,12 +241,23 @@ def _bring_up(host: Host, user: User, account: Account, progress: Progress) -> N
     progress.write("starting the container")
     began = time.monotonic()
     nvidia.remove_stale_links(host, user)
+    _prepare_bridge(host, user)
     try:
         with progress.spinner("starting the container"):
             lxc.start(host, account, processes=limits.processes(user))
     except LabhostError as error:
         raise _roll_back(host, user, account, error) from error
     progress.write(f"container started ({time.monotonic() - began:.1f} s)")
+
+
+def _prepare_bridge(host: Host, user: User) -> None:
+    """The person's own bridge, and LXC's permission to use it: a container of an earlier version had another."""
+    with locks.rules(host):
+        bridges.ensure(host, [bridges.bridge_of(host, user)])
+    text = files.read_text(host.paths.usernet) or ""
+    if linux_accounts.usernet_with(host, user, text) != text:
+        with locks.accounts(host):
+            linux_accounts.grant_bridge(host, user)
 
 
 def _roll_back(host: Host, user: User, account: Account, error: LabhostError) -> LabhostError:
@@ -265,7 +299,7 @@ def _check_address(host: Host, user: User, account: Account) -> None:
         found = ", ".join(info.addresses) or "no address"
         text = f"the container has {found} instead of {user.address}; try: ssh {host.config.server.name}-manage restart"
         raise LabhostError(text, reason="wrong_address", found=found, expected=user.address)
-    firewall.allow_hairpin(host, info.link)
+    bridges.allow_hairpin(host, bridges.name_of(user))
 
 
 def is_running(host: Host, user: User) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from labhost import lxc
 from labhost.host import SUBUID_COUNT, Host, User
-from labhost.network import addresses
+from labhost.network import addresses, bridges
 
 
 def render(host: Host, user: User, extra: Iterable[str]) -> str:
@@ -14,7 +14,7 @@ def render(host: Host, user: User, extra: Iterable[str]) -> str:
     lines = [
         *_base(host, user),
         "lxc.net.0.type = veth",
-        f"lxc.net.0.link = {config.container.bridge}",
+        f"lxc.net.0.link = {bridges.name_of(user)}",
         "lxc.net.0.flags = up",
         "lxc.net.0.name = eth0",
         f"lxc.net.0.hwaddr = {addresses.mac_address(user.address)}",

@@ -60,7 +60,7 @@ class Container(NamedTuple):
 
     @property
     def gateway(self) -> str:
-        """The bridge's own address: the first of the network, as lxc-net assigns it."""
+        """The address of each container's bridge, and of lxc-net's: the first of the network."""
         return str(self.network.network_address + 1)
 
 
@@ -107,7 +107,8 @@ class Paths(NamedTuple):
     dhcp_hosts: Path = Path("/etc/lxc/lab-iam-dhcp-hosts")
     cgroups: Path = Path("/sys/fs/cgroup")
     interfaces: Path = Path("/sys/class/net")
-    bridge_filter: Path = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+    network: Path = Path("/proc/net")
+    sysctls: Path = Path("/proc/sys/net")
     lxc_share: Path = Path("/usr/share/lxc/config")
     login_shell: Path = Path("/public/login.bash")
 

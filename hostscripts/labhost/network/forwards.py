@@ -42,7 +42,7 @@ def add(host: Host, user: User, container_port: int, server_port: int | None) ->
             text = f"you have {len(pairs)} of {limit} ports; remove one first: port -d N"
             raise Refused(text, reason="too_many_forwards", used=len(pairs), limit=limit)
         taken = {pair[1] for other in user_state.all_users(host) for pair in other.forwards}
-        taken |= listening(path.read_text() for path in TABLES if path.exists())
+        taken |= occupied()
         chosen = ForwardedPort(container_port, _choose(host, server_port, taken))
         _save(host, user, [*pairs, chosen])
     return chosen
@@ -82,6 +82,11 @@ def _choose(host: Host, wanted: int | None, taken: set[int]) -> int:
         text = f"port {wanted} is in use; choose another, or let the server choose: port N"
         raise Refused(text, reason="port_in_use", port=wanted)
     return wanted
+
+
+def occupied() -> set[int]:
+    """Ports on which programs of the server listen now."""
+    return listening(path.read_text() for path in TABLES if path.exists())
 
 
 def listening(tables: Iterable[str]) -> set[int]:

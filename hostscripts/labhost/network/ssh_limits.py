@@ -5,6 +5,8 @@ towards others, so each server bounds its own containers there. connlimit counts
 starts to count again when it is replaced, so that these are replaced only if they differ.
 """
 
+from collections.abc import Iterable
+
 from labhost.host import Config, Host
 from labhost.system import run
 
@@ -31,15 +33,11 @@ def render_rules(config: Config) -> list[str]:
     return rules
 
 
-def apply_rules(host: Host) -> None:
-    """Replaces the rules if they differ. The rules lock must be held."""
+def apply_rules(host: Host, current: Iterable[str]) -> None:
+    """Replaces the rules if they differ from those in `current`, TABLE's. The rules lock must be held."""
     wanted = render_rules(host.config)
-    shown = run(["/usr/sbin/iptables-save", "-t", TABLE], timeout=20)
-    shown.check("the limits of SSH connections cannot be read", reason="rules_not_readable")
     ours = tuple(f"-A {chain} " for chain in (IN, FORWARD))
-    if sorted(wanted) == sorted(
-        line for line in shown.out.decode("utf-8", "replace").splitlines() if line.startswith(ours)
-    ):
+    if sorted(wanted) == sorted(line for line in current if line.startswith(ours)):
         return
     text = "\n".join([f"*{TABLE}", *(f":{chain} - [0:0]" for chain in (IN, FORWARD)), *wanted, "COMMIT", ""])
     result = run(["/usr/sbin/iptables-restore", "--noflush", "-w", "10"], timeout=30, stdin=text.encode())

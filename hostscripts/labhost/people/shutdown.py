@@ -14,6 +14,7 @@ from labhost.container import lifecycle
 from labhost.errors import Busy, LabhostError
 from labhost.host import SUBUID_COUNT, Host, User, locks, suspensions, user_state
 from labhost.keys import applied_keys, key_files
+from labhost.network import flows
 from labhost.people.steps import Run, Step
 from labhost.system import files, logind, process_table, processes
 
@@ -108,6 +109,7 @@ def _container(run: Run) -> None:
         lxc.stop(run.host, run.account, grace=STOP_GRACE)
     except LabhostError as error:
         run.progress.write(f"warning: {error}; killing its processes instead")
+    flows.forget(run.user.address)
 
 
 def _manager(run: Run) -> None:

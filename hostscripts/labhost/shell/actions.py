@@ -81,7 +81,11 @@ def _list_ports(call: Call) -> None:
         answer(address=server.address, port=call.user.port, limit=server.forwards_each, ports=ports)
         return
     rows: list[tuple[int, int, str]] = [(call.user.port, 22, f"ssh {server.name}")]
-    rows += [(pair.server_port, pair.container_port, f"{server.address}:{pair.server_port}") for pair in pairs]
+    occupied = forwards.occupied()
+    for pair in pairs:
+        place = f"{server.address}:{pair.server_port}"
+        shown = "not forwarded: a program of the server uses it" if pair.server_port in occupied else place
+        rows.append((pair.server_port, pair.container_port, shown))
     _print(call, formatting.table((f"port of {server.name}", "port of your container", "address"), rows))
     call.progress.write(f"{len(pairs)} of {server.forwards_each} forwarded; to add: port N, to remove: port -d N")
 

@@ -16,8 +16,8 @@ from servers.ssh.host import Login
 PASSED_ON = {
     "driver": "install|bind: install the NVIDIA driver in each container, or mount the server's",
     "groups": "groups of the host accounts (sudo)",
-    "bridge": "network bridge of the containers (lxcbr0)",
-    "network": "network of the bridge (10.0.3.0/24)",
+    "bridge": "bridge of lxc-net, which gives containers DNS, DHCP and NAT (lxcbr0)",
+    "network": "network of lxc-net, from which containers get addresses (10.0.3.0/24)",
     "storage": "auto|overlay|dir: storage of new containers (auto)",
     "quota": "auto|image|none: what enforces disk limits of new containers (auto)",
     "snapshots": "folder for snapshots, usually on a mounted NAS",

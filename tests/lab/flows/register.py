@@ -78,8 +78,9 @@ def host_keys(walk: Walk) -> str:
 @FLOW.step("6d", "    grant LXC virtual network permission in /etc/lxc/lxc-usernet")
 def usernet(walk: Walk) -> str:
     lines = [line.split() for line in walk.server.file("/etc/lxc/lxc-usernet").splitlines()]
-    assert [walk.user, "veth", "lxcbr0", "1"] in lines, lines
-    return f"{walk.user} veth lxcbr0 1"
+    bridge = f"lxc-u{walk.server.run(f'id -u {walk.user}').stdout.strip()}"
+    assert [walk.user, "veth", bridge, "1"] in lines, lines
+    return f"{walk.user} veth {bridge} 1"
 
 
 @FLOW.step("7", "Server: clone a container from the template")

@@ -106,6 +106,25 @@ def _rules(server: ServerState) -> Iterator[Finding]:
         yield Finding("", problem, "labhost reconcile", "rules")
 
 
+def _network(server: ServerState) -> Iterator[Finding]:
+    for text in server.bridges:
+        yield Finding("", text, "labhost reconcile", "bridges")
+    if not server.guarded:
+        yield Finding("", "the filters of the containers' bridges are not set", "labhost reconcile", "bridges")
+    if server.weak_source_check:
+        advice = "set net.ipv4.conf.all.rp_filter to 0 or 1"
+        yield Finding("", "rp_filter is 2: forged senders from containers reach the neighbour table", advice)
+
+
+def _ports(server: ServerState, person: PersonState) -> Iterator[Finding]:
+    user = person.user
+    for port in (user.port, *(pair[1] for pair in user.forwards)):
+        if port in server.occupied:
+            effect = "it is not reached" if port == user.port else "the port is not forwarded"
+            problem = f"a program of this server listens on their port {port}; {effect}"
+            yield Finding(user.name, problem, "stop it, or let them choose another port")
+
+
 def _account(server: ServerState, person: PersonState) -> Iterator[Finding]:
     user = person.user
     if not user.managed or user.removal:
@@ -139,8 +158,8 @@ def _ids(server: ServerState, person: PersonState) -> Iterator[Finding]:
         elif own != [subids.Block(user.name, user.subuid, SUBUID_COUNT)]:
             right = f"{user.name}:{user.subuid}:65536"
             yield Finding(user.name, f"wrong subordinate ids in {path}", f"change it to {right}")
-    if lxc_usernet.grant(server.usernet, user.name, server.host.config.container.bridge) != server.usernet:
-        yield Finding(user.name, "lxc-usernet does not allow one link to the bridge", "write the line", "usernet")
+    if linux_accounts.usernet_with(server.host, user, server.usernet) != server.usernet:
+        yield Finding(user.name, "lxc-usernet does not allow one link to their bridge", "write the line", "usernet")
 
 
 def _folders(server: ServerState, person: PersonState) -> Iterator[Finding]:
@@ -182,9 +201,11 @@ def _container(server: ServerState, person: PersonState) -> Iterator[Finding]:
         yield Finding(name, "the container should be running", "start it", "start")
     if user.desired_state != "running" and person.running:
         yield Finding(name, "the container should be stopped", "stop it", "stop")
+    restart = f"labhost stop {name} && labhost start {name}"
+    if not person.on_bridge:
+        yield Finding(name, "the container is not on a bridge of its own", restart)
     if person.running and config_ok and user.address not in person.addresses:  # LXC reads it to find them
         has = ", ".join(person.addresses) or "no address"
-        restart = f"labhost stop {name} && labhost start {name}"
         yield Finding(name, f"the container has {has} instead of {user.address}", restart)
 
 
@@ -216,7 +237,7 @@ def _file_differs(found: Entry, wanted: str) -> bool:
 ServerCheck = Callable[[ServerState], Iterator[Finding]]
 PersonCheck = Callable[[ServerState, PersonState], Iterator[Finding]]
 SERVER: tuple[ServerCheck, ...] = (
-    _permissions, _journal, _shared_files, _snapshots, _disks, _rules, _addresses,
+    _permissions, _journal, _shared_files, _snapshots, _disks, _network, _rules, _addresses,
 )  # fmt: skip
 PERSON: tuple[PersonCheck, ...] = (_account, _folders, _portal)
-COMPLETE: tuple[PersonCheck, ...] = (_ids, _keys, _container)  # registered, and their account is there
+COMPLETE: tuple[PersonCheck, ...] = (_ids, _keys, _container, _ports)  # registered, and their account is there

@@ -159,6 +159,7 @@ FIXES: Mapping[str, Fix] = {
     "removed_files": lambda host, _: _make_roots(host.paths.home / tombstones.FOLDER, 0o700),
     "temporary_file": lambda _, item: Path(item.target).unlink(missing_ok=True),
     "state_image": lambda host, _: state_disk.keep_allocated(host.paths.state),
+    "bridges": lambda host, _: lifecycle.apply_bridges(host),
     "rules": lambda host, _: lifecycle.apply_rules(host),
     "shell": _with_accounts(linux_accounts.set_login_shell),
     "password": _with_accounts(linux_accounts.lock_password),

@@ -15,7 +15,7 @@ from labhost.errors import Busy, LabhostError, PortalUnavailable
 from labhost.host import Host, User, disk_space, limits, locks, state_disk, user_state
 from labhost.keys import applied_keys, key_files, set_keys
 from labhost.keys.public_keys import render_container, render_host
-from labhost.network import firewall, ssh_limits
+from labhost.network import bridges, firewall, forwards, guard, ssh_limits
 from labhost.portal import client
 from labhost.storage import drivers, snapshot_store
 from labhost.system import files, is_name, openat2
@@ -56,6 +56,7 @@ class PersonState:
     disk_enforced: bool = True  # or cannot be here, which is a note
     running: bool = False
     addresses: tuple[str, ...] = ()
+    on_bridge: bool = True  # or not running
     portal_values: tuple[int, int] | None = None  # port and first subordinate id
     portal_keys: frozenset[str] | None = None  # blobs
     current_keys: frozenset[str] = frozenset()
@@ -77,6 +78,10 @@ class ServerState:
     rules: set[str] = field(default_factory=set)
     rules_wanted: set[str] = field(default_factory=set)
     jumps: set[str] = field(default_factory=set)
+    bridges: list[str] = field(default_factory=list)  # what is wrong with each
+    guarded: bool = True  # the filters of what comes from containers are set
+    weak_source_check: bool = False  # the server's rp_filter overrides that of the bridges
+    occupied: set[int] = field(default_factory=set)  # ports on which programs of the server listen
     removed_files: Entry = Entry()
     strange_snapshots: list[str] = field(default_factory=list)  # paths that are not a folder of somebody here
     no_snapshots: str = ""  # why the snapshot folder cannot be used
@@ -219,6 +224,7 @@ def _person(server: ServerState, user: User, groups: frozenset[str], password: s
         disk_enforced=not has_system or driver.disk_limit_enforced(user) or _has_obstacle(server, user),
         running=running,
         addresses=lxc.info(host, identity).addresses if running else (),
+        on_bridge=not running or bool(bridges.ports(host, bridges.name_of(user))),
         portal_values=portal_values,
         portal_keys=portal_keys,
         current_keys=frozenset(key.blob for key in known),
@@ -260,7 +266,11 @@ def _from_portal(server: ServerState, user: User) -> tuple[tuple[int, int] | Non
 
 def _rules(server: ServerState) -> None:
     host = server.host
+    server.occupied, server.weak_source_check = forwards.occupied(), bridges.weakened(host)
     with locks.rules(host):
+        here = [bridge for bridge in lifecycle.wanted_bridges(host) if bridges.exists(host, bridge.name)]
+        extra = [f"the bridge {name} belongs to nobody" for name in bridges.extra(host, here)]
+        server.bridges, server.guarded = bridges.faults(host, here) + extra, guard.is_set(host)
         server.rules, server.jumps = firewall.current_rules()
         wanted = firewall.render_rules(host.config, lifecycle.wanted_rules(host))
     server.rules_wanted = {line for line in wanted.splitlines() if line.startswith("-A ")}
