@@ -16,6 +16,7 @@ from labhost.storage.overlay import OverlayStorage
 from labhost.system import Account
 
 from tests.hostscripts import hosts
+from tests.lab.waiting import eventually
 
 KINDS = os.environ.get("LAB_IAM_QUOTAS", "btrfs image").split()
 MKFS = {"btrfs": "mkfs.btrfs -q", "image": "mke2fs -q -t ext4", "ext4": "mke2fs -q -t ext4 -O quota,project -E quotatype=prjquota",
@@ -47,7 +48,8 @@ def server(kind: str, tmp_path: Path) -> Iterator[Path]:
     try:
         yield path
     finally:
-        sh(f"umount -R {path}")
+        # A mount namespace that another test has just made may still hold a copy.
+        eventually(lambda: subprocess.run(["umount", "-R", path]).returncode == 0, "unmounted")
 
 
 @pytest.fixture
