@@ -1,5 +1,8 @@
 """The portal's state of a key, compared with the files that the real host program writes."""
 
+import base64
+import hashlib
+
 import pytest
 from django.utils import timezone
 
@@ -90,7 +93,9 @@ def test_y8_a_bad_entry_is_not_live_and_the_others_are(farm: Farm, alice: User, 
     make_server(farm)
     (alices,) = add_keys(actor="alice", user=alice, pasted=line(1)).added
     (bobs,) = add_keys(actor="bob", user=bob, pasted=line(2)).added
-    SSHKey.objects.filter(pk=bobs.pk).update(blob="AAAAbroken")
+    digest = base64.b64encode(hashlib.sha256(base64.b64decode("AAAAbrokenke")).digest()).decode().rstrip("=")
+    SSHKey.objects.filter(pk=bobs.pk).update(blob="AAAAbrokenke", fingerprint=f"SHA256:{digest}")
+    bobs.refresh_from_db()
     push_due()
     assert states(alices) == {"gpu17": "not registered"} and has(farm, 0, alices)
     assert states(bobs) == {"gpu17": "failed"}

@@ -8,6 +8,7 @@ import pytest
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.test import Client
+from pytest_django.fixtures import Settings
 
 from accounts.models import AuditEvent, User
 from servers.models import Limits, Server
@@ -57,7 +58,8 @@ def test_the_host_program_can_parse_the_limits(alice: User, server: Server, monk
     assert read["gpus"].startswith("0,1,2")
 
 
-def test_a_server_reads_its_own_limits(alice: User, server: Server) -> None:
+def test_a_server_reads_its_own_limits(alice: User, server: Server, settings: Settings) -> None:
+    settings.PLAIN_TEXT_BY_ADDRESS = True
     gpu = Client(REMOTE_ADDR=server.address)
     assert gpu.get("/user/alice/limits?server=gpu17").content.decode() == FREE
     for page, status in (
