@@ -69,6 +69,7 @@ def push(lab: Lab) -> dict[str, dict[str, str]]:
         keys.setdefault(options.rpartition(" ")[2], []).append(key)
     keys["alice"].append(lab.people["alice"].make_key(f"h{time.monotonic_ns()}"))
     answer = Iam(lab, lab.servers["gpu17"], timeout=30).set_keys(keys)  # a push that hangs fails here
+    assert "users" in answer.body, answer.body
     assert answer.body["users"]["bob"]["host"] in ("written", "unchanged"), "bob was delayed by alice"
     assert answer.body["users"]["alice"]["host"] == "written", answer.body
     return dict(answer.body["users"])

@@ -9,12 +9,16 @@ from typing import IO
 from labhost.errors import LabhostError
 from labhost.system import openat2
 
+PIECE = 1 << 16  # bytes
+
 
 def read_text(path: Path, limit: int = 1 << 20) -> str | None:
     """The text of a file, None if there is no file; LabhostError if it is longer than `limit` bytes."""
     try:
         with open(path, "rb") as stream:
-            data = stream.read(limit + 1)
+            data = bytearray()  # in pieces: a read takes the memory of its limit, however short the file is
+            while len(data) <= limit and (piece := stream.read(min(PIECE, limit + 1 - len(data)))):
+                data += piece
     except FileNotFoundError:
         return None
     if len(data) > limit:
