@@ -26,10 +26,10 @@ def machine(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Machine]:
     machine.run("[ -e /dev/loop-control ] || mknod /dev/loop-control c 10 237")
     machine.run("for n in $(seq 0 31); do [ -e /dev/loop$n ] || mknod /dev/loop$n b 7 $n; done")
     if on_btrfs:
-        disk = machine.folder / "state/homes.img"
+        disk = machine.folder / "templates/homes.img"
         run(["truncate", "--size=4G", str(disk)])
         run(["mkfs.btrfs", "-q", str(disk)])
-        mount = "mount -o loop /var/lib/lab-iam/homes.img"
+        mount = "mount -o loop /var/lib/lab-iam-templates/homes.img"
         machine.run(f"{mount} /mnt; cp -a /home/iam /home/register /mnt; umount /mnt; {mount} /home")
     else:
         machine.run(f"{LABHOST} configure container.quota=image")
@@ -39,7 +39,7 @@ def machine(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Machine]:
         forget(lab, "charlie", "gpu18")
         machine.run(f"umount {FOLDER}; {LABHOST} configure container.quota=auto", check=False)
         if on_btrfs:
-            machine.run("umount -l /home; rm /var/lib/lab-iam/homes.img")
+            machine.run("umount -l /home; rm /var/lib/lab-iam-templates/homes.img")
         portal(lab, "Limits.objects.all().delete()")
 
 
