@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.lab.lab import Lab
 from tests.lab.machine import Machine
-from tests.lab.people import is_known, paste, register, remove_key
+from tests.lab.people import is_known, paste, register, remove_key, restore
 from tests.lab.person import Person
 from tests.lab.shell import Completed, run
 from tests.lab.terminal import Terminal
@@ -149,6 +149,7 @@ def test_z1_a_full_disk_does_not_keep_a_removed_key(lab: Lab) -> None:
                 _fill_and_remove(lab, charlie, machine, what)
         finally:
             machine.run("/usr/local/sbin/labhost remove charlie --purge --yes", check=False)
+    restore(lab)  # its own disk has older keys
 
 
 def _fill_and_remove(lab: Lab, charlie: Person, machine: Machine, what: str) -> None:

@@ -62,7 +62,7 @@ def test_z1_a_container_that_fills_its_disk_disturbs_nobody_and_can_be_emptied(l
     assert "disk" in status["limits"] and "disk" not in status["limits_not_enforced"]
     assert 0.8 * GIGABYTE < status["disk_used"] <= GIGABYTE + (4 << 20)
     shown = charlie.ssh("gpu18-manage", "status").stdout
-    assert "limits: disk 1 GB\n" in shown and "MB used\n" in shown
+    assert "limits: 8192 processes, disk 1 GB\n" in shown and "MB used\n" in shown
     assert "charlie" not in machine.run(f"{LABHOST} doctor", check=False).stdout
 
     charlie.ssh("gpu18-manage", "restart")

@@ -90,5 +90,5 @@ def test_deploy_server_copies_a_new_template(lab: Lab, tmp_path: Path) -> None:
     assert "Copying the template: 100 %" in done.stdout
     machine, target = lab.servers["gpu18"], "/var/lib/lab-iam/template.tar.zst"
     assert machine.run(f"sha256sum {target}").stdout.split()[0] == hashlib.sha256(archive.read_bytes()).hexdigest()
-    assert machine.status(target) == "root root 600"
+    assert machine.run(f"stat -L -c '%U %G %a' {target}").stdout.strip() == "root root 600"
     assert machine.run("ls -d /var/tmp/lab-iam.*", check=False).stdout == "", "the upload's folder stays behind"
