@@ -65,6 +65,7 @@ def test_the_admin_registers_a_container(lab: Lab) -> None:
     row = re.compile(r'class="field-user[^>]*>.*?charlie.*?gpu17.*?Succeeded', re.DOTALL)
     eventually(lambda: row.search(page.get("/admin/servers/containerjob/").text) is not None, "the job's end", 20)
     charlie = lab.people["charlie"]
+    (charlie.folder / ".ssh/known_hosts").unlink(missing_ok=True)  # of an earlier container
     charlie.ssh("gpu17-manage")
     assert charlie.ssh("gpu17", "id -un").stdout.strip() == "charlie"
     charlie.ssh("gpu17-manage", "stop")
