@@ -48,15 +48,15 @@ def make(folder: Path, **values: str) -> Host:
     return Host(config.parse(VALUES | {key.replace("__", "."): text for key, text in values.items()}), paths)
 
 
-def signal_child(name: str, number: int, *, argument: str = "") -> None:
-    """Sends a signal to the child of this process that runs `name` (with `argument`), as soon as there is one."""
+def signal_child(name: str, number: int) -> None:
+    """Sends a signal to the child of this process that runs `name`, as soon as there is one."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         for path in Path("/proc").glob("[0-9]*/stat"):
             with suppress(FileNotFoundError, ProcessLookupError):
                 head, _, rest = path.read_text().rpartition(")")
                 mine = head.endswith(f"({name}") and int(rest.split()[1]) == os.getpid()
-                if mine and argument in path.with_name("cmdline").read_text():
+                if mine:
                     os.kill(int(path.parent.name), number)
                     return
     raise TimeoutError(name)

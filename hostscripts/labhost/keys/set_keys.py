@@ -68,7 +68,7 @@ def _apply(host: Host, push: Push, before: Applied, after: Applied, memory: Memo
     same = before == after
     obstacle = None if same else _begin(host, memory, before, after)
     written = _write(host, push, after, obstacle)
-    _recorded(lambda: revoked.acknowledge(host, push.acknowledged))
+    revoked.acknowledge(host, push.acknowledged)
     failed = [name for name in written.failed() if name not in push.errors]
     host_sessions.end(host, _losers(push, before, after, written))
     complete = after.complete and written.register != "failed"
